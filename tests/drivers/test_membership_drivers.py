@@ -204,10 +204,10 @@ def test_db_a_database_that_cannot_be_read_is_unknown(db: DbWorld) -> None:
 
 
 def test_db_speaks_postgresql_too() -> None:
-    statement = str(heartbeats._RECORD.compile(dialect=postgresql.dialect()))
+    statement = str(heartbeats._RECORD.statement.compile(dialect=postgresql.dialect()))
     assert "clock_timestamp()" in statement
     assert "= ANY(" in statement
-    assert "julianday" not in str(heartbeats._EVALUATED.compile(dialect=postgresql.dialect()))
+    assert "julianday" not in str(heartbeats._EVALUATED.statement.compile(dialect=postgresql.dialect()))
 
 
 # -- memcached --------------------------------------------------------------------------------------------------------
