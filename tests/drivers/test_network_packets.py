@@ -12,7 +12,7 @@ import time
 import msgspec
 import pytest
 
-from droveway.domain.network_plan import AddressPair, Direction, GroupRule
+from droveway.domain.network_plan import AddressPair, GroupRule, RuleDirection
 from droveway.drivers.network.bridge import kernel, names
 from droveway.drivers.network.bridge.rules import link_local
 from lab import network
@@ -212,7 +212,7 @@ async def test_what_one_tenant_may_not_cuts_no_connection_of_another() -> None:
         host, closed = rig.hosts[0], w.identity(2)
         networks = (w.planned_network(1, vni=1), w.planned_network(2, vni=2, dhcp_mac="fa:16:3e:ff:ff:02"))
         ports = (ONE, TWO, w.port(211, 2, (closed,)), w.port(212, 2, (closed,)))
-        groups = (w.group(1, GroupRule(Direction.INGRESS, 4, 17, 53, 53)), w.group(2, *w.PING))
+        groups = (w.group(1, GroupRule(RuleDirection.INGRESS, 4, 17, 53, 53)), w.group(2, *w.PING))
         assert await host.driver.apply(rig.plan(host, networks=networks, ports=ports, groups=groups)) == ()
         one, two, other, _ = guests = [rig.guest(host, port) for port in ports]
         for guest in guests:
@@ -236,7 +236,7 @@ async def test_a_frame_for_a_guest_that_is_not_known_reaches_no_other() -> None:
         host = rig.hosts[0]
         free = msgspec.structs.replace(THREE, has_security=False)
         ports = (ONE, TWO, free)
-        every = w.group(1, GroupRule(Direction.INGRESS, 4), *w.PING)
+        every = w.group(1, GroupRule(RuleDirection.INGRESS, 4), *w.PING)
         await host.driver.apply(rig.plan(host, networks=(w.planned_network(),), ports=ports, groups=(every,)))
         one, two, three = (rig.guest(host, port) for port in ports)
         for guest in (one, two, three):
