@@ -207,7 +207,7 @@ def test_db_speaks_postgresql_too() -> None:
     statement = str(heartbeats._RECORD.statement.compile(dialect=postgresql.dialect()))
     assert "clock_timestamp()" in statement
     assert "= ANY(" in statement
-    assert "julianday" not in str(heartbeats._EVALUATED.statement.compile(dialect=postgresql.dialect()))
+    assert "julianday" not in str(heartbeats._EVALUATED.compile(dialect=postgresql.dialect()))
 
 
 # -- memcached --------------------------------------------------------------------------------------------------------
