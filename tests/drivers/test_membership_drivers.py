@@ -298,26 +298,6 @@ async def test_etcd_a_lost_lease_is_made_again_and_is_one_for_all(tmp_path: Path
             assert await seen.end.get_all(EVERY_SERVICE) == {}
 
 
-@needs("etcd")
-async def test_etcd_is_closed_while_its_tasks_fail(tmp_path: Path) -> None:
-    """The lease is revoked, so they do; whoever closes does not wait for ever."""
-
-    async def fails(*_: object) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            raise TimeoutError("etcd ended the watch") from None
-
-    with servers.etcd(tmp_path) as server:
-        world = World(etcd_settings(server.address))
-        async with world.opened() as seen:
-            assert isinstance(seen.end, EtcdServiceGroup)
-            seen.end._watch = fails  # type: ignore[method-assign]
-            await seen.end.join(EVERY_SERVICE, H1)
-            await seen.until(H1, "present", within_s=SOON_S)
-            await asyncio.wait_for(seen.end.close(), 10)
-
-
 def test_etcd_messages() -> None:
     assert decode(number(1, 300) + text(2, b"key") + number(3, -1)) == {1: [300], 2: [b"key"], 3: [(1 << 64) - 1]}
     for garbage in (b"\x08", b"\xff" * 4, b"\x0b\x01", b"\x09" + b"x" * 8):
