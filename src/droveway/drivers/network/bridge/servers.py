@@ -151,6 +151,7 @@ def _plug(leg: Leg, namespace: str, seen: dict[str, dict[str, Any]], inner: dict
             kernel.set_sysctl(f"ipv4/conf/{leg.inner}/arp_notify", "1")  # its neighbours learn where it is now
             kernel.set_sysctl(f"ipv6/conf/{leg.inner}/ndisc_notify", "1")
             kernel.set_sysctl(f"ipv6/conf/{leg.inner}/accept_ra", "0")
+            kernel.set_sysctl(f"ipv6/conf/{leg.inner}/accept_dad", "0")  # control gives no address twice
     if (outer.get("master"), outer.get("mtu")) != (leg.bridge, leg.mtu_bytes) or "UP" not in outer.get("flags", ()):
         kernel.change_links([f"link set dev {leg.outer} addrgenmode none mtu {leg.mtu_bytes} master {leg.bridge} up"])
     has = {f"{one['local']}/{one['prefixlen']}" for one in there.get("addr_info", ()) if _is_given(one)}
