@@ -85,7 +85,7 @@ def lanes(*, quick: bool, full: bool) -> tuple[list[list[Part]], list[Part]]:
     beside = [f"--ignore={path}" for path in _programs()]
     if quick:
         units = _tests(
-            "units", "", "tests", "--ignore=tests/simulation", "--ignore=tests/lab", *beside, workers=2 * CORES
+            "units", "", "tests", "--ignore=tests/simulation", "--ignore=tests/lab", *beside, workers=CORES + 1
         )
         return [[_lint(), _simulation(SEEDS_QUICK)], [units]], []
     more = ("--full",) if full else ()

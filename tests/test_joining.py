@@ -255,6 +255,9 @@ def test_the_command_writes_the_agents_file(tmp_path: Path, monkeypatch: pytest.
         assert (config.host[0].name, config.host[0].peer_uri) == ("n1", "qemu+tls://n1/system")
         with pytest.raises(WrongConfiguration, match="this is the file of role agent"):
             load(home / "agent.toml", "control")
+        monkeypatch.setenv("DROVEWAY_JOIN_TOKEN", run("token", "create", "--host", "n3").output.split()[2].rstrip(","))
+        quiet = run("join", words[0], words[1], "--config", str(tmp_path / "n3.toml"), "--host", "n3")
+        assert quiet.exit_code == 0, quiet.output  # with a token that stands on no command line
         again = run("join", *words, "--token", token, "--host", "n1")
         assert "exists already" in again.output
         _joins_with_two_services(words[:2], tmp_path / "two")

@@ -42,7 +42,7 @@ def off(w: World, host: str) -> Callable[[], None]:
         raise Unreachable(f"{host} is not connected")
 
     agent.handle = silent  # type: ignore[method-assign]
-    return lambda: setattr(agent, "obey", handle)
+    return lambda: setattr(agent, "handle", handle)
 
 
 def declare(tx: Tx, host: str) -> None:

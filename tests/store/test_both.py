@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import insert, select
 
 from droveway.domain import name_pattern
+from droveway.domain.certificates import Holder
+from droveway.domain.faults import Conflict
 from droveway.domain.model import Flavor, Subject, SubjectKind
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import DiskStore, Tx
-from droveway.store.fleet import heartbeats, services
+from droveway.store.fleet import certificates, declared, heartbeats, hosts, joining, services
 from droveway.store.identity import accounts
 from droveway.store.image import images
 from droveway.store.schema import events as event_rows
@@ -95,6 +98,39 @@ async def test_heartbeats_are_stamped_and_evaluated_by_the_database(url: str) ->
         await asyncio.sleep(0.02)
         (late,) = await store.read(heartbeats.evaluate, 0.001, "h1")
         assert not late["is_alive"]
+
+
+async def test_what_is_known_of_a_host_is_found_by_its_name_in_any_spelling(url: str) -> None:
+    """A host that chooses its name gets none of these; and words of an operator are kept beside each other."""
+
+    def make(tx: Tx) -> None:
+        hosts.join(tx, "Rack%1", "nova")
+        services.register(tx, "Rack%1", "nova-compute", "nova")
+        services.register(tx, "store_1@Pool", "droveway-scripts", "internal")
+        certificates.claim(tx, Holder("service", "nats-1"), ["broker.example"])
+        joining.create(tx, "hash-bound", "h7", 10**9)
+        joining.create(tx, "hash-any", None, 10**9)
+
+    async with in_store(url) as store:
+        await store.run(make)
+        for name in ("rack%1", "STORE_1", "Broker.example", "NATS-1", "H7"):
+            with pytest.raises(Conflict, match="already, and this token is for a host that is new here"):
+                await store.read(joining.usable, "hash-any", name)
+        for name in ("rack11", "storex1", "rack"):
+            assert (await store.read(joining.usable, "hash-any", name))["host"] is None
+        await store.run(joining.use, "hash-any", "new")
+        (service,) = await store.read(services.list_all, "Rack%1")
+        for forced_first in (True, False):
+            await store.run(
+                lambda tx, forced=forced_first: services.set_(tx, service["uuid"], forced_down=forced) and None
+            )
+            await store.run(declared.declare_gone, "Rack%1", "it burns")
+            await store.run(declared.readmit, "Rack%1")
+            assert await store.read(declared.words) == [("Rack%1", declared.READMITTED, "it burns")]
+            await store.run(declared.wait, "Rack%1", "it is silent")
+            await store.run(declared.admit, "Rack%1")
+            assert await store.read(declared.words) == []
+            assert (await store.read(hosts.get, "Rack%1"))["forced_down"] is forced_first
 
 
 async def test_the_history_is_numbered_beyond_31_bits(url: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from droveway.domain.network.addresses import digits_of
@@ -18,7 +18,18 @@ from droveway.domain.network.rules import RuleSpec
 from droveway.domain.network.subnets import Asked, checked
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.engine.transaction import DiskStore, Tx
-from droveway.store.network import bindings, changes, floating, groups, networks, planning, ports, routers, subnets
+from droveway.store.network import (
+    bindings,
+    changes,
+    floating,
+    groups,
+    networks,
+    planning,
+    ports,
+    routers,
+    subnets,
+    tables,
+)
 from droveway.store.network.addressing import AddressRequest
 from droveway.store.network.floating import NewFloatingIp
 from droveway.store.network.networks import NewNetwork
@@ -271,3 +282,16 @@ async def test_when_no_number_is_left_a_network_is_refused(store: DiskStore) -> 
     assert (await store.read(networks.row_of, last))["vni"] == networks.VNI_MAX
     with pytest.raises(NoNetworkAvailable):
         await store.run(make_network)
+
+
+async def test_of_a_deleted_network_no_row_is_left(store: DiskStore) -> None:
+    network_id = await store.run(make_network)
+    port = await store.run(make_port, network_id)
+    await store.run(ports.remove, port["id"])
+    await store.run(networks.remove, network_id)
+
+    def read(tx: Tx) -> dict[str, int]:
+        kept = (tables.networks, tables.subnets, tables.ports, port_addresses, tables.port_groups)
+        return {table.name: len(tx.execute(select(table)).all()) for table in kept}
+
+    assert set((await store.read(read)).values()) == {0}

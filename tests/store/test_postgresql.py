@@ -265,7 +265,7 @@ async def test_a_server_that_goes_and_comes_back_under_load_loses_and_doubles_no
         async with in_store(url) as store:
             load = Load(store)
             load.check(await load.during(trouble))
-            assert load.slowest_s < (45.0 if how == "freeze" else 30.0)
+            assert load.slowest_s < (26.0 if how == "freeze" else 8.0)
 
 
 def test_only_the_first_of_many_looks_for_a_server_that_is_away(url: str) -> None:

@@ -127,7 +127,13 @@ def token_revoke(token_id: str, as_json: bool) -> None:
     example="droveway agent join --url https://cloud.example:8774 --token TOKEN --host h7 --config agent.toml",
 )
 @click.option("--url", required=True, help="Of the API, such as http://control:8774.")
-@click.option("--token", "secret", required=True, help="From 'droveway agent token create'.")
+@click.option(
+    "--token",
+    "secret",
+    required=True,
+    envvar="DROVEWAY_JOIN_TOKEN",
+    help="From 'droveway agent token create'; or in DROVEWAY_JOIN_TOKEN, which no list of processes shows.",
+)
 @click.option("--host", required=True, help="What this host is to be called.")
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option("--state", "state_path", default="/var/lib/droveway", show_default=True, help="The agent's directory.")

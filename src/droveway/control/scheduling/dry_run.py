@@ -16,7 +16,7 @@ from droveway.domain.placement import PlacementRequest
 from droveway.ports.control import DryRunRequest, DryRunResult, HostCount, Replay
 from droveway.scheduler import decisions, hardware, image_properties
 from droveway.scheduler.decisions import StoredDecision
-from droveway.store.compute import placements
+from droveway.store.compute import placements, server_locations
 from droveway.store.engine import lookup
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts
@@ -75,7 +75,7 @@ def _recorded(tx: Tx, server: str) -> tuple[PlacementRow, dict[str, Any], dict[i
     if not found:
         raise NotFound(f"No decision about server {instance['name']} is kept: it has not been placed yet, or long ago.")
     as_plain = {"id": instance["id"], "name": instance["name"], "host": instance["host"]}
-    return found[0], as_plain, hosts.names(tx)
+    return found[0], as_plain, server_locations.host_names_by_number(tx)
 
 
 def _ask(tx: Tx, given: DryRunRequest) -> tuple[PlacementRequest, int]:
@@ -88,7 +88,7 @@ def _ask(tx: Tx, given: DryRunRequest) -> tuple[PlacementRequest, int]:
     if given.host is not None:
         hosts.get(tx, given.host)
     if given.zone is not None:
-        zones = hosts.zones(tx)
+        zones = server_locations.zones_of_hosts(tx)
         if given.zone not in zones:
             raise NotFound(f"There is no zone {given.zone[:64]!r}; there is {', '.join(zones[:8]) or 'no host yet'}.")
     flavor = lookup.flavor(tx, given.flavor)

@@ -75,3 +75,13 @@ def instance_name(number: int) -> str:
 
 def host_names(tx: Tx) -> list[str]:
     return list(tx.execute(select(hosts.c.name)).scalars())
+
+
+def host_names_by_number(tx: Tx) -> dict[int, str]:
+    """Of all, by their numbers."""
+    return {number: name for number, name in tx.execute(select(hosts.c.id, hosts.c.name))}  # noqa: C416
+
+
+def zones_of_hosts(tx: Tx) -> list[str]:
+    """In which there are hosts."""
+    return sorted(tx.execute(select(hosts.c.zone).distinct()).scalars())

@@ -324,16 +324,6 @@ def health(tx: Tx, name: str) -> HostHealth | None:
     return results.first(HostHealth, tx.execute(_HEALTH, {"of": name}))
 
 
-def names(tx: Tx) -> dict[int, str]:
-    """Of all, by their numbers."""
-    return {number: name for number, name in tx.execute(select(hosts.c.id, hosts.c.name))}  # noqa: C416
-
-
-def zones(tx: Tx) -> list[str]:
-    """In which there are hosts."""
-    return sorted(tx.execute(select(hosts.c.zone).distinct()).scalars())
-
-
 def peer_uris(tx: Tx) -> dict[str, str]:
     """Where each host's hypervisor takes connections of others, as far as it has said so."""
     rows = tx.execute(select(hosts.c.name, hosts.c.resources).where(hosts.c.resources.is_not(None)))
@@ -379,7 +369,7 @@ def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, in
             }
             for name, number in zip(new, counters.next_numbers(tx, "host", len(new)), strict=True)
         ]
-        tx.execute(hosts.insert(), rows)
+        tx.execute(_INSERT, rows)
     for name, protocol in spoken.items():
         if speaks.get(name, protocol) != protocol:
             tx.execute(UPDATE_OF.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})
