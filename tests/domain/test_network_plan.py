@@ -16,7 +16,6 @@ from droveway.domain.network.plan import (
 from droveway.domain.network.rules import RuleSpec
 from droveway.domain.network_plan import (
     AddressPair,
-    Direction,
     FixedIp,
     GroupRule,
     HostNetworks,
@@ -28,6 +27,7 @@ from droveway.domain.network_plan import (
     RemotePort,
     RouterGateway,
     RouterLeg,
+    RuleDirection,
     SecurityGroup,
 )
 
@@ -113,7 +113,7 @@ def test_one_guest_here_and_one_there() -> None:
         ),
         groups=(
             SecurityGroup(
-                "g1", (GroupRule(Direction.INGRESS, 4, remote_group_id="g2"), GroupRule(Direction.EGRESS, 4))
+                "g1", (GroupRule(RuleDirection.INGRESS, 4, remote_group_id="g2"), GroupRule(RuleDirection.EGRESS, 4))
             ),
             SecurityGroup("g2", (), ("10.0.0.3", "10.0.0.4")),
         ),

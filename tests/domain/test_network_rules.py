@@ -10,14 +10,14 @@ from droveway.domain.faults import Fault
 from droveway.domain.network import refusals, rules
 from droveway.domain.network.quota import NetworkQuotas, check, limits
 from droveway.domain.network.rules import RuleSpec, checked, meaning, planned
-from droveway.domain.network_plan import Direction, GroupRule
+from droveway.domain.network_plan import GroupRule, RuleDirection
 
 IN = "ingress"
 R = refusals
 
 
 def _from(cidr: str) -> GroupRule:
-    return GroupRule(Direction.INGRESS, 4, remote_cidr=cidr)
+    return GroupRule(RuleDirection.INGRESS, 4, remote_cidr=cidr)
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,18 @@ def test_what_is_refused(said: dict[str, Any], kind: type[Fault], words: str) ->
 
 def test_what_hosts_are_told() -> None:
     for given, told in (
-        (RuleSpec(IN), GroupRule(Direction.INGRESS, 4)),
-        (RuleSpec(IN, protocol="TCP", port_min=1, port_max=65535), GroupRule(Direction.INGRESS, 4, 6, 1, 65535)),
-        (RuleSpec("egress", "IPv6", "icmp", 128), GroupRule(Direction.EGRESS, 6, 58, 128)),
+        (RuleSpec(IN), GroupRule(RuleDirection.INGRESS, 4)),
+        (RuleSpec(IN, protocol="TCP", port_min=1, port_max=65535), GroupRule(RuleDirection.INGRESS, 4, 6, 1, 65535)),
+        (RuleSpec("egress", "IPv6", "icmp", 128), GroupRule(RuleDirection.EGRESS, 6, 58, 128)),
         (
             RuleSpec(IN, protocol="any", remote_cidr="10.9.9.9/8"),
-            GroupRule(Direction.INGRESS, 4, remote_cidr="10.0.0.0/8"),
+            GroupRule(RuleDirection.INGRESS, 4, remote_cidr="10.0.0.0/8"),
         ),
-        (RuleSpec(IN, protocol="17", remote_group_id="g"), GroupRule(Direction.INGRESS, 4, 17, remote_group_id="g")),
-        (RuleSpec(IN, remote_cidr="0.0.0.0/0"), GroupRule(Direction.INGRESS, 4)),
+        (
+            RuleSpec(IN, protocol="17", remote_group_id="g"),
+            GroupRule(RuleDirection.INGRESS, 4, 17, remote_group_id="g"),
+        ),
+        (RuleSpec(IN, remote_cidr="0.0.0.0/0"), GroupRule(RuleDirection.INGRESS, 4)),
     ):
         assert planned(checked(given)) == told
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from droveway.domain.network_plan import (
-    Direction,
     FixedIp,
     GroupRule,
     HostNetworks,
@@ -27,6 +26,7 @@ from droveway.domain.network_plan import (
     PlannedPort,
     PlannedSubnet,
     RemotePort,
+    RuleDirection,
     SecurityGroup,
     bridge_of,
 )
@@ -36,7 +36,7 @@ from lab import network
 
 NEEDED = ("nft", "dnsmasq", "conntrack", "ping", "busybox", "ip", "bridge")
 _COUNT = itertools.count()
-ANY_EGRESS = (GroupRule(Direction.EGRESS, 4), GroupRule(Direction.EGRESS, 6))
+ANY_EGRESS = (GroupRule(RuleDirection.EGRESS, 4), GroupRule(RuleDirection.EGRESS, 6))
 
 
 def obstacle() -> str:
@@ -86,10 +86,10 @@ def group(number: int, *rules: GroupRule, members: tuple[str, ...] = ()) -> Secu
 
 
 def tcp(number: int, version: int = 4, **given: object) -> GroupRule:
-    return GroupRule(Direction.INGRESS, version, 6, number, number, **given)  # type: ignore[arg-type]
+    return GroupRule(RuleDirection.INGRESS, version, 6, number, number, **given)  # type: ignore[arg-type]
 
 
-PING = (GroupRule(Direction.INGRESS, 4, 1), GroupRule(Direction.INGRESS, 6, 58))
+PING = (GroupRule(RuleDirection.INGRESS, 4, 1), GroupRule(RuleDirection.INGRESS, 6, 58))
 
 
 def remote(one: PlannedPort, tunnel_address: str) -> RemotePort:
@@ -197,6 +197,12 @@ class Host:
 
     def new_driver(self) -> BridgeNetwork:
         return BridgeNetwork(self.name, self.physical, self.directory, str(network.path(self.name)))
+
+    async def begin_anew(self) -> None:
+        """Another process of the driver, which knows nothing."""
+        await self.driver.close()
+        self.driver = self.new_driver()
+        await self.driver.open()
 
     def links(self) -> set[str]:
         return set(kernel.links(self.name))

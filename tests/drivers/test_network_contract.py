@@ -58,9 +58,7 @@ class BridgeWorld:
             return guest.connects(address, number, wait_s=0.5)
 
     async def restart(self) -> None:
-        await self._host.driver.close()
-        self._host.driver = self._host.new_driver()
-        await self._host.driver.open()
+        await self._host.begin_anew()
 
 
 class SimulatedWorld:

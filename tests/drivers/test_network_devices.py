@@ -6,18 +6,18 @@ import msgspec
 import pytest
 
 from droveway.domain.network_plan import (
-    Direction,
     HostNetworks,
     Ipv6Mode,
     PlannedNetwork,
     PlannedRouter,
     RemotePort,
     RouterLeg,
+    RuleDirection,
 )
 from droveway.drivers.network.bridge import connections, devices, namespaces
 from tests.drivers import network_worlds as w
 
-IN, OUT = Direction.INGRESS, Direction.EGRESS
+IN, OUT = RuleDirection.INGRESS, RuleDirection.EGRESS
 GROUP = w.identity(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import select
 import subprocess
 import time
@@ -11,7 +12,7 @@ import time
 import msgspec
 import pytest
 
-from droveway.domain.network_plan import AddressPair
+from droveway.domain.network_plan import AddressPair, GroupRule, RuleDirection
 from droveway.drivers.network.bridge import kernel, names
 from droveway.drivers.network.bridge.rules import link_local
 from lab import network
@@ -183,19 +184,72 @@ async def test_two_tenants_with_the_same_addresses_on_two_hosts_are_apart() -> N
                 guests[tenant, number].plug()
         one, other = guests[1, 11], guests[2, 11]
         assert one.pings("10.0.0.12") and one.pings("fd00::12") and other.pings("10.0.0.12")
-        with guests[1, 12].serving(80, "c.sendall(b'1')"), guests[2, 12].serving(80, "c.sendall(b'2')"):
-            for guest, tenant in ((one, "1"), (other, "2")):
-                code = (
-                    "import socket; s = socket.socket(); s.bind(('10.0.0.11', 40000)); s.settimeout(2);"
-                    "s.connect(('10.0.0.12', 80)); print(s.recv(9).decode()); input()"
-                )
-                process = guest.started("python3", "-IS", "-c", code)
-                with process as running:  # the same ports at both ends, at the same time
-                    assert running.stdout is not None and running.stdout.readline() == f"{tenant}\n"
+        code = (
+            "import socket; s = socket.socket(); s.bind(('10.0.0.11', 40000)); s.settimeout(2)\n"
+            "s.connect(('10.0.0.12', 80))\nwhile True: input(); s.sendall(b'.'); print(s.recv(1), flush=True)"
+        )
+        answers = "[c.sendall(b'{}'[: len(c.recv(1))]) for _ in iter(int, 1)]"
+        with (  # the same ports at both ends, at the same time
+            guests[1, 12].serving(80, answers.format(1)),
+            guests[2, 12].serving(80, answers.format(2)),
+            w.talking(one, code) as mine,
+            w.talking(other, code) as theirs,
+        ):
+            assert [mine(), theirs(), mine(), theirs(), mine()] == ["b'1'", "b'2'", "b'1'", "b'2'", "b'1'"]
+            tracked = kernel.run("conntrack", "-L", "-p", "tcp", "--dport", "80", namespace=first.name)
+            assert len(set(re.findall(r"zone=\d+", tracked))) == 2, tracked
         assert one.run("ping", "-n", "-c", "1", "-M", "do", "-s", "1422", "10.0.0.12").returncode == 0  # 1450 bytes
         assert one.run("ping", "-n", "-c", "1", "-s", "4000", "10.0.0.12").returncode == 0
+        served = one.run("ping", "-n", "-c", "3", "-i", "0.1", "10.0.0.2")  # both hosts have that server, by one MAC
+        assert served.returncode == 0 and "DUP!" not in served.stdout
         guests[1, 12].run("ip", "link", "set", "eth0", "down")
         assert not one.pings("10.0.0.12", wait_s=0.4) and other.pings("10.0.0.12")
+
+
+async def test_what_one_tenant_may_not_cuts_no_connection_of_another() -> None:
+    """The same addresses and ports on one host, where one has no rule for them."""
+    async with w.Rig() as rig:
+        host, closed = rig.hosts[0], w.identity(2)
+        networks = (w.planned_network(1, vni=1), w.planned_network(2, vni=2, dhcp_mac="fa:16:3e:ff:ff:02"))
+        ports = (ONE, TWO, w.port(211, 2, (closed,)), w.port(212, 2, (closed,)))
+        groups = (w.group(1, GroupRule(RuleDirection.INGRESS, 4, 17, 53, 53)), w.group(2, *w.PING))
+        assert await host.driver.apply(rig.plan(host, networks=networks, ports=ports, groups=groups)) == ()
+        one, two, other, _ = guests = [rig.guest(host, port) for port in ports]
+        for guest in guests:
+            guest.plug()
+        open_ = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(2); s.bind(('10.0.0.{}', {}));"
+        ask_ = "s.sendto(b'.', ('10.0.0.12', 53)); print(s.recv(1), flush=True)"
+        serve = f"{open_.format(12, 53)} print(flush=True); s.settimeout(60)\nwhile True: s.sendto(*s.recvfrom(9))"
+        with two.started("python3", "-IS", "-c", serve) as server:
+            assert server.stdout is not None
+            server.stdout.readline()
+            with w.talking(one, f"{open_.format(11, 40000)}\nwhile True: input(); {ask_}") as ask:
+                assert ask() == ask() == "b'.'"
+                assert other.pings("10.0.0.12")
+                refused = other.run("python3", "-IS", "-c", f"{open_.format(11, 40000)} {ask_}")
+                assert "TimeoutError" in refused.stderr
+                assert ask() == "b'.'"
+
+
+async def test_a_frame_for_a_guest_that_is_not_known_reaches_no_other() -> None:
+    async with w.Rig() as rig:
+        host = rig.hosts[0]
+        free = msgspec.structs.replace(THREE, has_security=False)
+        ports = (ONE, TWO, free)
+        every = w.group(1, GroupRule(RuleDirection.INGRESS, 4), *w.PING)
+        await host.driver.apply(rig.plan(host, networks=(w.planned_network(),), ports=ports, groups=(every,)))
+        one, two, three = (rig.guest(host, port) for port in ports)
+        for guest in (one, two, three):
+            guest.plug()
+        assert one.pings("10.0.0.12")
+        lost = frame(OTHER_MAC, OWN, 0x0800, udp("10.0.0.11", "10.0.0.99", 5, 80))
+
+        def received(guest: w.Guest) -> int:
+            return int(guest.run("cat", "/proc/self/net/dev").stdout.partition("eth0:")[2].split()[1])
+
+        before = received(two), received(three)
+        one.run("python3", "-IS", "-c", SEND, *[lost] * 50)
+        assert received(two) - before[0] < 20 and received(three) - before[1] >= 50
 
 
 async def test_tunnels_are_those_of_known_hosts() -> None:
@@ -254,6 +308,7 @@ async def test_what_is_right_is_not_touched() -> None:
         two.plug()
         await host.driver.apply(plan)
         rules, links = host.rules(), kernel.links(host.name)
+        tables = kernel.run("nft", "-a", "list", "tables", namespace=host.name)
         assert one.pings("10.0.0.12")
         with one.pinging("10.0.0.12") as counted:
             for _ in range(3):
@@ -261,9 +316,8 @@ async def test_what_is_right_is_not_touched() -> None:
             other = (w.planned_network(), w.planned_network(2, vni=200))
             more = msgspec.structs.replace(plan, revision=2, networks=other, ports=(*plan.ports, THREE, w.port(211, 2)))
             assert await host.driver.apply(more) == ()
-            await host.driver.close()  # and a new process, which knows nothing, loads all rules anew
-            host.driver = host.new_driver()
-            await host.driver.open()
+            assert kernel.run("nft", "-a", "list", "tables", namespace=host.name) == tables  # no rule was loaded anew
+            await host.begin_anew()  # and a new process, which knows nothing, loads them all
             assert await host.driver.apply(more) == ()
             assert await host.driver.apply(msgspec.structs.replace(plan, revision=3)) == ()
         assert counted["sent"] > 50 and counted["lost"] == 0
@@ -316,50 +370,6 @@ async def test_a_host_without_a_part_of_the_network_loses_it_whole() -> None:
         assert host.links() == before
         assert not directory.exists() and not w.is_running(pid)
         assert not kernel.is_namespace(names.dhcp_namespace_of(host.name, w.identity(1)))
-
-
-# -- flat networks ----------------------------------------------------------------------------------------------------
-async def test_a_flat_network_is_the_device_or_the_bridge_of_its_physical_network() -> None:
-    async with w.Rig() as rig:
-        host = rig.hosts[0]
-        outside = rig.guest(host, w.port(50))  # a machine of the physical network: its cable is no tap
-        host.sh(f"ip link set {outside.port.device} name phys0")
-        host.physical.update(physnet1="phys0")
-        host.driver._physical.update(physnet1="phys0")
-        flat = w.planned_network(vni=0, physical_network="physnet1")
-        plan = rig.plan(host, networks=(flat,), ports=(ONE,), groups=(OPEN,))
-        assert await host.driver.apply(plan) == ()
-        guest = rig.guest(host, ONE)
-        guest.plug()
-        assert guest.pings("10.0.0.50") and outside.pings("10.0.0.11")
-        assert not outside.pings("10.0.0.2", wait_s=0.4)  # the server is for guests of this host
-        host.sh("ip link add br-ex type bridge; ip link set br-ex up; ip link set phys0 master br-ex")
-        host.driver._physical.update(physnet1="br-ex")
-        assert await host.driver.apply(msgspec.structs.replace(plan, revision=2)) == ()
-        assert guest.pings("10.0.0.50")
-        await host.driver.apply(rig.plan(host, 3))
-        assert "br-ex" in host.links() and not {name for name in host.links() if name.startswith("dwu")}
-
-
-async def test_a_device_with_an_address_of_the_host_is_no_uplink() -> None:
-    async with w.Rig() as rig:
-        host = rig.hosts[0]
-        host.driver._physical.update(physnet1="eth0", physnet2="nosuch0")
-        networks = (
-            w.planned_network(vni=0, physical_network="physnet1"),
-            w.planned_network(2, vni=0, physical_network="physnet1"),
-            w.planned_network(3, vni=0, physical_network="physnet2"),
-            msgspec.structs.replace(w.planned_network(4), mtu_bytes=1500),
-        )
-        failed = await host.driver.apply(rig.plan(host, networks=networks, ports=(ONE,)))
-        reasons = {one.id: one.reason for one in failed if one.kind == "network"}
-        assert "has an address of this host" in reasons[w.identity(1)]
-        assert f"carries network {w.identity(1)}" in reasons[w.identity(2)]
-        assert "nosuch0 of its physical network is not there" in reasons[w.identity(3)]
-        assert (
-            "the MTU of eth0, which carries tunnels, is 1500 bytes; this network needs 1550" in reasons[w.identity(4)]
-        )
-        assert kernel.links(host.name)["eth0"].get("master") is None
 
 
 async def test_connections_travel_with_a_guest() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from droveway.domain.network_plan import (
     AddressPair,
-    Direction,
     GroupRule,
     HostNetworks,
+    RuleDirection,
     SecurityGroup,
 )
 from droveway.domain.network_rules import lets_through
@@ -24,7 +24,7 @@ from droveway.ports.network import NetworkRefused
 from lab import network
 from tests.drivers import network_worlds as w
 
-IN, OUT = Direction.INGRESS, Direction.EGRESS
+IN, OUT = RuleDirection.INGRESS, RuleDirection.EGRESS
 GROUP = w.identity(1)
 
 

@@ -37,7 +37,7 @@ def bridge_of(network_id: str) -> str:
     return BRIDGE_PREFIX + network_id.replace("-", "")[:11]
 
 
-class Direction(StrEnum):
+class RuleDirection(StrEnum):
     INGRESS = "ingress"  # towards the guest
     EGRESS = "egress"
 
@@ -54,7 +54,7 @@ class Ipv6Mode(StrEnum):
 class GroupRule(msgspec.Struct, frozen=True):
     """What is let through. `protocol`: a number, -1 for any. For ICMP the range is type and code; -1: any."""
 
-    direction: Direction
+    direction: RuleDirection
     version: int  # 4 | 6
     protocol: int = -1
     port_min: int = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from droveway.domain.network_plan import Direction, GroupRule, PlannedPort, SecurityGroup
+from droveway.domain.network_plan import GroupRule, PlannedPort, RuleDirection, SecurityGroup
 
 ICMP, ICMPV6, TCP = 1, 58, 6
 
@@ -13,7 +13,7 @@ ICMP, ICMPV6, TCP = 1, 58, 6
 def lets_through(
     port: PlannedPort,
     groups: Mapping[str, SecurityGroup],
-    direction: Direction,
+    direction: RuleDirection,
     remote: str,
     protocol: int,
     number: int = -1,

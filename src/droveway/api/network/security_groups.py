@@ -16,7 +16,7 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
 from droveway.domain.network import rules
 from droveway.domain.network.rules import RuleSpec
-from droveway.domain.network_plan import Direction
+from droveway.domain.network_plan import RuleDirection
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import groups
 from droveway.store.network.rows import Group, RuleRow
@@ -126,7 +126,7 @@ class NewRuleBody(Body, frozen=True, kw_only=True):
     """What a group lets through."""
 
     group_id: Annotated[str, UUID] = field(name="security_group_id")
-    direction: Annotated[str, one_of([one.value for one in Direction])]
+    direction: Annotated[str, one_of([one.value for one in RuleDirection])]
     ethertype: Annotated[str | None, or_null(one_of(tuple(rules.VERSIONS)))] = None
     protocol: Annotated[str | None, PROTOCOL] = None
     port_min: Annotated[int | None, PORT] = field(default=None, name="port_range_min")

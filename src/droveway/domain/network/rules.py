@@ -16,7 +16,7 @@ from droveway.domain.network.refusals import (
     SecurityGroupRemoteGroupAndRemoteIpPrefix,
     SecurityGroupRuleParameterConflict,
 )
-from droveway.domain.network_plan import Direction, GroupRule
+from droveway.domain.network_plan import GroupRule, RuleDirection
 
 IPV4, IPV6 = "IPv4", "IPv6"
 VERSIONS = {IPV4: 4, IPV6: 6}
@@ -64,14 +64,14 @@ class RuleSpec(msgspec.Struct, frozen=True):
 
 
 class Default(NamedTuple):
-    direction: Direction
+    direction: RuleDirection
     ethertype: str
     from_own: bool
 
 
 # A new group lets everything out; a default group lets its own members in, too.
-OUT = (Default(Direction.EGRESS, IPV4, False), Default(Direction.EGRESS, IPV6, False))
-OF_DEFAULT_GROUP = (*OUT, Default(Direction.INGRESS, IPV4, True), Default(Direction.INGRESS, IPV6, True))
+OUT = (Default(RuleDirection.EGRESS, IPV4, False), Default(RuleDirection.EGRESS, IPV6, False))
+OF_DEFAULT_GROUP = (*OUT, Default(RuleDirection.INGRESS, IPV4, True), Default(RuleDirection.INGRESS, IPV6, True))
 
 
 def defaults(group_id: str, *, is_default: bool) -> list[RuleSpec]:
@@ -160,7 +160,7 @@ def _anybody_is_nobody_named(cidr: str | None) -> str:
 def planned(rule: RuleSpec) -> GroupRule:
     """As hosts are told it."""
     return GroupRule(
-        Direction(rule.direction),
+        RuleDirection(rule.direction),
         VERSIONS[rule.ethertype],
         protocol_number(rule.protocol, rule.ethertype),
         ANY if rule.port_min is None else rule.port_min,

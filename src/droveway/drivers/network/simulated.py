@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 
 from droveway.config.hosts import HostConfig
-from droveway.domain.network_plan import Direction, HostNetworks, NotInForce, PlannedPort, bridge_of
+from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort, RuleDirection, bridge_of
 from droveway.domain.network_rules import lets_through
 from droveway.ports.network import NetworkRefused
 
@@ -43,8 +43,8 @@ class SimulatedPlace:
         version = ipaddress.ip_address(address).version
         own = next(ip.address for ip in source.fixed_ips if ipaddress.ip_address(ip.address).version == version)
         groups = {group.id: group for group in self.plan.groups}
-        return lets_through(known[source.id], groups, Direction.EGRESS, address, protocol, number) and lets_through(
-            known[destination.id], groups, Direction.INGRESS, own, protocol, number
+        return lets_through(known[source.id], groups, RuleDirection.EGRESS, address, protocol, number) and lets_through(
+            known[destination.id], groups, RuleDirection.INGRESS, own, protocol, number
         )
 
 

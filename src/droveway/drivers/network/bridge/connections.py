@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from droveway.domain.network_plan import Direction, HostNetworks, PlannedPort
+from droveway.domain.network_plan import HostNetworks, PlannedPort, RuleDirection
 from droveway.domain.network_rules import lets_through
 
 LINES_MAX = 20_000
@@ -40,7 +40,7 @@ def in_zone(saved: str, addresses: Collection[str], zone: int) -> str:
 
 # -- those that were cut ----------------------------------------------------------------------------------------------
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "dccp": 33}
-BITS = {1: Direction.EGRESS, 2: Direction.INGRESS}  # of a connection's mark: whose rules refused it (rules.py)
+BITS = {1: RuleDirection.EGRESS, 2: RuleDirection.INGRESS}  # of a connection's mark: whose rules refused it (rules.py)
 _FLOW = re.compile(r"-w (\d+) -s (\S+) -d (\S+) .*-p (\w+) --sport (\d+) --dport (\d+)")
 
 
@@ -74,15 +74,15 @@ def flows(text: str) -> list[Flow]:
 
 
 def let_through_again(
-    refused: Mapping[Flow, set[Direction]], plan: HostNetworks, zones: Mapping[str, int]
+    refused: Mapping[Flow, set[RuleDirection]], plan: HostNetworks, zones: Mapping[str, int]
 ) -> list[Flow]:
     """Those that every side which refused them would let begin now."""
     groups = {group.id: group for group in plan.groups}
     ports = {(zones[port.network_id], ip.address): port for port in plan.ports for ip in port.fixed_ips}
 
-    def is_allowed(flow: Flow, direction: Direction) -> bool:
+    def is_allowed(flow: Flow, direction: RuleDirection) -> bool:
         own, remote = flow.source, flow.destination
-        if direction is Direction.INGRESS:
+        if direction is RuleDirection.INGRESS:
             own, remote = remote, own
         port: PlannedPort | None = ports.get((flow.zone, own))
         protocol = PROTOCOLS[flow.protocol]

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from droveway.domain.network_plan import Direction, HostNetworks, NotInForce, PlannedPort, bridge_of
+from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort, RuleDirection, bridge_of
 from droveway.drivers.network.bridge import connections, devices, kernel, names, namespaces, rules
 from droveway.drivers.network.bridge.devices import Bridge, Seen
 from droveway.drivers.network.bridge.namespaces import Namespace
@@ -108,7 +108,7 @@ class BridgeNetwork:
         is tracked anew; conntrack changes no mark in place."""
         assert self._nftables is not None, "open() first"
         cut = self._nftables.packets("droveway", rules.CUT)
-        refused: dict[connections.Flow, set[Direction]] = {}
+        refused: dict[connections.Flow, set[RuleDirection]] = {}
         for family in ("ipv4", "ipv6"):
             for bit, direction in connections.BITS.items():
                 text = kernel.run("conntrack", "-L", "-f", family, "-m", f"{bit}/{bit}", "-o", "save")

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from droveway.domain.network_plan import Direction, GroupRule, SecurityGroup
+from droveway.domain.network_plan import GroupRule, RuleDirection, SecurityGroup
 from droveway.drivers.network.bridge.spans import Span, disjoint, layers, span
 
 Range = tuple[int, int]
 PORT_MAX = 65_535
 ICMP, ICMPV6 = 1, 58
 WITH_PORTS = {6: "tcp", 17: "udp", 33: "dccp", 132: "sctp", 136: "udplite"}
-SIDES = {Direction.INGRESS: "saddr", Direction.EGRESS: "daddr"}  # the remote one
-ALLOWED = {Direction.INGRESS: "goto ok_in", Direction.EGRESS: "goto ok_out"}
+SIDES = {RuleDirection.INGRESS: "saddr", RuleDirection.EGRESS: "daddr"}  # the remote one
+ALLOWED = {RuleDirection.INGRESS: "goto ok_in", RuleDirection.EGRESS: "goto ok_out"}
 FAMILIES = {4: "ip", 6: "ip6"}
 
 
@@ -28,12 +28,12 @@ def set_of(group_id: str, version: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def rules(group: SecurityGroup) -> dict[Direction, tuple[str, ...]]:
+def rules(group: SecurityGroup) -> dict[RuleDirection, tuple[str, ...]]:
     """What the chains of that group let through. Raises ValueError when a rule is none."""
-    return {direction: tuple(_rules(group, direction)) for direction in Direction}
+    return {direction: tuple(_rules(group, direction)) for direction in RuleDirection}
 
 
-def _rules(group: SecurityGroup, direction: Direction) -> list[str]:
+def _rules(group: SecurityGroup, direction: RuleDirection) -> list[str]:
     found: list[str] = []
     by_kind: dict[tuple[int, int, str], list[GroupRule]] = {}
     for rule in group.rules:

@@ -18,11 +18,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from droveway.domain.network_plan import (
-    Direction,
     HostNetworks,
     NotInForce,
     PlannedNetwork,
     PlannedPort,
+    RuleDirection,
     SecurityGroup,
     bridge_of,
 )
@@ -292,7 +292,7 @@ def _chains_of(some: tuple[SecurityGroup, ...]) -> tuple[str, dict[str, tuple[st
     """Of ports that are in these groups, which share them; and the end of their names. Raises ValueError."""
     name = hashlib.sha256("/".join(group.id for group in some).encode()).hexdigest()[:16]
     made: dict[str, tuple[str, ...]] = {}
-    for direction, end in ((Direction.INGRESS, "in"), (Direction.EGRESS, "out")):
+    for direction, end in ((RuleDirection.INGRESS, "in"), (RuleDirection.EGRESS, "out")):
         made |= {f"{INET} g{end}_{group.id}": groups.rules(group)[direction] for group in some}
         jumps = (f"jump g{end}_{group.id}" for group in some)
         made[f"{INET} {end}_{name}"] = (f"jump begin_{end}", *jumps, f"goto end_{end}")
