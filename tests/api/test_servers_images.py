@@ -108,3 +108,17 @@ async def test_a_wish_that_is_not_heeded_makes_no_server(tmp_path: Path) -> None
         server = {"name": "g", "imageRef": await make_image(world, token), "flavorRef": "old", "networks": "none"}
         reply = await world.ask("POST", f"{NOVA}/servers", token=token, version="2.96", json={"server": server})
         assert (reply.status_code, "hw:boot_menu=true" in reason(reply)) == (400, True)
+
+
+async def test_an_image_may_demand_a_config_drive(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
+        token = await world.token()
+        for properties, asked, drive in (
+            ({"img_config_drive": "mandatory"}, False, "True"),
+            ({"img_config_drive": "optional"}, False, ""),
+            ({}, True, "True"),
+        ):
+            image = await make_image(world, token, **properties)
+            server = await make_server(world, token, image, config_drive=asked)
+            shown = (await world.ask("GET", f"{NOVA}/servers/{server}", token=token)).json()["server"]
+            assert shown["config_drive"] == drive

@@ -4,16 +4,19 @@ moves, gone with it; and what is undone when a step fails."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from droveway.agents.network import HostFacts, MemoryKeptPlan, NetworkAgent
 from droveway.control.engine.saga import ControlSettings
 from droveway.domain.faults import Conflict, NotFound, Unreachable
+from droveway.domain.guest_data import GuestKey
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
@@ -24,7 +27,7 @@ from droveway.drivers.clock import SystemClock
 from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
 from droveway.ports.bus import Command, Hello
 from droveway.ports.replies import Answer
-from droveway.store.compute import instances, server_ports
+from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.compute.instances import NewInstance
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine.transaction import Tx
@@ -34,6 +37,7 @@ from droveway.store.network import networks, ports, subnets
 from droveway.store.network.networks import NewNetwork
 from droveway.store.network.ports import NewPort
 from droveway.store.network.rows import Port
+from droveway.store.work import sagas
 from tests.control.world import SETTINGS, TINY, Break, DirectBus, NoBus, World
 
 PROJECT = "p"
@@ -328,3 +332,25 @@ async def test_whatever_breaks_at_a_move_the_port_is_where_the_guest_is(how: Bre
         assert await world.runs_on(server) == [host]
         await world.until_planned(host, port["id"])
         await world.check(server)
+
+
+async def test_the_documents_of_a_server_are_on_its_drive_alone_and_gone_with_it() -> None:
+    async with networked() as world:
+        key, data = GuestKey("k", "ssh", "ssh-ed25519 AAAA me\n"), base64.b64encode(b"#!/bin/sh\n# secret").decode()
+        nic = NicRequest(network_id=world.network_id, tag="front")
+        server = await world.boot(nic, config_drive=True, key=key, user_data=data)
+        (port,) = await world.ports_of(server)
+        drive = world.fleet.stores["shared"].drives[server]
+        files = {path: document.data for document in drive for path in document.paths}
+        assert files["ec2/latest/user-data"] == files["openstack/latest/user_data"] == b"#!/bin/sh\n# secret"
+        told = msgspec.json.decode(files["openstack/latest/meta_data.json"])
+        assert told["public_keys"] == {"k": "ssh-ed25519 AAAA me"}
+        assert told["devices"][0]["mac"] == port["mac"] and told["devices"][0]["tags"] == ["front"]
+        wired = msgspec.json.decode(files["openstack/latest/network_data.json"])
+        assert [link["vif_id"] for link in wired["links"]] == [port["id"]]
+        (saga,) = await world.store.read(sagas.listing, limit=9, only_open=False)
+        assert data not in str(saga) and "secret" not in str(saga)
+        assert await world.do(server, SagaKind.DELETE) == "done"
+        assert world.fleet.stores["shared"].drives == {}
+        left = await world.store.read(lambda tx: guest_data.facts(tx, instances.get(tx, server, deleted=True)))
+        assert (left.user_data, left.key) == (None, None)

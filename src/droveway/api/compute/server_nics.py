@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
-
 from droveway.api.compute.server_body import NicsAsked
 from droveway.api.http.request import Request
 from droveway.api.wiring import Api
@@ -16,11 +14,8 @@ from droveway.domain.network_plan import VXLAN_OVERHEAD_BYTES
 from droveway.store.compute import server_ports
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import groups, networks, ports, quotas, subnets
+from droveway.store.network import choosing, groups, networks, ports, quotas, subnets
 from droveway.store.network.networks import NewNetwork
-from droveway.store.network.tables import networks as network_table
-from droveway.store.network.tables import security_groups
-from droveway.store.network.tables import subnets as subnet_table
 
 NO_NETWORKS = (
     "There are no networks in this cloud; create the server without one (networks: none, openstack server create "
@@ -86,23 +81,13 @@ def _check(tx: Tx, request: Request, nic: NicRequest) -> None:
             f"It is not allowed to create an interface on external network {nic.network_id}: use one of your project's "
             "and give the server a floating IP."
         )
-    if not tx.execute(select(subnet_table.c.id).where(subnet_table.c.network_id == nic.network_id).limit(1)).first():
+    if not choosing.has_subnet(tx, nic.network_id):
         raise BadRequest(f"Network {nic.network_id} requires a subnet in order to boot instances on.")
-
-
-def _usable(tx: Tx, project_id: str) -> list[str]:
-    """Networks with subnets, the project's own, or shared ones where it has none of its own."""
-    c = network_table.c
-    has_subnet = select(subnet_table.c.id).where(subnet_table.c.network_id == c.id).exists()
-    query = select(c.id).where(c.external.is_(False), c.admin_state_up.is_(True), has_subnet)
-    query = query.order_by(c.created_at_us, c.id).limit(2)
-    own = list(tx.execute(query.where(c.project_id == project_id)).scalars())
-    return own or list(tx.execute(query.where(c.shared.is_(True))).scalars())
 
 
 def _the_only(tx: Tx, project_id: str) -> list[str]:
     """Where no network was named, the project's one; it may have none."""
-    found = _usable(tx, project_id)
+    found = choosing.usable_networks(tx, project_id)
     if len(found) > 1:
         raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
     return found
@@ -130,13 +115,11 @@ def group_ids(tx: Tx, api: Api, project_id: str, names: Sequence[str]) -> tuple[
 def _group(tx: Tx, project_id: str, name: str) -> str:
     if name == DEFAULT:
         return groups.default_of(tx, project_id)
-    c = security_groups.c
-    query = select(c.id).where(c.project_id == project_id, (c.id == name) | (c.name == name)).limit(2)
-    found = list(tx.execute(query).scalars())
+    found = choosing.groups_called(tx, project_id, name)
     if name in found:
         return name
     if not found:
         raise BadRequest(f"Unable to find security_group with name or id '{name[:64]}'.")
     if len(found) > 1:
         raise Conflict(f"Multiple security_groups matches found for name '{name[:64]}', use an ID to be more specific.")
-    return str(found[0])
+    return found[0]

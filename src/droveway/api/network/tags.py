@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
-
-from sqlalchemy import Table
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 from droveway.api.http.bodies import Body, Handler, takes
 from droveway.api.http.request import Request, Response
@@ -14,24 +12,7 @@ from droveway.api.network.kinds import TAGS, TAGS_MAX, as_tag
 from droveway.api.wiring import Api
 from droveway.domain.network.refusals import InvalidInput, TagNotFound
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import changes, floating, groups, networks, ports, routers, subnets, tables
-
-Get = Callable[[Tx, str, str | None], Mapping[str, Any]]
-
-
-class Tagged(NamedTuple):
-    get: Get
-    table: Table
-
-
-TAGGED = {
-    "networks": Tagged(networks.row_of, tables.networks),
-    "subnets": Tagged(subnets.get, tables.subnets),
-    "ports": Tagged(ports.row_of, tables.ports),
-    "security-groups": Tagged(groups.row_of, tables.security_groups),
-    "routers": Tagged(routers.row_of, tables.routers),
-    "floatingips": Tagged(floating.get, tables.floating_ips),
-}
+from droveway.store.network import tags as stored
 
 
 class Tags(Body, frozen=True):
@@ -50,22 +31,22 @@ class Calls(NamedTuple):
     remove: Handler
 
 
-def _set(tx: Tx, of: Tagged, request: Request, change: Callable[[list[str]], list[str]]) -> list[str]:
-    row = of.get(tx, request.params["id"], request.scope)
+def _set(tx: Tx, of: str, request: Request, change: Callable[[list[str]], list[str]]) -> list[str]:
+    row = stored.row_of(tx, of, request.params["id"], request.scope)
     policy.own(request, row, "update_tags")
     tags = change(row["tags"])
     if len(tags) > TAGS_MAX:
         raise InvalidInput(f"Invalid input for tags. Reason: a resource has at most {TAGS_MAX} tags.")
     if tags != row["tags"]:
-        changes.touch(tx, of.table, row["id"], tags=tags)
+        stored.set_(tx, of, row["id"], tags)
     return tags
 
 
-def calls(resource: str) -> Calls:
-    of = TAGGED[resource]
+def calls(of: str) -> Calls:
+    """`of`: the name of the resource in paths."""
 
     async def listing(api: Api, request: Request) -> Response:
-        row = await api.store.read(of.get, request.params["id"], request.scope)
+        row = await api.store.read(stored.row_of, of, request.params["id"], request.scope)
         return Response(200, {"tags": row["tags"]})
 
     @takes(Tags)
@@ -83,7 +64,7 @@ def calls(resource: str) -> Calls:
         return Response(204)
 
     async def show(api: Api, request: Request) -> Response:
-        row = await api.store.read(of.get, request.params["id"], request.scope)
+        row = await api.store.read(stored.row_of, of, request.params["id"], request.scope)
         _must_have(request, row["tags"])
         return Response(204)
 
