@@ -35,6 +35,7 @@ from droveway.store import upgrade
 from droveway.store.compute import instances
 from droveway.store.engine.databases import open_engine
 from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.versions import v0008
 from droveway.store.work import sagas
 from tests.control.world import SETTINGS, DirectBus, World
 from tests.store import databases
@@ -173,9 +174,10 @@ def test_the_fixture_holds_every_step() -> None:
         (one["kind"], one["status"], one["position"]) for one in (dict(zip(columns, r, strict=True)) for r in rows)
     }
     for kind, story in STORIES.items():
-        for position, step in enumerate(story.steps):
+        undone = {step.name for step in story.steps if step.undo is not None}
+        for position, name in enumerate(v0008.STEPS[kind]):  # what is younger, that release did not know
             assert (kind, "forward", position) in stored
-            assert step.undo is None or {(kind, "backward", position), (kind, "broken", position)} <= stored
+            assert name not in undone or {(kind, "backward", position), (kind, "broken", position)} <= stored
 
 
 # -- the release after ------------------------------------------------------------------------------------------------

@@ -46,7 +46,8 @@ async def test_one_that_is_woken_in_vain_rests_and_is_woken_all_the_same(monkeyp
         for _ in range(40):
             await w.store.run(hosts.touch, "h1", "h2")
             await asyncio.sleep(0.01)
-        assert len(chosen) <= 1 + math.ceil((w.clock.monotonic_s() - began_s) / PATIENT.retry_s)
+        tries = 1 + math.ceil((w.clock.monotonic_s() - began_s) / PATIENT.retry_s)
+        assert len(chosen) <= 2 * tries  # what is refused in a transaction of several is asked once more, alone
         await w.store.run(instances.intend, first, SagaKind.DELETE, {})
         await w.quiet()
         assert (await row_of(w, third))["vm_state"] == "active"

@@ -236,6 +236,13 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
         "(cell 0: 1 CPUs and 3072 MiB free, cell 1: 4 CPUs and 4096 MiB free)",
         "NUMA: 2 cells with 2 CPUs of its own and 1024 MiB each wanted",
     ),
+    (
+        "network",
+        {"networked": ("good",)},
+        {},
+        "no network agent is up there, and the server has an interface",
+        "their network agents are not up",
+    ),
 ]
 
 
