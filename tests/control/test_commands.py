@@ -10,10 +10,12 @@ import pytest
 from droveway.control.engine.commands import send
 from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import CopyProgress, Guest, GuestSpec, GuestState, MigrationEndpoint, of_instance
+from droveway.domain.network_plan import HostNetworks
 from droveway.ports.bus import (
     REPLIES,
     AbortCopy,
     Admit,
+    ApplyNetworks,
     BeginCopy,
     CheckDestination,
     CheckSource,
@@ -27,9 +29,12 @@ from droveway.ports.bus import (
     Prepare,
     Reach,
     ReadConsole,
+    ReadNetworks,
     Release,
     Remove,
     RemoveProbe,
+    RestoreConnections,
+    SaveConnections,
     Start,
     Stop,
     Verb,
@@ -38,10 +43,13 @@ from droveway.ports.bus import (
 from droveway.ports.replies import (
     FAILURES,
     Answer,
+    Connections,
+    ConnectionsRestored,
     ConsoleText,
     GuestAdmitted,
     GuestStatus,
     HostInventory,
+    NetworksApplied,
     PingResult,
     ReachResult,
     Refused,
@@ -117,6 +125,9 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     ReachResult(True),
     Tasks(),
     HostInventory(),
+    NetworksApplied(7),
+    Connections("tcp"),
+    ConnectionsRestored(),
 )
 
 
@@ -141,6 +152,10 @@ VERBS: tuple[Verb, ...] = (
     Reach("u"),
     ListTasks(),
     ListGuests(),
+    ApplyNetworks(HostNetworks(7, "")),
+    ReadNetworks(),
+    SaveConnections("p1"),
+    RestoreConnections("p1", "tcp"),
 )
 
 
