@@ -134,7 +134,9 @@ def test_what_is_said_while_a_copy_goes_on_is_no_part_of_having_said_the_same_fo
     said = [GuestJob.NONE, GuestJob.OUTGOING, GuestJob.NONE, GuestJob.NONE]
 
     async def play() -> list[Verdict]:
-        async def send(host: str, subject: Subject, _generation: int, _verb: Any, _timeout_s: float) -> Answer:
+        async def send(
+            host: str, subject: Subject, _generation: int, _verb: Any, _timeout_s: float, _service: str
+        ) -> Answer:
             job = said[0] if host == "h1" else GuestJob.NONE
             return GuestStatus(Guest(subject.id, GuestState.PAUSED, job, kept=True))
 

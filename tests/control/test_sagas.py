@@ -205,7 +205,9 @@ async def test_the_ticks_tell_what_happened_and_why() -> None:
             for t in e["body"]["ticks"]
         ]
         assert told == [
+            ("+", "create_ports"),
             ("+", "choose_host"),
+            ("+", "bind_ports"),
             ("+", "prepare_guest"),
             ("!", "start_guest"),
             ("-", "prepare_guest"),
