@@ -15,7 +15,7 @@ from droveway.ports.bus import GuestChanged, Hello
 from tests.drivers.bus_worlds import broker, control_of, ends, works
 
 pytestmark = pytest.mark.servers
-SPREAD_S, SOON_S = 8.0, 5.0
+SPREAD_S, SOON_S = 4.0, 2.0
 
 
 class Latest(SystemChance):

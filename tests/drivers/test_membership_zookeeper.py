@@ -224,11 +224,9 @@ async def test_only_names_are_read_and_only_when_they_change(tmp_path: Path) -> 
             async with asyncio.timeout(30):  # the news of a change may be on its way while the joins are answered
                 while len(await seen.end.get_all(EVERY_SERVICE)) < 1000:
                     await asyncio.sleep(0.01)
-            again_ms = 1000.0
-            for _ in range(10):  # the best of ten: others run beside this
-                began = time.perf_counter()
-                await seen.end.get_all(EVERY_SERVICE)
-                again_ms = min(again_ms, (time.perf_counter() - began) * 1000)
+            began = time.perf_counter()
+            await seen.end.get_all(EVERY_SERVICE)
+            again_ms = (time.perf_counter() - began) * 1000
             print(f"1,000 members: asked again {again_ms:.2f} ms")
             assert again_ms < 5
             await joins.end.close()  # all go at once

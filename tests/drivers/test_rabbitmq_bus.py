@@ -25,7 +25,7 @@ from tests.drivers.test_nats_bus import works
 
 pytestmark = pytest.mark.servers
 ASK = Command(of_instance("i"), 1, ReadConsole())
-BACK_S = 30.0
+BACK_S = 6.0
 
 
 @pytest.fixture(scope="module")
