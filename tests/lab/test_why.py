@@ -73,7 +73,7 @@ def test_an_agent_that_is_killed_is_dead_at_once(here: Scene) -> None:
 
 def test_an_agent_that_is_stopped_is_hung(here: Scene) -> None:
     with here.frozen("agent", "h1"):
-        assert here.is_shown("h1", "hung", 10) <= HUNG_S + 3.5  # one beat shows it first, and one that long afterwards
+        assert here.is_shown("h1", "hung", 10) <= HUNG_S + 2.5  # one beat shows it first, and one that long afterwards
         said = here.told("h1")
         assert "its process is stopped (SIGSTOP)" in said
         assert "do: look what it is stuck in" in said
@@ -150,7 +150,7 @@ def test_a_loop_that_is_blocked_while_the_database_stalls(here: Scene) -> None:
     """A long task in the loop of one agent; and a database that takes nothing: `why` tells what the lists cannot."""
     here.process("agent", "h3").send(signal.SIGUSR1)
     began_s = time.monotonic()
-    assert here.is_shown("h3", "hung", 10) <= HUNG_S + 3.5  # one beat shows it first, and one that long afterwards
+    assert here.is_shown("h3", "hung", 10) <= HUNG_S + 2.5  # one beat shows it first, and one that long afterwards
     said = here.told("h3")
     assert f"its loop is in task '{on_host.TASK}' (on_host.py:" in said
     assert "in report)" in said
