@@ -85,9 +85,17 @@ class RouterFact(msgspec.Struct, frozen=True):
     floating: tuple[tuple[str, str], ...] = ()
 
 
+class GuestFact(msgspec.Struct, frozen=True):
+    """Of an instance: the name that DHCP tells it, and the digest of what else it is told of itself."""
+
+    hostname: str
+    data_digest: str = ""
+
+
 class Facts(msgspec.Struct, frozen=True):
     """`ports`: all of the networks that are here. `rules` by group; `members`: addresses and ranges of the ports in the
-    groups that rules name. `tunnels`: the tunnel address of each host. `hostnames` of instances."""
+    groups that rules name. `tunnels`: the tunnel address of each host. `guests` by instance. `interfaces` by port: its
+    place among those of its guest, and its tag. `group_names` by group."""
 
     revision: int
     networks: Sequence[NetworkFact] = ()
@@ -97,7 +105,12 @@ class Facts(msgspec.Struct, frozen=True):
     rules: Mapping[str, Sequence[RuleSpec]] = {}
     members: Mapping[str, Sequence[str]] = {}
     tunnels: Mapping[str, str] = {}
-    hostnames: Mapping[str, str] = {}
+    guests: Mapping[str, GuestFact] = {}
+    interfaces: Mapping[str, tuple[int, str]] = {}
+    group_names: Mapping[str, str] = {}
+
+
+_NO_GUEST = GuestFact("")
 
 
 def of_host(facts: Facts, host: str) -> HostNetworks:
@@ -132,6 +145,8 @@ def _sorted(networks: Iterable[NetworkFact]) -> list[NetworkFact]:
 
 def _port(facts: Facts, port: PortFact, host: str) -> PlannedPort:
     network_up = next(one.is_up for one in facts.networks if one.id == port.network_id)
+    guest = facts.guests.get(port.device_id, _NO_GUEST)
+    place, tag = facts.interfaces.get(port.id, (0, ""))
     return PlannedPort(
         port.id,
         port.network_id,
@@ -143,8 +158,11 @@ def _port(facts: Facts, port: PortFact, host: str) -> PlannedPort:
         port.is_up and network_up,
         port.device_id,
         port.project_id,
-        hostname(facts.hostnames.get(port.device_id, "")),
+        hostname(guest.hostname),
         len(port.hosts) > 1 and port.hosts[0] == host,
+        place,
+        tag,
+        guest.data_digest,
     )
 
 
@@ -160,7 +178,7 @@ def _groups(facts: Facts, mine: Iterable[PortFact]) -> Iterator[SecurityGroup]:
     for group in sorted(own | named):
         rules = tuple(planned(rule) for rule in facts.rules.get(group, ())) if group in own else ()
         members = tuple(sorted(set(facts.members.get(group, ())))) if group in named else ()
-        yield SecurityGroup(group, rules, members)
+        yield SecurityGroup(group, rules, members, facts.group_names.get(group, "") if group in own else "")
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import bindparam, or_, select
 
+from droveway.domain.guest_data import digest
 from droveway.domain.network import plan
-from droveway.domain.network.plan import Facts, NetworkFact, PortFact, RouterFact, SubnetFact
+from droveway.domain.network.plan import Facts, GuestFact, NetworkFact, PortFact, RouterFact, SubnetFact
 from droveway.domain.network.rules import RuleSpec
 from droveway.domain.network_plan import HostNetworks, PlannedNetwork, PlannedPort
 from droveway.store.engine import results
@@ -24,10 +25,11 @@ from droveway.store.network.tables import (
     port_groups,
     routers,
     security_group_rules,
+    security_groups,
     subnets,
 )
 from droveway.store.network.tables import ports as port_table
-from droveway.store.schema import instances
+from droveway.store.schema import instances, server_ports
 
 p = port_table.c
 _BOUND = Prepared(select(port_table).where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of"))))
@@ -58,7 +60,18 @@ _FLOATING = Prepared(
         in_list(floating_ips.c.router_id, "ids"), floating_ips.c.fixed_address.is_not(None)
     )
 )
-_HOSTNAMES = Prepared(select(instances.c.id, instances.c.hostname).where(in_list(instances.c.id, "ids")))
+i = instances.c
+_GUESTS = Prepared(
+    select(i.id, i.number, i.name, i.hostname, i.metadata, i.key_name).where(in_list(i.id, "ids"), i.deleted.is_(False))
+)
+_INTERFACES = Prepared(
+    select(server_ports.c.port_id, server_ports.c.place, server_ports.c.tag)
+    .join(port_table, p.id == server_ports.c.port_id)
+    .where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of")))
+)
+_GROUP_NAMES = Prepared(
+    select(security_groups.c.id, security_groups.c.name).where(in_list(security_groups.c.id, "ids"))
+)
 
 
 def of_host(tx: Tx, host: str, tunnels: Mapping[str, str]) -> HostNetworks:
@@ -76,7 +89,7 @@ def of_instance(tx: Tx, instance_id: str) -> tuple[tuple[PlannedPort, PlannedNet
         [_network(row) for row in results.every(NetworkRow, tx.execute(_NETWORKS, here))],
         [_subnet(row) for row in results.every(SubnetRow, tx.execute(_SUBNETS, here))],
         [_port(row) for row in (*mine, *served)],
-        hostnames=_hostnames(tx, mine),
+        guests=_guests(tx, mine),
     )
     return plan.of_instance(found, instance_id)
 
@@ -100,7 +113,9 @@ def facts_of(tx: Tx, host: str, tunnels: Mapping[str, str]) -> Facts:
         rules,
         _members(tx, named),
         tunnels,
-        _hostnames(tx, bound),
+        _guests(tx, bound),
+        {row.port_id: (row.place, row.tag or "") for row in tx.execute(_INTERFACES, {"of": host})},
+        {row.id: row.name for row in tx.execute(_GROUP_NAMES, {"ids": sorted(groups)})},
     )
 
 
@@ -184,6 +199,9 @@ def _members(tx: Tx, groups: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _hostnames(tx: Tx, bound: Iterable[PortRow] | Iterable[Port]) -> dict[str, str]:
+def _guests(tx: Tx, bound: Iterable[PortRow] | Iterable[Port]) -> dict[str, GuestFact]:
     ids = sorted({row["device_id"] for row in bound if row["device_id"]})
-    return {row.id: row.hostname for row in tx.execute(_HOSTNAMES, {"ids": ids})}
+    return {
+        row.id: GuestFact(row.hostname, digest(row.number, row.name, row.hostname, row.metadata, row.key_name))
+        for row in tx.execute(_GUESTS, {"ids": ids})
+    }
