@@ -57,6 +57,7 @@ PROGRAMS = {
 }
 # Root logs in by a key alone.
 ACCOUNTS = {
+    "etc/profile": "PS1='\\u@\\h:\\w\\$ '\n",
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
     "etc/group": "root:x:0:\n",
     "etc/shadow": "root:*:19000:0:99999:7:::\n",
