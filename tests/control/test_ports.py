@@ -15,9 +15,8 @@ from msgspec.structs import replace
 
 from droveway.agents.network import HostFacts, MemoryKeptPlan, NetworkAgent
 from droveway.control.engine.saga import ControlSettings
-from droveway.domain import guest_data as documents
 from droveway.domain.faults import Conflict, NotFound, Unreachable
-from droveway.domain.guest_data import GuestFacts, GuestKey
+from droveway.domain.guest_data import GuestKey
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
@@ -26,7 +25,7 @@ from droveway.domain.network_plan import PlannedPort, device_of
 from droveway.domain.service_kinds import NETWORK
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
-from droveway.ports.bus import Command, Hello, SendGuestData
+from droveway.ports.bus import Command, Hello
 from droveway.ports.replies import Answer
 from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.compute.instances import NewInstance
@@ -184,47 +183,6 @@ async def test_a_server_s_ports_are_made_in_force_shown_and_gone_with_it() -> No
         await world.until_planned(row["host"])
         assert await world.ports_of(server) == []
         await world.check(server)
-
-
-async def test_a_host_is_told_what_its_guests_are_told_and_of_no_others() -> None:
-    def told(host: str) -> dict[str, GuestFacts]:
-        return {one: guest.facts for one, guest in world.network_agents[host]._guests.items()}
-
-    async with networked() as world:
-        nic = NicRequest(network_id=world.network_id, tag="front")
-        key = GuestKey("k", "ssh", "ssh-ed25519 AAAA")
-        one = await world.boot(nic, on="h1", user_data=base64.b64encode(b"#!/bin/sh").decode(), key=key)
-        two = await world.boot(nic, on="h2")
-        without = await world.boot(on="h1")
-        assert told("h1").keys() == {one} and told("h2").keys() == {two}
-        assert (told("h1")[one].user_data, told("h1")[one].key) == (b"#!/bin/sh", key)
-        for asked in ([one, two, without, "nobody"], [two], []):  # a host is told of its own, whatever it asks for
-            of_host = await world.store.read(guest_data.data_at, "h1", asked)
-            assert [guest.facts.instance_id for guest in of_host] == [one] * (one in asked)
-        # What it is told of and what its plan says make the very documents of its config drive.
-        plan, guests = world.places["h1"].plan, world.network_agents["h1"]._guests
-        whole = await world.store.read(lambda tx: guest_data.facts(tx, instances.get(tx, one)))
-        assert documents.documents(documents.at_host(guests, plan)[one]) == documents.documents(whole)
-        assert await world.do(one, SagaKind.LIVE_MIGRATION) == "done"
-        await world.until_planned("h1")
-        assert told("h1") == {} and told("h2").keys() == {one, two}
-        assert await world.do(one, SagaKind.DELETE) == "done"
-        (port,) = await world.ports_of(two)
-        await world.until_planned("h2", port["id"])
-        assert told("h2").keys() == {two}
-
-
-async def test_what_one_message_tells_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with networked() as world:
-        nic = NicRequest(network_id=world.network_id)
-        data = base64.b64encode(b"x" * 45_000).decode()
-        servers = [await world.boot(nic, on="h1", user_data=data) for _ in range(3)]
-        monkeypatch.setattr(guest_data, "SENT_AT_ONCE_BYTES", 100_000)
-        told = await world.store.read(guest_data.data_at, "h1", servers)
-        assert [guest.facts.instance_id for guest in told] == sorted(servers)[:2]
-        monkeypatch.setattr(guest_data, "SENT_AT_ONCE_BYTES", 1)
-        assert len(await world.store.read(guest_data.data_at, "h1", servers)) == 1
-        assert len(msgspec.json.encode(SendGuestData(told))) < 4 * 100_000 / 2
 
 
 async def test_a_guest_starts_only_once_its_ports_are_in_force() -> None:

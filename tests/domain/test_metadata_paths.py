@@ -103,12 +103,14 @@ def test_slashes_and_questions_mean_nothing() -> None:
 
 def test_a_host_adds_what_its_plan_says() -> None:
     def port(name: str, place: int, **given: object) -> PlannedPort:
-        values = {"fixed_ips": (FixedIp("s1", f"10.1.0.{place + 7}"),), "instance_id": "vm-1", "place": place, **given}
+        ips = (FixedIp("s1", f"10.1.0.{place + 7}"),)
+        values = {"fixed_ips": ips, "instance_id": "vm-1", "data_digest": "d", "place": place, **given}
         return PlannedPort(name, "n1", f"52:54:00:00:00:0{place}", **values)  # type: ignore[arg-type]
 
     told = GuestData("d", replace(FACTS, group_names=()))
     busy = replace(NETWORK, remote_ports=(RemotePort("52:54:00:00:00:99", ("10.1.0.99",), "192.0.2.2"),))
     ports = (port("b", 1, tag="back", groups=("g2", "g1")), port("a", 0, groups=("g1",)), port("c", 0, instance_id="x"))
+    ports = (*ports, port("d", 0, data_digest=""))  # which only says that it is the guest's
     groups = (SecurityGroup("g1", name="web"), SecurityGroup("g2", name="db"), SecurityGroup("g3"))
     plan = HostNetworks(1, "", networks=(busy,), ports=ports, groups=groups)
     facts = at_host({"vm-1": told, "gone": told}, plan)

@@ -6,7 +6,7 @@ import msgspec
 
 from droveway.domain.network.plan import (
     Facts,
-    GuestFact,
+    InterfaceFact,
     NetworkFact,
     PortFact,
     RouterFact,
@@ -70,8 +70,7 @@ def test_one_guest_here_and_one_there() -> None:
             port("b", "h2", "10.0.0.4"),
             rules={"g1": [RuleSpec("ingress", remote_group_id="g2"), RuleSpec("egress")]},
             members={"g2": ["10.0.0.4", "10.0.0.3", "10.0.0.4"]},
-            guests={"vm-a": GuestFact("web,1\n", "d1")},
-            interfaces={"a": (2, "front")},
+            interfaces={"a": InterfaceFact("web,1\n", 2, "front", "d1")},
             group_names={"g1": "web", "g2": "db"},
         ),
         "h1",

@@ -133,7 +133,7 @@ def at_host(guests: Mapping[str, GuestData], plan: HostNetworks) -> dict[str, Gu
     names = {group.id: group.name for group in plan.groups}
     mine: dict[str, list[PlannedPort]] = {}
     for port in sorted(plan.ports, key=lambda one: (one.place, one.id)):
-        if port.instance_id in guests and port.network_id in networks:
+        if port.data_digest and port.instance_id in guests and port.network_id in networks:
             mine.setdefault(port.instance_id, []).append(port)
     return {
         instance_id: msgspec.structs.replace(

@@ -258,7 +258,7 @@ class MetadataServer:
 def _addresses(plan: HostNetworks) -> Iterator[tuple[str, str, str]]:
     """Network, address, instance: only addresses that are a port's own, and none that it may send from beside."""
     for port in plan.ports:
-        if not port.instance_id:
+        if not port.data_digest:
             continue
         for ip in port.fixed_ips:
             if ":" not in ip.address:

@@ -85,17 +85,20 @@ class RouterFact(msgspec.Struct, frozen=True):
     floating: tuple[tuple[str, str], ...] = ()
 
 
-class GuestFact(msgspec.Struct, frozen=True):
-    """Of an instance: the name that DHCP tells it, and the digest of what else it is told of itself."""
+class InterfaceFact(msgspec.Struct, frozen=True):
+    """Of a port that is a guest's: the name that DHCP tells it, its place among the others, and the digest of what else
+    the guest is told of itself."""
 
-    hostname: str
+    hostname: str = ""
+    place: int = 0
+    tag: str = ""
     data_digest: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True):
     """`ports`: all of the networks that are here. `rules` by group; `members`: addresses and ranges of the ports in the
-    groups that rules name. `tunnels`: the tunnel address of each host. `guests` by instance. `interfaces` by port: its
-    place among those of its guest, and its tag. `group_names` by group."""
+    groups that rules name. `tunnels`: the tunnel address of each host. `interfaces` by port, `group_names` by
+    group."""
 
     revision: int
     networks: Sequence[NetworkFact] = ()
@@ -105,12 +108,11 @@ class Facts(msgspec.Struct, frozen=True):
     rules: Mapping[str, Sequence[RuleSpec]] = {}
     members: Mapping[str, Sequence[str]] = {}
     tunnels: Mapping[str, str] = {}
-    guests: Mapping[str, GuestFact] = {}
-    interfaces: Mapping[str, tuple[int, str]] = {}
+    interfaces: Mapping[str, InterfaceFact] = {}
     group_names: Mapping[str, str] = {}
 
 
-_NO_GUEST = GuestFact("")
+_NO_INTERFACE = InterfaceFact()
 
 
 def of_host(facts: Facts, host: str) -> HostNetworks:
@@ -145,8 +147,7 @@ def _sorted(networks: Iterable[NetworkFact]) -> list[NetworkFact]:
 
 def _port(facts: Facts, port: PortFact, host: str) -> PlannedPort:
     network_up = next(one.is_up for one in facts.networks if one.id == port.network_id)
-    guest = facts.guests.get(port.device_id, _NO_GUEST)
-    place, tag = facts.interfaces.get(port.id, (0, ""))
+    interface = facts.interfaces.get(port.id, _NO_INTERFACE)
     return PlannedPort(
         port.id,
         port.network_id,
@@ -158,11 +159,11 @@ def _port(facts: Facts, port: PortFact, host: str) -> PlannedPort:
         port.is_up and network_up,
         port.device_id,
         port.project_id,
-        hostname(guest.hostname),
+        hostname(interface.hostname),
         len(port.hosts) > 1 and port.hosts[0] == host,
-        place,
-        tag,
-        guest.data_digest,
+        interface.place,
+        interface.tag,
+        interface.data_digest,
     )
 
 

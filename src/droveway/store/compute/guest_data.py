@@ -17,13 +17,16 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.network.tables import ports
 from droveway.store.rows import GuestDataRow, InstanceRow
 from droveway.store.schema import guest_data, instances
+from droveway.store.schema import server_ports as server_ports_table
 
 SENT_AT_ONCE_BYTES = 1024 * 1024  # a quarter of what a message holds: user data is a third longer on the wire
 GUEST_BYTES = 4096  # of one guest, beside its user data and metadata
 _THERE = Prepared(
-    select(ports.c.device_id)
+    select(server_ports_table.c.instance_id)
+    .join(ports, ports.c.id == server_ports_table.c.port_id)
     .where(
-        in_list(ports.c.device_id, "ids"), or_(ports.c.host == bindparam("of"), ports.c.moving_to == bindparam("of"))
+        in_list(server_ports_table.c.instance_id, "ids"),
+        or_(ports.c.host == bindparam("of"), ports.c.moving_to == bindparam("of")),
     )
     .distinct()
 )
