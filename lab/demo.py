@@ -103,7 +103,7 @@ class Story:
             self.say(f"{name} runs on {host} and ticks")
 
     def ada_is_visited(self) -> None:
-        login = Login(self.cloud)
+        login = Login(self.cloud, self.say)
         address = login.address(login.server("ada"))
         login.wait_for_sshd("ada", address)
         self.visitor = Visitor(self.cloud, address)
