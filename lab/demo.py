@@ -91,9 +91,7 @@ class Story:
         image = self.compute.image_id()
         inside = self.compute.must("GET", f"{NETWORK}/networks?name={INSIDE}")["networks"][0]["id"]
         for name in ("ada", "bob"):
-            self.servers[name] = self.compute.create(
-                name, image, networks=[{"uuid": inside}], key_name=KEY, config_drive=True
-            )
+            self.servers[name] = self.compute.create(name, image, networks=[{"uuid": inside}], key_name=KEY)
         places = {
             name: str(self.compute.wait(one, "ACTIVE")["OS-EXT-SRV-ATTR:host"]) for name, one in self.servers.items()
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import msgspec
 import pytest
 
 from droveway.agents import network as agents
+from droveway.agents.metadata.kept import FileKeptGuests, KeptGuests, MemoryKeptGuests
 from droveway.agents.network import FileKeptPlan, HostFacts, KeptPlan, MemoryKeptPlan, NetworkAgent
+from droveway.domain.guest_data import GuestData, GuestFacts
 from droveway.domain.model import of_host
 from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort, PlannedRouter
 from droveway.domain.service_kinds import NETWORK
@@ -29,6 +32,7 @@ from droveway.ports.bus import (
     ReadNetworks,
     RestoreConnections,
     SaveConnections,
+    SendGuestData,
     ServiceReport,
     Verb,
     Welcome,
@@ -72,9 +76,10 @@ class Bus:
 
 
 class Scene:
-    def __init__(self, kept: KeptPlan | None = None) -> None:
+    def __init__(self, kept: KeptPlan | None = None, guests: KeptGuests | None = None) -> None:
         self.place, self.bus = SimulatedPlace("h1", ("physnet1",)), Bus()
         self.kept = kept or MemoryKeptPlan()
+        self.guests = guests or MemoryKeptGuests()
         self.agent = NetworkAgent(
             "h1",
             "boot",
@@ -85,6 +90,7 @@ class Scene:
             SystemClock(),
             FACTS,
             _at_once,
+            guests=self.guests,
         )
 
     async def ask(self, verb: Verb, generation: int = 0) -> Answer:
@@ -99,8 +105,8 @@ async def _at_once(call: object) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(kept: KeptPlan | None = None) -> AsyncIterator[Scene]:
-    scene = Scene(kept)
+async def running(kept: KeptPlan | None = None, guests: KeptGuests | None = None) -> AsyncIterator[Scene]:
+    scene = Scene(kept, guests)
     task = asyncio.create_task(scene.agent.run())
     try:
         async with asyncio.timeout(10):
@@ -262,6 +268,56 @@ async def test_its_other_answers() -> None:
         assert await it.ask(SaveConnections(ONE.id)) == Connections("saved")
         assert await it.ask(SaveConnections(TWO.id)) == Refused(f"port {TWO.id} is not on host h1")
         assert await it.ask(Inspect()) == Refused(f"{NETWORK} on h1 makes networks and has no guests")
+
+
+def of(instance_id: str, data_digest: str = "d1", number: int = 11) -> PlannedPort:
+    return w.port(number, groups=(w.identity(1),), instance_id=instance_id, data_digest=data_digest)
+
+
+def told(instance_id: str, digest: str = "d1", name: str = "g") -> GuestData:
+    facts = GuestFacts(instance_id, 1, name, name, "p", "nova", "tiny", "r", user_data=b"secret")
+    return GuestData(digest, facts)
+
+
+async def wants(scene: Scene) -> tuple[str, ...]:
+    answer = await scene.ask(ReadNetworks())
+    assert isinstance(answer, NetworksApplied)
+    return answer.wants
+
+
+async def test_it_wants_what_its_guests_are_told_and_keeps_it(tmp_path: Path) -> None:
+    plans, place = MemoryKeptPlan(), tmp_path / "guests"
+    async with running(plans, FileKeptGuests(place)) as it:
+        answer = await it.apply(plan(1, of("vm-1"), of("vm-2", number=12), w.port(13)))
+        assert isinstance(answer, NetworksApplied) and answer.wants == ("vm-1", "vm-2")
+        answer = await it.ask(SendGuestData((told("vm-1"), told("vm-3"), told("vm-2", "old"))))
+        assert isinstance(answer, NetworksApplied) and answer.wants == ("vm-2",)  # what is old is passed over
+        assert [one.name for one in place.iterdir()] == ["vm-1.json"]
+        assert stat.S_IMODE((place / "vm-1.json").stat().st_mode) == 0o600
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        # It has changed: what is there is told until the new one has come.
+        await it.apply(plan(2, of("vm-1", "d2")))
+        assert await wants(it) == ("vm-1",) and it.agent._guests["vm-1"] == told("vm-1")
+        await it.ask(SendGuestData((told("vm-1", "d2", "renamed"),)))
+        assert await wants(it) == ()
+    (place / "vm-9.json").write_bytes(b'{"digest": "d')  # torn
+    async with running(plans, FileKeptGuests(place)) as it:
+        assert await wants(it) == () and it.agent._guests["vm-1"].facts.name == "renamed"
+        await it.apply(plan(3))  # it has left the host, and so has what it was told
+        assert it.agent._guests == {} and not (place / "vm-1.json").exists()
+        assert await wants(it) == ()
+
+
+async def test_what_a_guest_is_told_and_cannot_be_kept_is_wanted_on() -> None:
+    class FullDisk(MemoryKeptGuests):
+        def write(self, guest: GuestData) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with running(None, FullDisk()) as it:
+        await it.apply(plan(1, of("vm-1")))
+        reason = "what guests are told cannot be kept: No space left on device"
+        assert await it.ask(SendGuestData((told("vm-1"),))) == Unavailable(reason)
+        assert await wants(it) == ("vm-1",)
 
 
 async def test_a_plan_is_decoded_by_its_types_or_not_at_all() -> None:

@@ -35,6 +35,7 @@ from droveway.ports.bus import (
     RemoveProbe,
     RestoreConnections,
     SaveConnections,
+    SendGuestData,
     Start,
     Stop,
     Verb,
@@ -154,6 +155,7 @@ VERBS: tuple[Verb, ...] = (
     ListGuests(),
     ApplyNetworks(HostNetworks(7, "")),
     ReadNetworks(),
+    SendGuestData(()),
     SaveConnections("p1"),
     RestoreConnections("p1", "tcp"),
 )

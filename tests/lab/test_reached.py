@@ -36,7 +36,7 @@ def test_the_session_goes_on_when_the_host_of_the_router_loses_its_power(witness
     (routing,) = router_hosts(cloud)
     inside = must("GET", f"{NETWORK}/networks?name={INSIDE}")["networks"][0]["id"]
     here = witness.other_than(routing)
-    server = witness.create("reached", host=here, networks=[{"uuid": inside}], key_name=KEY, config_drive=True)
+    server = witness.create("reached", host=here, networks=[{"uuid": inside}], key_name=KEY)
     login = Login(cloud, print)
     address = login.address(login.server("reached"))
     login.wait_for_sshd("reached", address)

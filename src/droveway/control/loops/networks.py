@@ -21,9 +21,10 @@ from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import of_host
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.service_kinds import NETWORK
-from droveway.ports.bus import ApplyNetworks, ControlBus, ReadNetworks, VerbWithReply
+from droveway.ports.bus import ApplyNetworks, ControlBus, ReadNetworks, SendGuestData, VerbWithReply
 from droveway.ports.clock import Clock
 from droveway.ports.replies import NetworksApplied
+from droveway.store.compute import guest_data
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.network import changes, in_force, planning
 
@@ -178,12 +179,25 @@ class NetworksLoop:
             plan = (await self._store.read(self._plans, [host]))[host]
         if known.answer.revision < plan.revision or known.plan is None:
             try:
-                known.answer = await self._ask(host, plan.revision, ApplyNetworks(plan))
+                answer = await self._ask(host, plan.revision, ApplyNetworks(plan))
             except Stale as fault:
                 await self._store.run(in_force.lift, fault.generation)
                 raise NotYet(AGAIN_S, f"{host} has seen a newer plan of networks than this database") from None
+            known.answer = await self._send_guest_data(host, answer)
             known.plan, known.looked_s = _as_of_0(plan), self._clock.monotonic_s()
             await self._record(host, known)
+
+    async def _send_guest_data(self, host: str, answer: NetworksApplied) -> NetworksApplied:
+        """What its guests are told of themselves, as far as the host lacks it: a port whose guest would find nothing is
+        not in force yet. It is told of those alone that have a port there, whatever it asks for."""
+        while answer.wants:
+            data = await self._store.read(guest_data.data_at, host, answer.wants)
+            if not data:
+                break  # they have left in the meantime: the next plan says so
+            before, answer = answer, await self._ask(host, answer.revision, SendGuestData(data))
+            if not set(answer.wants) < set(before.wants):  # else this might go on for ever
+                raise NotYet(AGAIN_S, f"{host} has not kept what its guests are to be told")
+        return answer
 
     async def _record(self, host: str, known: _Known) -> None:
         answer = known.answer

@@ -92,18 +92,18 @@ class SimulatedNetwork:
         self._must_have(network_id)
         return bridge_of(network_id)
 
-    async def metadata_socket(self, network_id: str) -> socket.socket:
+    async def metadata_sockets(self, network_id: str) -> tuple[socket.socket, ...]:
         """One of this machine's own loopback: nobody's guests reach it."""
         if network_id not in await self.metadata_networks():
             raise NetworkRefused(f"network {network_id} has no DHCP server on host {self._place.host}")
-        return socket.create_server(("127.0.0.1", 0))
+        return (socket.create_server(("127.0.0.1", 0)),)
 
-    async def metadata_networks(self) -> tuple[str, ...]:
-        return tuple(
-            one.id
+    async def metadata_networks(self) -> dict[str, str]:
+        return {
+            one.id: "imagined"
             for one in self._place.plan.networks
             if one.dhcp_mac and any(subnet.dhcp_address for subnet in one.subnets)
-        )
+        }
 
     async def connections(self, port_id: str) -> str:
         self._must_have_port(port_id)
