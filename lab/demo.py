@@ -91,9 +91,7 @@ class Story:
         image = self.compute.image_id()
         inside = self.compute.must("GET", f"{NETWORK}/networks?name={INSIDE}")["networks"][0]["id"]
         for name in ("ada", "bob"):
-            self.servers[name] = self.compute.create(
-                name, image, networks=[{"uuid": inside}], key_name=KEY, config_drive=True
-            )
+            self.servers[name] = self.compute.create(name, image, networks=[{"uuid": inside}], key_name=KEY)
         places = {
             name: str(self.compute.wait(one, "ACTIVE")["OS-EXT-SRV-ATTR:host"]) for name, one in self.servers.items()
         }
@@ -103,7 +101,7 @@ class Story:
             self.say(f"{name} runs on {host} and ticks")
 
     def ada_is_visited(self) -> None:
-        login = Login(self.cloud)
+        login = Login(self.cloud, self.say)
         address = login.address(login.server("ada"))
         login.wait_for_sshd("ada", address)
         self.visitor = Visitor(self.cloud, address)

@@ -286,6 +286,7 @@ class Lab:
                 self.cut(name)
             if not end(lambda: in_network([network.path(host.netns)]), signal.SIGKILL, END_S):
                 raise LabFailed(f"host {name} did not end within {END_S:.0f} s of being killed")
+            self.cut(name)  # its bridges are the kernel's, and would forward on
             (host.state / "init").unlink(missing_ok=True)
 
     def cut(self, name: str) -> None:

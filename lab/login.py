@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -32,9 +33,13 @@ class LoginFailed(Exception):
     """Nobody can log in there; the message says why and what to do."""
 
 
+def _say(text: str) -> None:
+    print(f"dev: {text}", file=sys.stderr, flush=True)
+
+
 class Login:
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, cloud: Cloud, say: Callable[[str], None] = _say) -> None:
+        self._cloud, self._say = cloud, say
         if not cloud.is_up:
             raise LoginFailed(f"no cloud runs in {short(cloud.home)}: start it with ./dev up")
         if cloud.is_simulated:
@@ -51,7 +56,7 @@ class Login:
         """That runs, and has our key. Waits for one that is still being built."""
         server = self._find(called)
         if server["status"] == "BUILD":
-            _say(f"{called} is still being built: waiting for it")
+            self._say(f"{called} is still being built: waiting for it")
             deadline = time.monotonic() + BUILT_S
             while server["status"] == "BUILD":
                 if time.monotonic() > deadline:
@@ -110,7 +115,7 @@ class Login:
             new = {"floating_network_id": networks[0]["id"], "port_id": port}
             made = self._client.must("POST", f"{NETWORK}/floatingips", {"floatingip": new})
         address = str(made["floatingip"]["floating_ip_address"])
-        _say(f"{server['name']} has got the floating IP {address}")
+        self._say(f"{server['name']} has got the floating IP {address}")
         return address
 
     def wait_for_sshd(self, name: str, address: str) -> None:
@@ -123,7 +128,7 @@ class Login:
                     f"console log show {name}, and whether its security groups let ssh in"
                 )
             if not is_said and time.monotonic() > began + 1:
-                _say(f"waiting for {name} to answer at {address}")
+                self._say(f"waiting for {name} to answer at {address}")
                 is_said = True
             time.sleep(POLL_S)
 
@@ -149,10 +154,6 @@ def command(cloud: Cloud, address: str, *words: str) -> list[str]:
 
 def _escaped(name: str) -> str:
     return "".join(one if one.isalnum() else f"\\{one}" for one in name)
-
-
-def _say(text: str) -> None:
-    print(f"dev: {text}", file=sys.stderr, flush=True)
 
 
 def log_in(home: Path, called: str, *words: str) -> NoReturn:

@@ -23,10 +23,7 @@ OUTSIDE, INSIDE, ROUTER, KEY = "public", "private", "router", "droveway"
 PHYSICAL = "physnet1"
 OUTSIDE_CIDR, OUTSIDE_POOL = "172.24.4.0/24", {"start": "172.24.4.10", "end": "172.24.4.254"}
 INSIDE_CIDR = "10.0.0.0/24"
-CREATE = (
-    f"./dev openstack server create --flavor tiny --image tiny --network {INSIDE} --key-name {KEY} --config-drive true "
-    "--wait g1"
-)
+CREATE = f"./dev openstack server create --flavor tiny --image tiny --network {INSIDE} --key-name {KEY} --wait g1"
 WELCOME: tuple[dict[str, Any], ...] = (
     {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22},
     {"protocol": "icmp"},

@@ -18,7 +18,7 @@ from droveway.agents.metadata.server import NotServed
 from droveway.agents.network import FileKeptPlan, HostFacts, KeptPlan, MemoryKeptPlan, NetworkAgent
 from droveway.domain.guest_data import GuestData, GuestFacts
 from droveway.domain.model import of_host
-from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort
+from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort, PlannedRouter
 from droveway.domain.service_kinds import NETWORK
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
@@ -124,6 +124,10 @@ def plan(revision: int, *ports: PlannedPort) -> HostNetworks:
     return HostNetworks(revision, "192.0.2.1", (), (w.planned_network(),), ports, (w.group(1),))
 
 
+def as_kept(told: HostNetworks, boot: str = "boot") -> HostNetworks:
+    return msgspec.structs.replace(told, told_in_boot=boot)
+
+
 ONE, TWO = w.port(11, groups=(w.identity(1),)), w.port(12, groups=(w.identity(1),))
 
 
@@ -131,7 +135,8 @@ async def test_a_plan_is_made_and_an_older_one_refused() -> None:
     async with running() as it:
         assert await it.ask(ReadNetworks()) == NetworksApplied(-1, (), "192.0.2.1", ("physnet1",), "boot")
         assert await it.apply(plan(5, ONE)) == NetworksApplied(5, (), "192.0.2.1", ("physnet1",), "boot")
-        assert it.place.plan == plan(5, ONE) == it.kept.read()
+        assert it.place.plan == plan(5, ONE)
+        assert it.kept.read() == as_kept(plan(5, ONE))
         assert await it.apply(plan(4)) == StaleFence("revision 4 of the networks is older than 5", 5)
         assert it.place.plan == plan(5, ONE)
         made = it.place.applied
@@ -149,13 +154,31 @@ async def test_it_starts_from_what_it_kept_before_control_is_heard(tmp_path: Pat
         assert isinstance(await it.apply(plan(6)), StaleFence)
 
 
+@pytest.mark.parametrize("boot", ["boot", "an earlier one"])
+async def test_routers_of_an_earlier_boot_wait_for_control(boot: str) -> None:
+    """They may be on another host by now; networks and ports may not."""
+    routed = msgspec.structs.replace(plan(7, ONE), routers=(PlannedRouter(w.identity(40)),))
+    kept = MemoryKeptPlan()
+    kept.write(as_kept(routed, boot))
+    async with running(kept) as it:
+        is_same = boot == "boot"
+        assert it.place.plan == (routed if is_same else plan(7, ONE))
+        assert (await it.ask(ReadNetworks())).revision == (7 if is_same else -1)  # type: ignore[union-attr]
+        assert it.agent.health()[1].endswith("all in force" if is_same else "routers wait for control")
+        assert isinstance(await it.apply(plan(6)), StaleFence)
+        assert (await it.apply(routed)).revision == 7  # type: ignore[union-attr]
+        assert it.place.plan == routed
+        assert kept.read() == as_kept(routed)
+        assert it.agent.health()[1] == "1 network, 1 port, 1 router, all in force"
+
+
 async def test_without_a_plan_it_touches_nothing(tmp_path: Path) -> None:
     (tmp_path / "networks.json").write_bytes(b'{"revision": 7, "tunnel')  # torn: control sends it again
     async with running(FileKeptPlan(tmp_path / "networks.json")) as it:
         assert it.place.applied == 0
         assert it.agent.health() == (True, "control has not said yet which networks it is to have")
         assert isinstance(await it.apply(plan(1, ONE)), NetworksApplied)
-    assert FileKeptPlan(tmp_path / "networks.json").read() == plan(1, ONE)
+    assert FileKeptPlan(tmp_path / "networks.json").read() == as_kept(plan(1, ONE))
 
 
 async def test_what_cannot_be_kept_is_not_acted_on() -> None:
@@ -193,7 +216,7 @@ async def test_a_host_that_cannot_do_it_says_why_and_tries_again(monkeypatch: py
         it.place.cannot = "dnsmasq not found: install dnsmasq-base"
         assert await it.apply(plan(1, ONE)) == Unavailable(it.place.cannot)
         assert it.agent.health() == (False, it.place.cannot)
-        assert it.kept.read() == plan(1, ONE)
+        assert it.kept.read() == as_kept(plan(1, ONE))
         it.place.cannot = ""
         while it.place.plan != plan(1, ONE):
             await asyncio.sleep(0.01)

@@ -68,7 +68,7 @@ def test_the_commands_of_the_readme(witness: Witness, tmp_path: Path) -> None:
     uploaded = newcomer.reads("image", "create", "--disk-format", "qcow2", "--file", str(mine), "mine")
     assert (uploaded["status"], uploaded["disk_format"]) == ("active", "qcow2")
 
-    connected = ["--network", "private", "--key-name", KEY, "--config-drive", "true"]
+    connected = ["--network", "private", "--key-name", KEY]
     created = newcomer.reads("server", "create", "--flavor", "tiny", "--image", "mine", *connected, "--wait", "g1")
     server, source = created["id"], created["OS-EXT-SRV-ATTR:host"]
     witness.servers.add(server)

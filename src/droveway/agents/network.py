@@ -142,6 +142,7 @@ class NetworkAgent:
         self._facts, self._off_loop, self._pulse = facts, off_loop, pulse
         self._turn = asyncio.Lock()
         self._plan: HostNetworks | None = None  # the newest
+        self._is_of_earlier_boot = False  # so its routers may be on another host by now: they wait for control
         self._in_force = -1  # its revision
         self._failed: tuple[NotInForce, ...] = ()
         self._trouble = "its networks have not been looked at yet"
@@ -158,7 +159,10 @@ class NetworkAgent:
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            self._plan, self._guests = self._kept.read(), self._kept_guests.read()
+            kept, self._guests = self._kept.read(), self._kept_guests.read()
+            if kept is not None:
+                self._plan = msgspec.structs.replace(kept, told_in_boot="")
+                self._is_of_earlier_boot = kept.told_in_boot != self._boot_id
             async with asyncio.TaskGroup() as group:
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
@@ -231,12 +235,13 @@ class NetworkAgent:
         async with self._turn:
             if self._plan is not None and plan.revision < self._plan.revision:
                 return f"revision {self._plan.revision} came in the meantime"
-            if plan != self._plan:
+            if plan != self._plan or self._is_of_earlier_boot:
+                marked = msgspec.structs.replace(plan, told_in_boot=self._boot_id)
                 try:
-                    await self._off_loop(lambda: self._kept.write(plan))
+                    await self._off_loop(lambda: self._kept.write(marked))
                 except OSError as error:  # what is not on the disk must not be acted on
                     return f"the plan of networks cannot be kept ({error.strerror}): nothing was done"
-                self._plan = plan
+                self._plan, self._is_of_earlier_boot = plan, False
                 await self._forget_guests()
             await self._make_in_turn()
         return self._trouble
@@ -302,8 +307,10 @@ class NetworkAgent:
                 await self._network.open()
                 self._is_open = True
             if self._plan is not None:
-                self._failed = await self._network.apply(self._plan)
-                self._in_force = self._plan.revision
+                has_all = not self._is_of_earlier_boot or not self._plan.routers
+                plan = self._plan if has_all else msgspec.structs.replace(self._plan, routers=())
+                self._failed = await self._network.apply(plan)
+                self._in_force = plan.revision if has_all else -1
                 self._to_serve.set()
             self._trouble = ""
         except NetworkRefused as fault:
@@ -348,6 +355,8 @@ class NetworkAgent:
         words = [f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts if count]
         if self._unserved:
             return False, self._unserved
+        if plan.routers and self._is_of_earlier_boot:
+            return True, f"{', '.join(words)}; the plan is of an earlier boot: its routers wait for control"
         if not self._failed:
             return True, f"{', '.join(words) or 'no network'}, all in force"
         named = [f"{one.kind} {one.id} ({one.reason})" for one in self._failed[:NAMED_MAX]]

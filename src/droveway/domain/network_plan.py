@@ -176,7 +176,7 @@ class PlannedRouter(msgspec.Struct, frozen=True):
 
 class HostNetworks(msgspec.Struct, frozen=True):
     """All of it. `revision` rises with every change of a row that it was made of; `known_hosts`: the tunnel addresses
-    from which VXLAN is accepted."""
+    from which VXLAN is accepted. `told_in_boot`: of what a host keeps, in which of its boots it was told."""
 
     revision: Number
     tunnel_address: Address
@@ -185,6 +185,7 @@ class HostNetworks(msgspec.Struct, frozen=True):
     ports: Annotated[tuple[PlannedPort, ...], LIST] = ()
     groups: Annotated[tuple[SecurityGroup, ...], LIST] = ()
     routers: Annotated[tuple[PlannedRouter, ...], LIST] = ()
+    told_in_boot: ShortText = ""
 
 
 class NotInForce(msgspec.Struct, frozen=True):

@@ -2,9 +2,11 @@
 another. Its host is told with its next plan.
 
 An agent that ends leaves its routers at work, and nobody takes them away before it is back: were they moved at once,
-two hosts would answer for the same addresses. So the agent of a host that is there is given time."""
+two hosts would answer for the same addresses. So the agent of a host whose heart beats is given time."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import structlog
 
@@ -17,13 +19,22 @@ from droveway.store.network import changes, in_force, router_places
 from droveway.store.work import events
 
 log = structlog.get_logger("droveway.networks")
-INTERVAL_S = 5.0  # between two looks without a nudge
+INTERVAL_S, AWAITING_S = 5.0, 1.0  # between two looks without a nudge; while an agent is awaited
 AGENT_BACK_S = 60.0  # a supervisor needs a second, an upgrade some more
 
 
 class RouterPlaces:
-    def __init__(self, store: Store, nudges: Nudges, clock: Clock, agent_back_s: float = AGENT_BACK_S) -> None:
-        self._store, self._nudges, self._clock = store, nudges, clock
+    """`is_heard`: whether the heart of a host beats."""
+
+    def __init__(
+        self,
+        store: Store,
+        nudges: Nudges,
+        clock: Clock,
+        is_heard: Callable[[str], bool],
+        agent_back_s: float = AGENT_BACK_S,
+    ) -> None:
+        self._store, self._nudges, self._clock, self._is_heard = store, nudges, clock, is_heard
         self._agent_back_s = agent_back_s
         self._ended_s: dict[str, float] = {}  # by host, when its agent was first seen to have ended
 
@@ -32,7 +43,7 @@ class RouterPlaces:
         with self._nudges.listen(changes.CHANGED, in_force.CHANGED, events.SERVICES_CHANGED) as woken:
             while True:
                 await self._once()
-                await wait(woken, INTERVAL_S)
+                await wait(woken, AWAITING_S if self._ended_s else INTERVAL_S)
 
     async def _once(self) -> None:
         try:
@@ -48,4 +59,8 @@ class RouterPlaces:
         """Of the hosts whose agent has ended, those that keep their routers yet."""
         now_s = self._clock.monotonic_s()
         self._ended_s = {host: self._ended_s.get(host, now_s) for host in ended}
-        return frozenset(host for host, since_s in self._ended_s.items() if now_s - since_s < self._agent_back_s)
+        return frozenset(
+            host
+            for host, since_s in self._ended_s.items()
+            if now_s - since_s < self._agent_back_s and self._is_heard(host)
+        )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from droveway.domain.liveness import State
 
-ENDED = frozenset({State.DEAD, State.STOPPED, State.HUNG})  # of an agent whose host says so itself, and so is there
+ENDED = frozenset({State.DEAD, State.STOPPED, State.HUNG})  # of an agent: what became of its process is known
 
 
 class Placed(NamedTuple):
@@ -36,7 +36,7 @@ class Carrier(NamedTuple):
 
 
 def ended(agents: Iterable[Agent]) -> set[str]:
-    """The hosts that are there, and whose agent is not: what it made works on."""
+    """The hosts whose agent has ended: as long as the host is there, what it made works on."""
     return {agent.host for agent in agents if not agent.is_up and agent.state in ENDED}
 
 

@@ -189,7 +189,8 @@ class BridgeNetwork:
                 failed.append(NotInForce("network", network_id, bridge))
             elif reason := _why_failed(self._make_bridge, bridge, seen):
                 failed.append(NotInForce("network", network_id, reason))
-        failed += self._forward(bridges)
+        without_bridge = {one.id for one in failed}  # each with its reason: that nothing is forwarded follows from it
+        failed += [one for one in self._forward(bridges) if one.id not in without_bridge]
         without_bridge = {one.id for one in failed}
         for namespace in wanted.values():
             if isinstance(namespace, NotInForce):
