@@ -9,6 +9,8 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from droveway.agents.metadata import service as bounds
 from droveway.agents.metadata.service import Service
@@ -209,6 +211,68 @@ async def test_what_is_remembered_of_askers_is_bounded(scene: Scene, monkeypatch
     for number in range(100):
         assert scene.metadata.may_ask(("red", f"10.0.0.{number}"), float(number))
     assert len(scene.metadata._asked) == 10
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self.written, self.is_closed = bytearray(), False
+
+    def write(self, data: object) -> None:
+        assert not self.is_closed
+        self.written += data  # type: ignore[operator]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high == 0
+
+
+WORDS = (
+    b"GET",
+    b"HEAD",
+    b" ",
+    b"/",
+    b"latest/user-data",
+    b"HTTP/1.1",
+    b"\r\n",
+    b"\r\n\r\n",
+    b":",
+    b"\0",
+    b"\xff",
+    b"?",
+)
+HEADERS = (b"Connection", b"close", b"Content-Length", b"-1", b"9" * 30, b"Transfer-Encoding", b"http://", b"%2e%2e")
+
+
+@given(st.lists(st.sampled_from((*WORDS, *HEADERS, get(), get("/", LAST))), max_size=30), st.integers(1, 40))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_sent_is_answered_by_whole_answers_or_not_at_all(words: list[bytes], step: int) -> None:
+    async def story() -> None:
+        served = Service("1")
+        served.addresses, served.documents = {"red": {"127.0.0.1": "vm-r"}}, {"vm-r": ("d", SHOWN)}
+        wire, connection = Wire(), bounds.Connection(served, "red")
+        connection.connection_made(wire)
+        sent = b"".join(words)
+        for start in range(0, len(sent), step):
+            if not wire.is_closed:
+                connection.data_received(sent[start : start + step])
+        left = bytes(wire.written)
+        while left:
+            head, _, left = left.partition(b"\r\n\r\n")
+            assert re.match(rb"HTTP/1\.1 (200|400|404|405|429) [A-Z]", head), head
+            size = int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0])
+            if left and not left.startswith(b"HTTP/1.1 "):  # the answer to HEAD has no body
+                left = left[size:]
+        connection.connection_lost(None)
+        assert served._count == 0
+
+    asyncio.run(story())
 
 
 async def test_a_network_that_goes_takes_its_connections_along(scene: Scene) -> None:

@@ -166,6 +166,16 @@ async def test_agent_and_process_end_apart(monkeypatch: pytest.MonkeyPatch) -> N
             await it.server.bring(plan, {"vm-11": told(11, hostname="renamed")})
         await it.server.bring(plan, data)
         assert name_of(guest) == "g11"
+        # One of another release is replaced by this one's.
+        it.server.close()
+        with monkeypatch.context() as older:
+            older.setattr(server, "_version", lambda: "older")
+            await it.server.bring(plan, data)
+        older_pid = it.pid()
+        it.server.close()
+        await it.server.bring(plan, data)
+        assert name_of(guest) == "g11" and it.pid() != older_pid
+        w.wait_until(lambda: not w.is_running(older_pid))
         # A network that is made anew by somebody's hand is listened in again.
         (name,) = it.namespaces()
         kernel.delete_namespace(name)
