@@ -140,7 +140,8 @@ class NetworkAgent:
         self._trouble = "its networks have not been looked at yet"
         self._is_open = False
         self._troubled = asyncio.Event()
-        self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None
+        self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None  # of the newest
+        self._tasks: set[asyncio.Task[str]] = set()  # it, and those of older ones that have not ended
         self._reports = HealthReports(host, NETWORK, boot_id, bus, clock, self.health)
 
     async def run(self) -> None:
@@ -159,8 +160,8 @@ class NetworkAgent:
                 self._pulse.leave()
             raise
         finally:
-            if self._making is not None:
-                self._making[1].cancel()
+            for task in self._tasks:
+                task.cancel()
             await self._network.close()
             await self._bus.close()
 
@@ -201,6 +202,8 @@ class NetworkAgent:
             return StaleFence(f"revision {plan.revision} of the networks is older than {newest}", newest)
         if self._making is None or self._making[0].revision != plan.revision or self._making[1].done():
             self._making = plan, asyncio.create_task(self._take(plan))
+            self._tasks.add(self._making[1])
+            self._making[1].add_done_callback(self._tasks.discard)
         making = self._making[1]
         await asyncio.wait({making}, timeout=ANSWER_S)
         if not making.done():
