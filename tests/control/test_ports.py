@@ -358,6 +358,7 @@ async def test_the_documents_of_a_server_are_on_its_drive_alone_and_gone_with_it
 
 async def test_a_server_on_a_flat_network_goes_where_that_network_is_and_no_further() -> None:
     async with networked() as world:
+
         def write(tx: Tx) -> str:
             flat = networks.create(tx, NewNetwork(PROJECT, 1500, physical_network="physnet1"), NO_NETWORK_LIMITS)
             subnets.create(tx, flat, checked(Asked(4, "10.9.0.0/24")), NO_NETWORK_LIMITS)

@@ -260,9 +260,14 @@ class NetworkAgent:
             await self._make()
 
     def _applied(self) -> NetworksApplied:
-        facts = self._facts
+        facts, newest = self._facts, -1 if self._plan is None else self._plan.revision
         return NetworksApplied(
-            self._in_force, self._failed, facts.tunnel_address, facts.physical_networks, self._boot_id
+            self._in_force,
+            self._failed,
+            facts.tunnel_address,
+            facts.physical_networks,
+            self._boot_id,
+            newest if newest != self._in_force else -1,
         )
 
     # -- what it reports ----------------------------------------------------------------------------------------------

@@ -75,13 +75,15 @@ class HostInventory(msgspec.Struct, frozen=True, tag="belongings"):
 
 class NetworksApplied(msgspec.Struct, frozen=True, tag="networks_applied"):
     """Which revision of its plan is in force on the host, and what of it is not. -1: none. `tunnel_address` and
-    `physical_networks` are the host's own; empty: it has no part in such networks."""
+    `physical_networks` are the host's own; empty: it has no part in such networks. `begun`: one that it has taken and
+    not made yet; -1: none."""
 
     revision: Number
     failed: Annotated[tuple[NotInForce, ...], LIST] = ()
     tunnel_address: Address = ""
     physical_networks: Annotated[tuple[Name, ...], FEW] = ()
     boot_id: ShortText = ""
+    begun: Number = -1
 
 
 class Connections(msgspec.Struct, frozen=True, tag="connections"):
