@@ -21,7 +21,7 @@ from droveway.store.network.tables import port_addresses, ports
 if TYPE_CHECKING:
     from droveway.simulation.world import World
 
-SHARE = 0.25  # of the seeds
+SHARE = 0.2  # of the seeds: one of them costs half as much again
 PHYSICAL = "physnet1"
 HAS_PHYSICAL = 0.6  # of the hosts; the first always has
 STEP_S, SLOW_S, SLOW = 0.1, 5.0, 0.03  # what a part of a plan takes, and some of them
