@@ -126,7 +126,7 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     ReachResult(True),
     Tasks(),
     HostInventory(),
-    NetworksApplied(7),
+    NetworksApplied(7, begun=8),
     Connections("tcp"),
     ConnectionsRestored(),
 )

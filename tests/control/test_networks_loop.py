@@ -16,6 +16,7 @@ from droveway.control.loops import networks as loop
 from droveway.control.loops.networks import NetworksLoop
 from droveway.domain.faults import Unreachable
 from droveway.domain.guest_data import GuestData, GuestFacts
+from droveway.domain.model import of_host
 from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort
 from droveway.domain.service_kinds import NETWORK
 from droveway.drivers.clock import SystemClock
@@ -297,3 +298,62 @@ def test_a_plan_fits_into_a_message() -> None:
     ports = tuple(w.port(number) for number in range(1, 1001))
     plan = HostNetworks(1, "192.0.2.1", (), (w.planned_network(),), ports)
     assert len(msgspec.json.encode(plan)) < 1024 * 1024
+
+
+async def test_what_was_taken_back_while_it_was_told_is_taken_back_on_the_host() -> None:
+    """Its answer was lost: what it was told before and is to have again may be what it has, or not."""
+    async with cloud("h1", "h2") as it:
+        await it.start("h1")
+        await it.until_in_force("h1", await it.change("h1", 11))
+        it.works = 1
+        await it.change("h1", 11, 12)
+        await it.until(lambda: it.works == 0)
+        await it.agents["h1"].handle(it.commands[-1][1])  # it takes it all the same
+        assert it.has("h1") == [11, 12]
+        await it.change("h1", 11)
+        await it.until(lambda: it.has("h1") == [11])
+
+
+async def test_a_host_that_was_passed_over_is_asked_later_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another control had told it, or a message was late."""
+    monkeypatch.setattr(loop, "CONFIRM_S", 0.2)
+    async with cloud("h1", "h2") as it:
+        await it.start("h1")
+        await it.start("h2")
+        revision = await it.change("h1", 11)
+        await it.until_in_force("h1", revision)
+        await it.until_in_force("h2", revision)
+        late = HostNetworks(await it.change("h1", 11, 12), "192.0.2.2", ("192.0.2.1",), (), (w.port(13),))
+        await it.until_in_force("h2", late.revision)  # which it has not been told
+        told = it.applied("h2")
+        await it.change("h1", 11)
+        await it.agents["h2"].handle(Command(of_host("h2"), late.revision, ApplyNetworks(late)))
+        assert it.has("h2") == [13]
+        await it.until(lambda: it.has("h2") == [])
+        await it.until_in_force("h2", await it.store.read(changes.revision))
+        await it.change("h1", 11, 12)
+        await asyncio.sleep(0.5)
+        assert it.applied("h2") == told + 1, "one that has what it is to have is not told again"
+
+
+async def test_a_host_that_did_not_answer_and_needs_nothing_any_more_is_not_looked_at_for_ever() -> None:
+    async with cloud("h1", "h2") as it:
+        await it.start("h1")
+        await it.start("h2")
+        await it.until_in_force("h1", 2)
+        it.unreachable.add("h1")
+        await it.change("h1", 11)
+        await it.until(lambda: it.applied("h1") > 1)
+        it.unreachable.clear()
+        await it.until_in_force("h1", await it.store.read(changes.revision))
+        looks = 0
+        once = it.loop._once
+
+        async def counted() -> float:
+            nonlocal looks
+            looks += 1
+            return await once()
+
+        it.loop._once = counted  # type: ignore[method-assign]
+        await asyncio.sleep(0.5)
+        assert looks <= 3

@@ -153,7 +153,8 @@ class NetworkAgent:
         self._metadata = metadata
         self._unserved = ""  # why metadata is not served
         self._to_serve = asyncio.Event()
-        self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None
+        self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None  # of the newest
+        self._tasks: set[asyncio.Task[str]] = set()  # it, and those of older ones that have not ended
         self._reports = HealthReports(host, NETWORK, boot_id, bus, clock, self.health)
 
     async def run(self) -> None:
@@ -177,8 +178,8 @@ class NetworkAgent:
                 self._pulse.leave()
             raise
         finally:
-            if self._making is not None:
-                self._making[1].cancel()
+            for task in self._tasks:
+                task.cancel()
             if self._metadata is not None:
                 self._metadata.close()
             await self._network.close()
@@ -223,6 +224,8 @@ class NetworkAgent:
             return StaleFence(f"revision {plan.revision} of the networks is older than {newest}", newest)
         if self._making is None or self._making[0].revision != plan.revision or self._making[1].done():
             self._making = plan, asyncio.create_task(self._take(plan))
+            self._tasks.add(self._making[1])
+            self._making[1].add_done_callback(self._tasks.discard)
         making = self._making[1]
         await asyncio.wait({making}, timeout=ANSWER_S)
         if not making.done():
@@ -333,7 +336,7 @@ class NetworkAgent:
             await self._make()
 
     def _applied(self) -> NetworksApplied:
-        facts = self._facts
+        facts, newest = self._facts, -1 if self._plan is None else self._plan.revision
         return NetworksApplied(
             self._in_force,
             self._failed,
@@ -341,6 +344,7 @@ class NetworkAgent:
             facts.physical_networks,
             self._boot_id,
             self._wants(),
+            newest if newest != self._in_force else -1,
         )
 
     # -- what it reports ----------------------------------------------------------------------------------------------
