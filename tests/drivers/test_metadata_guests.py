@@ -195,6 +195,7 @@ async def test_the_process_can_do_nothing_but_serve() -> None:
         assert os.stat(f"/proc/{it.pid()}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
 
 
+@pytest.mark.alone
 async def test_a_guest_that_wants_all_of_it_keeps_no_other_waiting() -> None:
     async with place() as (it,):
         greedy, modest = of(11), of(12)
@@ -211,8 +212,9 @@ async def test_a_guest_that_wants_all_of_it_keeps_no_other_waiting() -> None:
         began = time.monotonic()
         assert name_of(second) == "g12"
         assert time.monotonic() - began < 1.0
-        alive = sum(is_open(one) for one in opened)
-        assert alive <= 8, alive
-        assert sum(is_under_way(one) for one in opened) > 500  # of the others the kernel takes so many a second
+        assert sum(is_under_way(one) for one in opened) > 500  # of these the kernel takes so many a second
+        w.wait_until(
+            lambda: sum(is_open(one) for one in opened) <= 8
+        )  # one that has just come is thrown out in a moment
         for one in opened:
             one.close()
