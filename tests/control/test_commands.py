@@ -35,6 +35,7 @@ from droveway.ports.bus import (
     RemoveProbe,
     RestoreConnections,
     SaveConnections,
+    SendGuestData,
     Start,
     Stop,
     Verb,
@@ -125,7 +126,7 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     ReachResult(True),
     Tasks(),
     HostInventory(),
-    NetworksApplied(7),
+    NetworksApplied(7, begun=8),
     Connections("tcp"),
     ConnectionsRestored(),
 )
@@ -154,6 +155,7 @@ VERBS: tuple[Verb, ...] = (
     ListGuests(),
     ApplyNetworks(HostNetworks(7, "")),
     ReadNetworks(),
+    SendGuestData(()),
     SaveConnections("p1"),
     RestoreConnections("p1", "tcp"),
 )
