@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ import pytest
 
 from droveway.agents import network as agents
 from droveway.agents.metadata.kept import FileKeptGuests, KeptGuests, MemoryKeptGuests
+from droveway.agents.metadata.server import NotServed
 from droveway.agents.network import FileKeptPlan, HostFacts, KeptPlan, MemoryKeptPlan, NetworkAgent
 from droveway.domain.guest_data import GuestData, GuestFacts
 from droveway.domain.model import of_host
@@ -306,6 +307,54 @@ async def test_it_wants_what_its_guests_are_told_and_keeps_it(tmp_path: Path) ->
         await it.apply(plan(3))  # it has left the host, and so has what it was told
         assert it.agent._guests == {} and not (place / "vm-1.json").exists()
         assert await wants(it) == ()
+
+
+class Served:
+    """What a metadata server is asked to serve; `trouble`: why it does not."""
+
+    def __init__(self) -> None:
+        self.brought: list[tuple[HostNetworks, dict[str, GuestData]]] = []
+        self.trouble, self.lost = "", lambda: None
+
+    async def bring(self, plan: HostNetworks, guests: Mapping[str, GuestData]) -> None:
+        if self.trouble:
+            raise NotServed(self.trouble)
+        self.brought.append((plan, dict(guests)))
+
+    def close(self) -> None:
+        pass
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):  # less than a look that nobody asked for would take
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+async def test_metadata_follows_the_plan_and_the_data_and_is_brought_again_when_it_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(agents, "AGAIN_S", 0.05)
+    scene = Scene()
+    served = scene.agent._metadata = Served()  # type: ignore[assignment]
+    task = asyncio.create_task(scene.agent.run())
+    await until(lambda: bool(scene.bus.hellos))
+    await scene.apply(plan(1, of("vm-1")))
+    await until(lambda: served.brought[-1:] == [(plan(1, of("vm-1")), {})])
+    await scene.ask(SendGuestData((told("vm-1"),)))
+    await until(lambda: served.brought[-1][1] == {"vm-1": told("vm-1")})
+    count = len(served.brought)
+    served.lost()
+    await until(lambda: len(served.brought) > count)
+    served.trouble = "metadata is not served: it is lost"
+    served.lost()
+    await until(lambda: scene.agent.health() == (False, served.trouble))
+    await until(lambda: scene.bus.told[-1].reason == served.trouble)
+    served.trouble = ""
+    await until(lambda: scene.agent.health()[0])
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_what_a_guest_is_told_and_cannot_be_kept_is_wanted_on() -> None:

@@ -12,7 +12,7 @@ from droveway.domain.guest_data import GuestFacts, GuestKey
 from droveway.domain.model import SagaKind
 from droveway.domain.network.quota import NO_NETWORK_LIMITS
 from droveway.ports.bus import SendGuestData
-from droveway.store.compute import guest_data, instances
+from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.network import bindings, networks, ports
 from droveway.store.network.ports import NewPort
@@ -34,6 +34,11 @@ async def test_a_host_is_told_what_its_guests_are_told_and_of_no_others() -> Non
         for asked in ([one, two, without, "nobody"], [two], []):  # a host is told of its own, whatever it asks for
             of_host = await world.store.read(guest_data.data_at, "h1", asked)
             assert [guest.facts.instance_id for guest in of_host] == [one] * (one in asked)
+        await world.store.run(server_ports.move, one, "h1", "h2")  # it is about to leave: both may know
+        for host in ("h1", "h2"):
+            (guest,) = await world.store.read(guest_data.data_at, host, [one])
+            assert guest.facts.instance_id == one
+        await world.store.run(server_ports.stayed, one, "h1")
         # What it is told of and what its plan says make the very documents of its config drive.
         plan, guests = world.places["h1"].plan, world.network_agents["h1"]._guests
         whole = await world.store.read(lambda tx: guest_data.facts(tx, instances.get(tx, one)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -130,6 +131,15 @@ def is_open(one: socket.socket) -> bool:
         return True
     except OSError:
         return False
+
+
+def is_under_way(one: socket.socket) -> bool:
+    """It has been answered neither by a connection nor by a refusal."""
+    try:
+        one.getpeername()
+    except OSError:
+        return one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 and not select.select([], [one], [], 0)[1]
+    return False
 
 
 def get(guest: w.Guest, path: str, *headers: str, at: str = METADATA) -> str:

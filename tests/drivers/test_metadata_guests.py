@@ -19,7 +19,18 @@ from droveway.domain.network_plan import METADATA, METADATA6, AddressPair
 from droveway.drivers.network.bridge import kernel
 from lab import cloudinit, network
 from tests.drivers import network_worlds as w
-from tests.drivers.metadata_worlds import USER_DATA, get, get_refused, is_open, is_silent, name_of, of, place, told
+from tests.drivers.metadata_worlds import (
+    USER_DATA,
+    get,
+    get_refused,
+    is_open,
+    is_silent,
+    is_under_way,
+    name_of,
+    of,
+    place,
+    told,
+)
 
 pytestmark = [pytest.mark.lab, w.NEEDS_REAL_NETWORKS]
 # Every port of ours that a host may have, and some that others have.
@@ -71,20 +82,22 @@ async def test_who_asks_is_known_by_network_and_address_and_by_no_word() -> None
         ports = (red, blue, other, loose)
         plan = await it.make(*ports)
         await it.server.bring(plan, {f"vm-{number}": told(number) for number in (11, 211, 12, 13)})
-        first, second, third, fourth = map(it.plug, ports)
+        third, fourth = it.plug(other), it.plug(loose)
+        for guest, name in ((third, "g12"), (fourth, "g13")):
+            assert name_of(guest) == name and name_of(guest, at=METADATA6) == name
+            for address in ("10.0.0.11", "fe80::5054:ff:fe00:b"):  # of one that is not there: it has the answers
+                network.build(guest.name, f"addr add {address}/32 dev eth0{' nodad' if ':' in address else ''}")
+            assert is_silent(guest, source="10.0.0.11")
+            assert is_silent(guest, METADATA6, "fe80::5054:ff:fe00:b")
+            for address in ("10.0.0.11", "fe80::5054:ff:fe00:b"):
+                network.build(guest.name, f"addr del {address}/32 dev eth0")
+        first, second = it.plug(red), it.plug(blue)
         forged = ("X-Forwarded-For: 10.0.0.12", "X-Instance-ID: vm-12", "X-Tenant-ID: q", "Host: 10.0.0.12")
         assert name_of(first, *forged) == "g11"
         assert name_of(second, *forged) == "g211"
         assert name_of(first, at=METADATA6) == "g11" and name_of(second, at=METADATA6) == "g211"
-        for guest, name in ((third, "g12"), (fourth, "g13")):
-            assert name_of(guest) == name and name_of(guest, at=METADATA6) == name
-            network.build(
-                guest.name, "addr add 10.0.0.11/32 dev eth0", "addr add fe80::5054:ff:fe00:b/64 dev eth0 nodad"
-            )
-            assert is_silent(guest, source="10.0.0.11")
-            assert is_silent(guest, METADATA6, "fe80::5054:ff:fe00:b")
         # A port that has gone, and one whose guest nobody knows.
-        plan = await it.make(red, blue, msgspec.structs.replace(of(12), instance_id="", data_digest=""), revision=2)
+        plan = await it.make(red, blue, msgspec.structs.replace(of(12), data_digest=""), revision=2)
         await it.server.bring(plan, {f"vm-{number}": told(number) for number in (11, 211)})
         assert get(third, "/latest/meta-data/") == "404"
         assert is_silent(fourth)
@@ -153,6 +166,16 @@ async def test_agent_and_process_end_apart(monkeypatch: pytest.MonkeyPatch) -> N
             await it.server.bring(plan, {"vm-11": told(11, hostname="renamed")})
         await it.server.bring(plan, data)
         assert name_of(guest) == "g11"
+        # One of another release is replaced by this one's.
+        it.server.close()
+        with monkeypatch.context() as older:
+            older.setattr(server, "_version", lambda: "older")
+            await it.server.bring(plan, data)
+        older_pid = it.pid()
+        it.server.close()
+        await it.server.bring(plan, data)
+        assert name_of(guest) == "g11" and it.pid() != older_pid
+        w.wait_until(lambda: not w.is_running(older_pid))
         # A network that is made anew by somebody's hand is listened in again.
         (name,) = it.namespaces()
         kernel.delete_namespace(name)
@@ -190,5 +213,6 @@ async def test_a_guest_that_wants_all_of_it_keeps_no_other_waiting() -> None:
         assert time.monotonic() - began < 1.0
         alive = sum(is_open(one) for one in opened)
         assert alive <= 8, alive
+        assert sum(is_under_way(one) for one in opened) > 500  # of the others the kernel takes so many a second
         for one in opened:
             one.close()

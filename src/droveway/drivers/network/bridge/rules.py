@@ -74,8 +74,6 @@ CHAINS: dict[str, tuple[str, ...]] = {
         # Whose metadata is asked for, the address of who asks says: that of its port alone, whatever else it may use.
         f'ip daddr {METADATA} iifname "dwt*" iifname . ip saddr != @own4 counter drop',
         f'ip6 daddr {METADATA6} iifname "dwt*" iifname . ip6 saddr != @own6 counter drop',
-        f"ip daddr {METADATA} iifname @uplinks counter drop",
-        f"ip6 daddr {METADATA6} iifname @uplinks counter drop",
         "iifname @open accept",
         "meta mark set iifname map @ports",
         "meta mark != 0 goto sent",
