@@ -365,6 +365,8 @@ def main() -> None:
             cloud.down()
     except FAILURES as failure:
         sys.exit(f"droveway: {failure}")
+    except BrokenPipeError:  # whoever read what it says has left, and all is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit("droveway: interrupted; `./dev up` goes on from here, `./dev down` ends what runs")
 
