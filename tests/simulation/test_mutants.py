@@ -48,10 +48,11 @@ from droveway.store.work import sagas, subjects
 SEEDS_MAX = 40
 
 
-def caught_after(parts: Parts) -> tuple[int, str]:
-    """How many seeds it took until one was bad, and what was said of it."""
+def caught_by(parts: Parts, first: int = 1) -> tuple[int, str]:
+    """The seed that was bad, and what was said of it. The world that caught it when last looked comes first, which only
+    saves time: each of the others may do as well."""
     silence()
-    for seed in range(1, SEEDS_MAX + 1):
+    for seed in sorted(range(1, SEEDS_MAX + 1), key=lambda seed: seed != first):
         outcome = run_seed(seed, parts)
         wrong = [reason for reason in outcome.wrong if not reason.startswith("only ")]  # too few commands
         if wrong:
@@ -348,11 +349,31 @@ MUTANTS = {
     "heart inside the worker's loop": Parts(heart=HeartInTheLoop),
 }
 
+CAUGHT_BY = {  # where it is not the first
+    "no compare-and-swap of claims": 2,
+    "no rule of groups": 2,
+    "hung stores are trusted": 4,
+    "a report without a deadline": 2,
+    "no fence": 2,
+    "another release's saga is carried on": 6,
+    "an error taken for a verdict": 3,
+    "an answer taken for a switch": 3,
+    "an answer taken for an abort": 2,
+    "an image is not checked": 3,
+    "paused for ever": 3,
+    "wall clock in the judge": 5,
+    "no storm hold": 20,
+    "a service's death is its host's": 7,
+    "no echo": 7,
+    "a reading that depends on the verdict": 2,
+    "heart inside the worker's loop": 6,
+}
+
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
-    seeds, reason = caught_after(MUTANTS[name])
-    print(f"{name}: caught by seed {seeds}: {reason}")
+    seed, reason = caught_by(MUTANTS[name], CAUGHT_BY.get(name, 1))
+    print(f"{name}: caught by seed {seed}: {reason}")
 
 
 def test_a_hold_that_is_not_looked_at_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,14 +386,14 @@ def test_a_hold_that_is_not_looked_at_is_caught(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(subjects, "in_the_way", functools.partial(about, subjects._FIRST))
     monkeypatch.setattr(subjects, "last_in_line", functools.partial(about, subjects._FIRST))
     monkeypatch.setattr(subjects, "at_work", lambda tx, subject: about(active, tx, (subject,)))
-    seeds, reason = caught_after(Parts())
-    print(f"a hold is not looked at: caught by seed {seeds}: {reason}")
+    seed, reason = caught_by(Parts(), 3)
+    print(f"a hold is not looked at: caught by seed {seed}: {reason}")
 
 
 def test_a_hold_that_outlives_its_holder_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subjects, "release", lambda _tx, _saga_id: None)
-    seeds, reason = caught_after(Parts())
-    print(f"a hold outlives its holder: caught by seed {seeds}: {reason}")
+    seed, reason = caught_by(Parts(), 3)
+    print(f"a hold outlives its holder: caught by seed {seed}: {reason}")
 
 
 def test_turns_in_the_order_of_clocks_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,5 +405,5 @@ def test_turns_in_the_order_of_clocks_are_caught(monkeypatch: pytest.MonkeyPatch
         return add(tx, *args, after=early, **more)
 
     monkeypatch.setattr(sagas, "_add", by_its_clock)
-    seeds, reason = caught_after(Parts())
-    print(f"turns in the order of clocks: caught by seed {seeds}: {reason}")
+    seed, reason = caught_by(Parts(), 6)
+    print(f"turns in the order of clocks: caught by seed {seed}: {reason}")
