@@ -2,6 +2,8 @@
 
 A path that is not here is a 404: what is not built is not advertised either. Admins reach every project's servers by
 id; everyone else's queries are bound to the project of the token.
+
+More than 400 lines because the whole API stands here.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from droveway.api.compute import (
     os_services,
     quotas,
     server_actions,
+    server_attach,
     server_create,
     server_groups,
     server_interfaces,
@@ -187,7 +190,9 @@ ROUTES = (
           nothing.none_of_server("volumeAttachments", ("limit", "offset")), READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-security-groups", server_interfaces.list_groups, READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-interface", server_interfaces.listing, READER),
+    Route("POST",   NOVA + "/servers/{server_id}/os-interface", server_attach.create, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}/os-interface/{port}", server_interfaces.show, READER),
+    Route("DELETE", NOVA + "/servers/{server_id}/os-interface/{port}", server_attach.delete, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}/ips", server_interfaces.list_addresses, READER),
     Route("GET",    NOVA + "/servers/{server_id}/ips/{network}", server_interfaces.show_addresses, READER),
     # the keys are those of the caller: any role in a project will do
