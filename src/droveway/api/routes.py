@@ -49,6 +49,7 @@ from droveway.api.network import (
     security_groups,
     subnets,
     tags,
+    topologies,
 )
 from droveway.api.network import (
     quotas as network_quotas,
@@ -343,6 +344,8 @@ ROUTES = (
     Route("DELETE", NET + "/security-group-rules/{id}", security_groups.delete_rule, MEMBER),
     Route("PUT",    NET + "/routers/{id}/add_router_interface", routers.add_interface, MEMBER),
     Route("PUT",    NET + "/routers/{id}/remove_router_interface", routers.remove_interface, MEMBER),
+    Route("GET",    NET + "/auto-allocated-topology/{project_id}", topologies.show, MEMBER),
+    Route("DELETE", NET + "/auto-allocated-topology/{project_id}", topologies.delete, MEMBER),
     Route("GET",    NET + "/extensions", network_discovery.list_extensions, TOKEN),
     Route("GET",    NET + "/extensions/{alias}", network_discovery.show_extension, TOKEN),
     Route("GET",    NET + "/availability_zones", network_discovery.list_zones, READER),

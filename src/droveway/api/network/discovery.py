@@ -19,6 +19,7 @@ _COLLECTIONS = ("network", "subnet", "port", "security-group", "security-group-r
 EXTENSIONS = {
     "agent": "agent",
     "allowed-address-pairs": "Allowed Address Pairs",
+    "auto-allocated-topology": "Auto Allocated Topology Services",
     "availability_zone": "Availability Zone",
     "binding": "Port Binding",
     "ext-gw-mode": "Neutron L3 Configurable external gateway mode",

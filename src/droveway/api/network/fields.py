@@ -36,6 +36,7 @@ NETWORK = FieldTable(
     Field("admin_state_up", "admin_state_up"),
     Field("shared", "shared"),
     Field("router:external", "external"),
+    Field("is_default", "is_default"),
     Field("port_security_enabled", "port_security"),
     Field("mtu", "mtu_bytes"),
     Field("subnets", "subnets"),

@@ -221,5 +221,13 @@ class VlanIdInUse(Conflict):
     """A number that another network has."""
 
 
+class DefaultExternalNetworkExists(Conflict):
+    """One external network is the default."""
+
+
+class AutoAllocationFailure(Conflict):
+    """Nothing can be made for a project that names no network."""
+
+
 class NoNetworkAvailable(Conflict):
     """No number is left for another network."""

@@ -55,6 +55,7 @@ class NewNetwork(msgspec.Struct, frozen=True):
     admin_state_up: bool = True
     shared: bool = False
     external: bool = False
+    is_default: bool = False
     port_security: bool = True
     physical_network: str | None = None
     vni: int | None = None
@@ -92,6 +93,7 @@ def create(tx: Tx, new: NewNetwork, configured: NetworkQuotas) -> Network:
         admin_state_up=new.admin_state_up,
         shared=new.shared,
         external=new.external,
+        is_default=new.is_default,
         port_security=new.port_security,
         vni=vni,
         physical_network=new.physical_network,

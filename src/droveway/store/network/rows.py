@@ -24,6 +24,7 @@ class NetworkRow(StandardRow):
     admin_state_up: bool
     shared: bool
     external: bool
+    is_default: bool
     port_security: bool
     vni: int | None
     physical_network: str | None

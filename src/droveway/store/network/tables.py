@@ -36,6 +36,7 @@ networks = Table(
     Column("admin_state_up", Boolean, nullable=False, default=True),
     Column("shared", Boolean, nullable=False, default=False),
     Column("external", Boolean, nullable=False, default=False),
+    Column("is_default", Boolean, nullable=False, default=False),  # of the external ones
     Column("port_security", Boolean, nullable=False, default=True),
     Column("vni", Integer, unique=True),  # of a VXLAN network
     Column("physical_network", String(64), unique=True),  # of a flat one: each carries one
@@ -165,6 +166,13 @@ network_quotas = Table(  # what differs from the defaults of the configuration
     Column("resource", String(32), primary_key=True),
     Column("hard_limit", Integer, nullable=False),  # -1: no limit
     Column("set_at_us", BigInteger, nullable=False),
+)
+auto_topologies = Table(  # what was made for a project that named no network (store/network/topologies.py)
+    "auto_topologies",
+    metadata,
+    Column("project_id", String(64), primary_key=True),
+    Column("network_id", ID, nullable=False),
+    Column("router_id", ID),
 )
 host_networks = Table(  # what is in force on each host, as its network agent answered (store/network/in_force.py)
     "host_networks",
