@@ -22,6 +22,16 @@ from droveway.store.network.networks import VNI_MAX, NewNetwork
 from droveway.store.network.rows import Network
 
 MTU_MIN, MTU_MAX = 68, 65535
+
+
+def _status(name: str, value: str) -> tuple[str, str]:
+    return "status", value
+
+
+def _network_type(name: str, value: str) -> tuple[str, str]:
+    return "network_type", value
+
+
 NETWORKS = Resource(
     "network",
     "networks",
@@ -34,6 +44,8 @@ NETWORKS = Resource(
         "is_default": Filter("is_default", FLAG_FILTER),
         "port_security_enabled": Filter("port_security", FLAG_FILTER),
         "mtu": Filter("mtu_bytes", as_number),
+        "status": Filter("", _status, is_column=False),
+        "provider:network_type": Filter("", _network_type, is_column=False),
         "provider:physical_network": Filter("physical_network"),
         "provider:segmentation_id": Filter("vni", as_number),
     },

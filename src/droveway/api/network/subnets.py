@@ -32,6 +32,15 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.network import networks, subnets
 from droveway.store.network.rows import SubnetRow
 
+
+def _pool(name: str, value: str) -> tuple[str, str]:
+    return "subnetpool_id", value
+
+
+def _shared(name: str, value: str) -> tuple[str, str]:
+    return "shared", "yes" if FLAG_FILTER(name, value) else ""
+
+
 SUBNETS = Resource(
     "subnet",
     "subnets",
@@ -43,6 +52,8 @@ SUBNETS = Resource(
         "cidr": Filter("cidr"),
         "gateway_ip": Filter("gateway", as_null),
         "enable_dhcp": Filter("enable_dhcp", FLAG_FILTER),
+        "subnetpool_id": Filter("", _pool, is_column=False),
+        "shared": Filter("", _shared, is_column=False),
         "ipv6_address_mode": Filter("ipv6_address_mode", as_null),
         "ipv6_ra_mode": Filter("ipv6_ra_mode", as_null),
     },

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select
+from sqlalchemy import ColumnElement, bindparam, delete, false, insert, or_, select, true
 
 from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import (
@@ -35,6 +35,7 @@ SHOWN = 5  # ids in a refusal
 _GET = Prepared(select(networks).where(networks.c.id == bindparam("of")))
 _INSERT = Prepared(insert(networks))
 _VNI = Prepared(select(networks.c.id).where(networks.c.vni == bindparam("number")))
+_FLAT = networks.c.physical_network.is_not(None)
 _PHYSICAL = Prepared(select(networks.c.id).where(networks.c.physical_network == bindparam("called")))
 _SUBNETS = select(subnets.c.network_id, subnets.c.id).order_by(subnets.c.created_at_us, subnets.c.id)
 _SUBNETS_OF = Prepared(_SUBNETS.where(in_list(subnets.c.network_id, "ids")))
@@ -127,7 +128,12 @@ def get(tx: Tx, network_id: str, scope: str | None = None) -> Network:
 
 
 def find(tx: Tx, asked: Asked) -> list[Network]:
-    rows = finding.rows(tx, NetworkRow, networks, asked, *visible(asked.scope), what="Network")
+    conditions = visible(asked.scope)
+    if "status" in asked.others:
+        conditions.append(true() if "ACTIVE" in asked.others["status"] else false())  # they are all
+    for kind in asked.others.get("network_type", ())[-1:]:
+        conditions.append(networks.c.vni.is_not(None) if kind == "vxlan" else _FLAT if kind == "flat" else false())
+    rows = finding.rows(tx, NetworkRow, networks, asked, *conditions, what="Network")
     return with_subnets(tx, rows)
 
 

@@ -7,7 +7,8 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select
+from sqlalchemy import ColumnElement, bindparam, delete, false, insert, or_, select
+from sqlalchemy import update as update_
 
 from droveway.domain.network import subnets as decided
 from droveway.domain.network.quota import NetworkQuotas
@@ -21,7 +22,7 @@ from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
 from droveway.store.network.changes import changed, touch
 from droveway.store.network.finding import Asked
 from droveway.store.network.networks import DHCP_OWNER
-from droveway.store.network.ports import NewPort
+from droveway.store.network.ports import WITH_THEIR_OWN_WAY_OUT, NewPort
 from droveway.store.network.rows import NetworkRow, SubnetRow
 from droveway.store.network.tables import networks, port_addresses, subnets
 from droveway.store.network.tables import ports as port_table
@@ -135,7 +136,13 @@ def get(tx: Tx, subnet_id: str, scope: str | None = None) -> SubnetRow:
 
 
 def find(tx: Tx, asked: Asked) -> list[SubnetRow]:
-    return finding.rows(tx, SubnetRow, subnets, asked, *visible(asked.scope), what="Subnet")
+    conditions = visible(asked.scope)
+    if any(asked.others.get("subnetpool_id", ())):
+        conditions.append(false())  # none is of a pool
+    if "shared" in asked.others:
+        shared = c.network_id.in_(select(networks.c.id).where(networks.c.shared.is_(True)))
+        conditions.append(shared if asked.others["shared"][-1] else ~shared)
+    return finding.rows(tx, SubnetRow, subnets, asked, *conditions, what="Subnet")
 
 
 def update(tx: Tx, subnet_id: str, given: dict[str, Any], network: NetworkRow) -> SubnetRow:
@@ -177,9 +184,13 @@ def _check_gateway_is_free(tx: Tx, row: SubnetRow) -> None:
 
 
 def remove(tx: Tx, subnet_id: str) -> None:
-    """Raises SubnetInUse, which names ports that have an address of it."""
+    """Raises SubnetInUse, which names ports that have an address of it. What guests made of it themselves goes with it:
+    then routers alone are in the way."""
     row = get(tx, subnet_id)
-    used = list(tx.execute(_USERS.where(port_table.c.device_owner != DHCP_OWNER).limit(SHOWN), {"of": subnet_id}))
+    is_self_made = decided.makes_own_address(row["ipv6_address_mode"])
+    owner = port_table.c.device_owner
+    in_the_way = owner.in_(WITH_THEIR_OWN_WAY_OUT) & (owner != DHCP_OWNER) if is_self_made else owner != DHCP_OWNER
+    used = list(tx.execute(_USERS.where(in_the_way).limit(SHOWN), {"of": subnet_id}))
     if used:
         shown = ", ".join(f"{one.address} of port {one.id} ({one.device_owner or 'no device'})" for one in used)
         raise SubnetInUse(
@@ -187,5 +198,12 @@ def remove(tx: Tx, subnet_id: str) -> None:
             f"subnet: {shown}; delete them first."
         )
     _stop_serving(tx, row["network_id"], subnet_id)
+    if is_self_made:
+        held = port_addresses.c.subnet_id == subnet_id
+        losing = port_table.c.id.in_(select(port_addresses.c.port_id).where(held))
+        tx.execute(
+            update_(port_table).where(losing).values(revision=port_table.c.revision + 1, updated_at_us=tx.now_us)
+        )
+        tx.execute(delete(port_addresses).where(held))
     tx.execute(delete(subnets).where(c.id == subnet_id))
     changed(tx)
