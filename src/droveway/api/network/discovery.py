@@ -38,6 +38,7 @@ EXTENSIONS = {
     "quota-check-limit": "Quota engine limit check",
     "quota_details": "Quota details management support",
     "quotas": "Quota management support",
+    "rbac-policies": "RBAC Policies",
     "router": "Neutron L3 Router",
     "router_availability_zone": "Router Availability Zone",
     "security-group": "security-group",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from droveway.api.http.render import Field, FieldTable, constant, seconds
+from droveway.store.network.rbac import Policy
 from droveway.store.network.rows import FloatingIpRow, Group, Network, Port, Router, RuleRow, SubnetRow
 
 ZONE = "nova"
@@ -131,6 +132,16 @@ ROUTER = FieldTable(
     Field("routes", _pairs("routes", "destination", "nexthop")),
     constant("availability_zone_hints", []),
     Field("availability_zones", lambda row, _: [ZONE] if row["host"] else []),
+)
+RBAC_POLICY = FieldTable(
+    Policy,
+    Field("id", "id"),
+    Field("project_id", "project_id"),
+    Field("tenant_id", "project_id"),
+    constant("object_type", "network"),
+    Field("object_id", "object_id"),
+    Field("action", "action"),
+    Field("target_tenant", "target"),
 )
 FLOATING_IP = FieldTable(
     FloatingIpRow,

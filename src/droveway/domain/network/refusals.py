@@ -116,6 +116,10 @@ class ExternalGatewayForFloatingIPNotFound(NotFound):
     """No router leads from that port to the external network."""
 
 
+class RbacPolicyNotFound(NotFound):
+    """No such policy."""
+
+
 class TagNotFound(NotFound):
     """No such tag."""
 
@@ -223,6 +227,14 @@ class VlanIdInUse(Conflict):
 
 class DefaultExternalNetworkExists(Conflict):
     """One external network is the default."""
+
+
+class DuplicatePolicy(Conflict):
+    """The same policy again."""
+
+
+class RbacPolicyInUse(Conflict):
+    """Another project uses the network by it."""
 
 
 class AutoAllocationFailure(Conflict):

@@ -22,6 +22,7 @@ TABLES: Mapping[str, Table] = {
     "floatingip": t.floating_ips,
     "security_group": t.security_groups,
     "security_group_rule": t.security_group_rules,
+    "rbac_policy": t.rbac_policies,
 }
 _SET = Prepared(
     select(t.network_quotas.c.resource, t.network_quotas.c.hard_limit).where(

@@ -17,7 +17,7 @@ from droveway.domain.network.subnets import SubnetSpec
 from droveway.store.engine import results
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import addressing, finding, ports, quotas
+from droveway.store.network import addressing, finding, ports, quotas, rbac
 from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
 from droveway.store.network.changes import changed, touch
 from droveway.store.network.finding import Asked
@@ -48,7 +48,7 @@ def visible(scope: str | None) -> list[ColumnElement[bool]]:
     """A project sees its own subnets, and those of shared networks."""
     if scope is None:
         return []
-    shared = select(networks.c.id).where(networks.c.shared.is_(True))
+    shared = select(networks.c.id).where(or_(networks.c.shared.is_(True), rbac.granted_to(scope, rbac.SHARED)))
     return [or_(c.project_id == scope, c.network_id.in_(shared))]
 
 
@@ -129,10 +129,15 @@ def _stop_serving(tx: Tx, network_id: str, subnet_id: str) -> None:
 def get(tx: Tx, subnet_id: str, scope: str | None = None) -> SubnetRow:
     row = results.first(SubnetRow, tx.execute(_GET, {"of": subnet_id}))
     if row is not None and scope not in (None, row["project_id"]):
-        row = row if tx.execute(_SHARED, {"of": row["network_id"]}).scalar() else None
+        is_shared = tx.execute(_SHARED, {"of": row["network_id"]}).scalar()
+        row = row if is_shared or _is_granted(tx, row["network_id"], scope) else None
     if row is None:
         raise SubnetNotFound(f"Subnet {subnet_id[:64]} could not be found.")
     return row
+
+
+def _is_granted(tx: Tx, network_id: str, scope: str | None) -> bool:
+    return scope is not None and "shared" in rbac.grants(tx, [network_id], scope).get(network_id, ())
 
 
 def find(tx: Tx, asked: Asked) -> list[SubnetRow]:

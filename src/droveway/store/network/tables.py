@@ -167,6 +167,18 @@ network_quotas = Table(  # what differs from the defaults of the configuration
     Column("hard_limit", Integer, nullable=False),  # -1: no limit
     Column("set_at_us", BigInteger, nullable=False),
 )
+rbac_policies = Table(  # which projects may use a network beside its own (store/network/rbac.py)
+    "rbac_policies",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("object_id", ID, nullable=False),
+    Column("action", String(32), nullable=False),  # access_as_shared access_as_external
+    Column("target", String(64), nullable=False),  # a project, or * for all
+    Column("created_at_us", BigInteger, nullable=False),
+    UniqueConstraint("object_id", "action", "target"),
+    Index("ix_rbac_policies_target", "target"),
+)
 auto_topologies = Table(  # what was made for a project that named no network (store/network/topologies.py)
     "auto_topologies",
     metadata,

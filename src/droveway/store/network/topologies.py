@@ -13,18 +13,23 @@ from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import addressing, networks, routers, subnets
 from droveway.store.network.networks import NewNetwork
+from droveway.store.network.rbac import EXTERNAL
 from droveway.store.network.routers import Gateway, NewRouter
-from droveway.store.network.tables import auto_topologies
+from droveway.store.network.tables import auto_topologies, rbac_policies
 from droveway.store.network.tables import networks as network_table
 from droveway.store.network.tables import routers as router_table
 from droveway.store.network.tables import subnets as subnet_table
 
 NETWORK_NAME, SUBNET_NAME, ROUTER_NAME = "auto_allocated_network", "auto_allocated_subnet", "auto_allocated_router"
 CIDR = "10.0.0.0/24"
-n, t = network_table.c, auto_topologies.c
+n, t, r = network_table.c, auto_topologies.c, rbac_policies.c
 _OUTSIDE = Prepared(
     select(n.id, n.is_default)
-    .where(n.external, n.admin_state_up, select(subnet_table.c.id).where(subnet_table.c.network_id == n.id).exists())
+    .where(
+        n.external | n.id.in_(select(r.object_id).where(r.action == EXTERNAL, r.target == bindparam("by"))),
+        n.admin_state_up,
+        select(subnet_table.c.id).where(subnet_table.c.network_id == n.id).exists(),
+    )
     .order_by(n.is_default.desc(), n.created_at_us, n.id)
     .limit(2)
 )
@@ -43,9 +48,9 @@ class Topology(msgspec.Struct, frozen=True):
     router_id: str | None  # None: there was no way out when it was made
 
 
-def outside(tx: Tx) -> str | None:
-    """The external network with a subnet to which routers lead of themselves: the default one, or the only one."""
-    found = list(tx.execute(_OUTSIDE))
+def outside(tx: Tx, project_id: str) -> str | None:
+    """The external network with a subnet to which its routers lead of themselves: the default one, or the only one."""
+    found = list(tx.execute(_OUTSIDE, {"by": project_id}))
     return found[0].id if found and (len(found) == 1 or found[0].is_default) else None
 
 
@@ -64,9 +69,9 @@ def of(tx: Tx, project_id: str) -> Topology | None:
     return None if row is None else Topology(row.network_id, row.router_id)
 
 
-def check(tx: Tx) -> None:
+def check(tx: Tx, project_id: str) -> None:
     """Raises AutoAllocationFailure when what would be made led nowhere."""
-    if outside(tx) is None:
+    if outside(tx, project_id) is None:
         raise AutoAllocationFailure(
             "Deployment error: No default router:external network. An administrator makes one network with "
             "--external and a subnet, or says of one of several that it is the --default."
@@ -82,7 +87,7 @@ def make(tx: Tx, project_id: str, mtu_bytes: int, quotas: NetworkQuotas) -> Topo
         subnets.create(tx, network, checked(Asked(4, CIDR)), quotas, name=SUBNET_NAME)
         tx.execute(insert(auto_topologies).values(project_id=project_id, network_id=network["id"], router_id=None))
         there = Topology(network["id"], None)
-    external_id = outside(tx)
+    external_id = outside(tx, project_id)
     inside = addressing.subnets_of(tx, there.network_id)
     if there.router_id is not None or external_id is None or not inside:
         return there
