@@ -21,6 +21,7 @@ from droveway.domain.liveness import (
     Timing,
     accept,
     diagram,
+    grant,
     new_boot,
     next_state,
     note_progress,
@@ -230,3 +231,31 @@ def test_time_without_heartbeats_does_not_count_as_time_without_progress() -> No
     assert signal is Signal.STUCK and why == "it has made no progress for 10 s"
     seen.beat_s = seen.quiet_from_s = 13.0  # the other one says hello, and no heartbeat follows
     assert read(seen, "a", 13.5, TIMING)[0] is Signal.WAIT
+
+
+def test_what_was_reported_before_a_grace_is_no_verdict_after_it() -> None:
+    """The detector's time stood still while it was deaf: a process may have gone on, or have been started again."""
+    seen = HostObservation("h", 0.0, services={name: Service(State.ALIVE, connected=True) for name in (*NAMES, "c")})
+    for second in range(12):
+        assert accept(seen, "boot", 1 + second, float(second), 2.0)
+        note_progress(seen, NAMES, (7, 1), (0, DIED), float(second))
+    expected = {"a": Signal.STUCK, "b": Signal.DIED, "c": Signal.DIED}  # c has not joined
+    assert {name: read(seen, name, 11.0, TIMING)[0] for name in expected} == expected
+    grant(seen, 14.0)
+    for name in expected:
+        signal, reason = read(seen, name, 11.1, TIMING)
+        assert signal is Signal.WAIT and reason.startswith("no heartbeat has reported on it since")
+    assert accept(seen, "boot", 13, 12.0, 2.0)
+    note_progress(seen, NAMES, (7, 1), (0, DIED), 12.0)
+    assert {name: read(seen, name, 12.0, TIMING)[0] for name in expected} == expected
+    grant(seen, 15.0)
+    assert accept(seen, "boot", 14, 13.0, 2.0)
+    note_progress(seen, (*NAMES, "c"), (8, 2, 1), (0, 0, 0), 13.0)
+    assert {read(seen, name, 13.0, TIMING)[0] for name in expected} == {Signal.BEATS}
+
+
+def test_a_connection_that_ended_needs_no_heartbeat_after_a_grace() -> None:
+    seen = seen_alive("a")
+    grant(seen, 13.0)
+    seen.services["a"].disconnect_reason = "its agent's connection ended"
+    assert read(seen, "a", 10.5, TIMING)[0] is Signal.DIED

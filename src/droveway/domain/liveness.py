@@ -55,6 +55,7 @@ UP = frozenset({State.EXPECTED, State.ALIVE, State.SUSPECT, State.HELD})
 _E, _A, _SU, _HE, _N, _G, _D, _ST, _HU = State
 _BACK = {Signal.LEFT: _ST, Signal.DIED: _D, Signal.STUCK: _HU, Signal.BEATS: _A}
 _ENDS = _BACK | {Signal.DIED_EARLIER: _D}
+_UNREPORTED = "no heartbeat has reported on it since failure detection began or continued"
 _LATE = {Signal.UNHEARD: _N, Signal.REACHED: _N, Signal.GONE: _G}
 
 # State -> signal -> state. A pair that is not here changes nothing. Forced down is no state: it is set by an operator
@@ -155,6 +156,7 @@ class HostObservation(msgspec.Struct):
     names: tuple[str, ...] = ()  # the services of the last beat that named any
     progress: tuple[int, ...] = ()
     progress_s: float = 0.0  # when a beat last reported progress while some service had none
+    is_reported: bool = True  # whether a beat has reported progress or an end since the last grace
     stalled_since_s: dict[str, float] = {}  # services without progress, or no longer named, and since when
     ended: dict[str, bool] = {}  # services whose process has ended, and whether in good order
     reported_ended: set[str] = set()  # of which the last beat reported it: only the first report counts
@@ -218,8 +220,10 @@ def new_boot(seen: HostObservation, boot_id: str) -> None:
 
 
 def grant(seen: HostObservation, until_s: float) -> None:
-    """A grace: its silence counts only from then on, and what was concluded from it before is dropped."""
+    """A grace: its silence counts only from then on, and what was concluded from it before is dropped. What its beats
+    reported before is older than the detector's clock tells, for that stood still: another beat has to report it."""
     seen.quiet_from_s = max(seen.quiet_from_s, until_s)
+    seen.is_reported = False
     clear_suspicion(seen)
 
 
@@ -274,7 +278,7 @@ def note_progress(
             seen.reported_ended.discard(name)
         else:
             seen.stalled_since_s.setdefault(name, now_s)
-    seen.progress, seen.progress_s = progress, now_s
+    seen.progress, seen.progress_s, seen.is_reported = progress, now_s, True
     return True
 
 
@@ -289,22 +293,35 @@ def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tu
             return silence
         return (Signal.DIED_EARLIER, end[1]) if end[0] is Signal.DIED else end
     is_heard = seen.beat_s is not None and now_s - seen.beat_s <= timing.suspect_after_s
-    if end is not None:
+    if end is not None and (seen.is_reported or not seen.services[binary].connected):
         return (Signal.DIED_EARLIER, end[1]) if end[0] is Signal.DIED and not is_heard else end
     if not is_heard:
         return Signal.WAIT, "no heartbeat yet; waiting for the first one"
+    if end is not None:
+        return Signal.WAIT, _UNREPORTED
     stalled_since_s = seen.stalled_since_s.get(binary)
     if stalled_since_s is None:
         return Signal.BEATS, "heartbeats arrive"
-    stalled_s = seen.progress_s - stalled_since_s  # as heartbeats have shown it: time without them says nothing of it
+    return _read_stalled(seen, binary, now_s, seen.progress_s - stalled_since_s, timing)
+
+
+def _read_stalled(
+    seen: HostObservation, binary: str, now_s: float, stalled_s: float, timing: Timing
+) -> tuple[Signal, str]:
+    """Of a service that made no progress for `stalled_s`, as heartbeats have shown it: time without them says nothing
+    of it."""
     if binary not in seen.names or binary in seen.reported_ended:
         if binary in seen.reported_ended and stalled_s <= timing.service_down_time_s:  # it may have ended since, too
             return Signal.BEATS, "its process has said hello"
         if stalled_s <= timing.service_down_time_s:
             return Signal.WAIT, "its host sends heartbeats; it has not joined them yet"
+        if not seen.is_reported:
+            return Signal.WAIT, _UNREPORTED
         return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {stalled_s:.0f} s"
     if stalled_s < timing.service_hung_time_s:
         return Signal.BEATS, f"heartbeats arrive; its loop has not turned for {stalled_s:.1f} s"
+    if not seen.is_reported:
+        return Signal.WAIT, _UNREPORTED
     if now_s - seen.progress_s > timing.suspect_after_s:  # another one said hello, so its host is heard
         return Signal.WAIT, f"no heartbeat has reported its progress for {now_s - seen.progress_s:.1f} s"
     note = seen.services[binary].note
