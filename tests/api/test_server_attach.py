@@ -163,6 +163,20 @@ async def test_what_cannot_be_attached_says_why(tmp_path: Path) -> None:
         assert (await world.ask("DELETE", path, token=bob)).status_code == 404
 
 
+async def test_a_port_that_is_deleted_is_taken_from_the_guest(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        (port,) = await one.ports()
+        for _ in range(2):
+            made_one = await made(one.world, one.token, "port", network_id=one.red)
+            await one.world.ask("DELETE", f"{NET}/ports/{made_one['id']}", token=one.token)
+        open_ones = await one.world.store.read(sagas.listing, limit=9, only_open=True)
+        assert open_ones == [], "of nobody's port nobody is told"
+        reply = await one.world.ask("DELETE", f"{NET}/ports/{port['id']}", token=one.token)
+        assert reply.status_code == 204, reply.text
+        (saga,) = await one.world.store.read(sagas.listing, limit=9, only_open=True)
+        assert (saga["kind"], saga["params"]["nic"]["mac"]) == ("detach_interface", port["mac_address"])
+
+
 async def test_attaching_stays_within_the_quota_and_needs_a_server_that_is_whole(tmp_path: Path) -> None:
     async with scene(tmp_path, quotas=NetworkQuotas(port=2)) as one:
         reply = await one.attach(net_id=one.red)

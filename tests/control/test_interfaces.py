@@ -255,6 +255,25 @@ async def test_a_host_that_is_away_holds_up_no_deletion() -> None:
         assert (await world.server(server))["deleted"] and await world.port(port["id"]) is None
 
 
+async def test_a_guest_gives_back_the_device_of_a_port_that_was_deleted() -> None:
+    async with networked() as world:
+        server = await world.boot(NicRequest(network_id=world.network_id), NicRequest(network_id=world.network_id))
+        first, second = await world.ports_of(server)
+        host = (await world.server(server))["host"]
+        nic = world.fleet.hosts[host].domains[server].nics[0]
+        await world.store.run(ports.remove, first["id"])
+        assert await detach(world, server, first["id"]) == (
+            "undone",
+            f"port {first['id']} is no interface of this server",
+        )
+        gone = {"port_id": first["id"], "nic": msgspec.to_builtins(nic)}
+        world.fleet.keeps_nics.add(server)
+        assert (await change(world, server, DETACH, **gone))[0] == "undone"
+        world.fleet.keeps_nics.clear()
+        assert await change(world, server, DETACH, **gone) == ("done", "")
+        assert await agree(world, server) == [second["id"]]
+
+
 async def test_one_that_has_crashed_meanwhile_has_it_at_its_next_start() -> None:
     async with networked() as world:
         server = await world.boot()

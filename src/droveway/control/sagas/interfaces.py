@@ -31,6 +31,7 @@ class InterfaceNotes(msgspec.Struct):
     model: str = ""
     runs: bool = False  # the guest is to be asked, too
     has_port: bool = False  # it was made, or taken
+    port_is_gone: bool = False  # its owner has deleted it
     network_revision: int = 0  # that has it bound to the host; 0: it is not
     bound_at_us: int = 0
 
@@ -165,16 +166,20 @@ ATTACH_INTERFACE = Saga(
 
 # -- one less ---------------------------------------------------------------------------------------------------------
 def find_interface(tx: Tx, ctx: Context) -> None:
-    """A port that its owner has deleted meanwhile is an interface no longer: there is nothing to detach."""
+    """Of a port that was deleted the guest has a device still, which nothing else tells of but this request."""
     _look(tx, ctx)
     port_id: Any = ctx.params["port_id"]
     notes: InterfaceNotes = ctx.notes
     notes.nic = _nic(tx, ctx, port_id)
+    if notes.nic is None and "nic" in ctx.params:
+        notes.nic, notes.port_is_gone = msgspec.convert(ctx.params["nic"], Nic), True
     require(notes.nic is not None, f"port {port_id} is no interface of this server")
 
 
 async def plug_again(ctx: Context) -> None:
     """It is the server's still: what the guest has let go of it gets back."""
+    if ctx.notes.port_is_gone:
+        return
     try:
         await _plug(ctx)
     except DeclaredGone:

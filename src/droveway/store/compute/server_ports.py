@@ -35,6 +35,7 @@ _OF = Prepared(
     .where(server_ports.c.instance_id == bindparam("of"))
     .order_by(server_ports.c.place)
 )
+_OWNER = Prepared(select(server_ports.c.instance_id).where(server_ports.c.port_id == bindparam("of")))
 _NEXT = Prepared(select(func.max(server_ports.c.place) + 1).where(server_ports.c.instance_id == bindparam("of")))
 _FORGET = Prepared(
     delete(server_ports).where(
@@ -107,6 +108,12 @@ def of(tx: Tx, instance_id: str) -> list[ServerPort]:
     kept = {row.port_id: row for row in tx.execute(_OF, {"of": instance_id})}
     found = {port["id"]: port for port in ports.of_device(tx, instance_id)} if kept else {}
     return [ServerPort(found[each], row.tag, row.is_made) for each, row in kept.items() if each in found]
+
+
+def owner_of(tx: Tx, port_id: str) -> str | None:
+    """The server whose interface it is."""
+    found: str | None = tx.execute(_OWNER, {"of": port_id}).scalar()
+    return found
 
 
 def nics(tx: Tx, instance_id: str) -> tuple[Nic, ...]:
