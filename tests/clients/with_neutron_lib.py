@@ -7,7 +7,7 @@ import sys
 
 from neutron_lib.api import definitions
 
-CORE = ("network", "subnet", "port")
+CORE = ("network", "subnet", "subnetpool", "port")
 SAYS = {"allow_post": "post", "allow_put": "put", "is_filter": "filter", "is_sort_key": "sort"}
 aliases = set(sys.argv[1:])
 found: dict[str, dict[str, list[str]]] = {}

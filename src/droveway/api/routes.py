@@ -48,6 +48,7 @@ from droveway.api.network import (
     rbac_policies,
     routers,
     security_groups,
+    subnetpools,
     subnets,
     tags,
     topologies,
@@ -335,6 +336,7 @@ ROUTES = (
     # -- network v2.0 -------------------------------------------------------------------------------------------------
     *_of("networks", networks),
     *_of("subnets", subnets),
+    *_of("subnetpools", subnetpools),
     *_of("ports", ports),
     *_of("security-groups", security_groups),
     *_of("routers", routers),
@@ -357,7 +359,6 @@ ROUTES = (
     Route("GET",    NET + "/availability_zones", network_discovery.list_zones, READER),
     Route("GET",    NET + "/agents", network_discovery.list_agents, ADMIN),
     Route("GET",    NET + "/agents/{id}", network_discovery.show_agent, ADMIN),
-    Route("GET",    NET + "/subnetpools", network_discovery.list_subnet_pools, READER),
     Route("GET",    NET + "/quotas", network_quotas.listing, ADMIN),
     Route("GET",    NET + "/quotas/tenant", network_quotas.tenant, READER),
     Route("GET",    NET + "/quotas/{project_id}", network_quotas.show, READER),

@@ -8,7 +8,7 @@ from typing import Any
 
 from droveway.api.http.render import Field, FieldTable, constant, seconds
 from droveway.store.network.rbac import Policy
-from droveway.store.network.rows import FloatingIpRow, Group, Network, Port, Router, RuleRow, SubnetRow
+from droveway.store.network.rows import FloatingIpRow, Group, Network, Port, Router, RuleRow, SubnetPoolRow, SubnetRow
 
 ZONE = "nova"
 
@@ -62,7 +62,22 @@ SUBNET = FieldTable(
     Field("ipv6_ra_mode", "ipv6_ra_mode"),
     Field("allocation_pools", _pairs("pools", "start", "end")),
     Field("host_routes", _pairs("routes", "destination", "nexthop")),
-    constant("subnetpool_id", None),
+    Field("subnetpool_id", "pool_id"),
+)
+
+
+SUBNET_POOL = FieldTable(
+    SubnetPoolRow,
+    *_standard(),
+    Field("name", "name"),
+    Field("ip_version", "ip_version"),
+    Field("prefixes", "prefixes"),
+    Field("default_prefixlen", lambda row, _: str(row["default_prefixlen"])),
+    Field("min_prefixlen", lambda row, _: str(row["min_prefixlen"])),
+    Field("max_prefixlen", lambda row, _: str(row["max_prefixlen"])),
+    Field("default_quota", "default_quota"),
+    Field("shared", "shared"),
+    Field("is_default", "is_default"),
 )
 
 

@@ -15,6 +15,7 @@ class NetworkQuotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     network: int = 100  # networks
     subnet: int = 100  # subnets
+    subnetpool: int = -1  # subnet pools
     port: int = 500  # ports, those of routers and DHCP included
     router: int = 10  # routers
     floatingip: int = 50  # floating IPs

@@ -17,6 +17,7 @@ from droveway.store.network import tables as t
 TABLES: Mapping[str, Table] = {
     "network": t.networks,
     "subnet": t.subnets,
+    "subnetpool": t.subnet_pools,
     "port": t.ports,
     "router": t.routers,
     "floatingip": t.floating_ips,

@@ -50,6 +50,20 @@ class SubnetRow(StandardRow):
     enable_dhcp: bool
     ipv6_address_mode: str | None
     ipv6_ra_mode: str | None
+    pool_id: str | None
+
+
+class SubnetPoolRow(StandardRow):
+    name: str
+    description: str
+    ip_version: int
+    prefixes: list[str]
+    default_prefixlen: int
+    min_prefixlen: int
+    max_prefixlen: int
+    default_quota: int | None
+    shared: bool
+    is_default: bool
 
 
 class PortRow(StandardRow):

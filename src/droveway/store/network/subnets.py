@@ -7,12 +7,12 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, false, insert, or_, select
+from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select
 from sqlalchemy import update as update_
 
 from droveway.domain.network import subnets as decided
 from droveway.domain.network.quota import NetworkQuotas
-from droveway.domain.network.refusals import GatewayIpInUse, SubnetInUse, SubnetNotFound
+from droveway.domain.network.refusals import GatewayIpInUse, NetworkSubnetPoolAffinityError, SubnetInUse, SubnetNotFound
 from droveway.domain.network.subnets import SubnetSpec
 from droveway.store.engine import results
 from droveway.store.engine.prepared import Prepared
@@ -61,11 +61,17 @@ def create(
     name: str = "",
     description: str = "",
     tags: Sequence[str] = (),
+    pool_id: str | None = None,
 ) -> SubnetRow:
     """It is its network's project's. Raises InvalidInput when it overlaps with another of that network."""
     quotas.claim(tx, "subnet", network["project_id"], configured)
-    others = [(other["id"], other["cidr"]) for other in addressing.subnets_of(tx, network["id"])]
-    decided.check_apart(spec.cidr, network["id"], others)
+    there = addressing.subnets_of(tx, network["id"])
+    decided.check_apart(spec.cidr, network["id"], [(other["id"], other["cidr"]) for other in there])
+    if any(other["pool_id"] != pool_id for other in there if other["ip_version"] == spec.ip_version):
+        raise NetworkSubnetPoolAffinityError(
+            f"Subnets hosted on the same network must be allocated from the same subnet pool: those of {network['id']} "
+            f"are of {there[0]['pool_id'] or 'none'}."
+        )
     row = SubnetRow(
         id=tx.names.uuid(),
         project_id=network["project_id"],
@@ -85,6 +91,7 @@ def create(
         enable_dhcp=spec.enable_dhcp,
         ipv6_address_mode=spec.ipv6_address_mode,
         ipv6_ra_mode=spec.ipv6_ra_mode,
+        pool_id=pool_id,
     )
     tx.execute(_INSERT, dict(row))
     if spec.enable_dhcp:
@@ -142,8 +149,6 @@ def _is_granted(tx: Tx, network_id: str, scope: str | None) -> bool:
 
 def find(tx: Tx, asked: Asked) -> list[SubnetRow]:
     conditions = visible(asked.scope)
-    if any(asked.others.get("subnetpool_id", ())):
-        conditions.append(false())  # none is of a pool
     if "shared" in asked.others:
         shared = c.network_id.in_(select(networks.c.id).where(networks.c.shared.is_(True)))
         conditions.append(shared if asked.others["shared"][-1] else ~shared)

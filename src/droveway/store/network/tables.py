@@ -57,7 +57,22 @@ subnets = Table(
     Column("enable_dhcp", Boolean, nullable=False, default=True),
     Column("ipv6_address_mode", String(16)),
     Column("ipv6_ra_mode", String(16)),
+    Column("pool_id", ID, index=True),  # of which its range is
     Index("ix_subnets_project", "project_id", "created_at_us"),
+)
+subnet_pools = Table(
+    "subnet_pools",
+    metadata,
+    *_standard(),
+    Column("ip_version", Integer, nullable=False),
+    Column("prefixes", Json, nullable=False),
+    Column("default_prefixlen", Integer, nullable=False),
+    Column("min_prefixlen", Integer, nullable=False),
+    Column("max_prefixlen", Integer, nullable=False),
+    Column("default_quota", BigInteger),  # of a project; nothing: no limit
+    Column("shared", Boolean, nullable=False, default=False),
+    Column("is_default", Boolean, nullable=False, default=False),  # of its IP version
+    Index("ix_subnet_pools_project", "project_id", "created_at_us"),
 )
 ports = Table(
     "ports",

@@ -11,7 +11,7 @@ from droveway.domain.network.refusals import AutoAllocationFailure, DefaultExter
 from droveway.domain.network.subnets import Asked, checked
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import addressing, networks, routers, subnets
+from droveway.store.network import addressing, networks, routers, subnet_pools, subnets
 from droveway.store.network.networks import NewNetwork
 from droveway.store.network.rbac import EXTERNAL
 from droveway.store.network.routers import Gateway, NewRouter
@@ -84,7 +84,10 @@ def make(tx: Tx, project_id: str, mtu_bytes: int, quotas: NetworkQuotas) -> Topo
     if there is None:
         tx.execute(_FORGET, {"of": project_id})
         network = networks.create(tx, NewNetwork(project_id, mtu_bytes, NETWORK_NAME), quotas)
-        subnets.create(tx, network, checked(Asked(4, CIDR)), quotas, name=SUBNET_NAME)
+        pool = subnet_pools.default_of(tx, 4, project_id)
+        cidr = CIDR if pool is None else subnet_pools.range_of(tx, pool, project_id, None, None)
+        pool_id = None if pool is None else pool["id"]
+        subnets.create(tx, network, checked(Asked(4, cidr)), quotas, name=SUBNET_NAME, pool_id=pool_id)
         tx.execute(insert(auto_topologies).values(project_id=project_id, network_id=network["id"], router_id=None))
         there = Topology(network["id"], None)
     external_id = outside(tx, project_id)
