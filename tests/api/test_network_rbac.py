@@ -65,6 +65,11 @@ async def test_a_network_is_shared_with_one_project_and_no_other(tmp_path: Path)
         for _ in range(2):
             reply = await send(world, admin, "PUT", f"networks/{network}", {"network": {"shared": False}})
             assert reply.status_code == 200, "bob has a policy of his own"
+        for_all = await let(world, admin, network, SHARED, "*")
+        assert (await send(world, alice, "DELETE", f"rbac-policies/{policy['id']}")).status_code == 204, "all may"
+        policy = await let(world, alice, network, SHARED, blue)
+        reply = await send(world, admin, "DELETE", f"rbac-policies/{for_all['id']}")
+        assert reply.status_code == 204, "bob still may"
         await send(world, bob, "DELETE", f"ports/{port['id']}")
         assert (await send(world, alice, "DELETE", f"rbac-policies/{policy['id']}")).status_code == 204
         assert await get(world, bob, "networks") == [] == await get(world, alice, "rbac-policies")

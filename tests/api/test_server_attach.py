@@ -144,6 +144,10 @@ async def test_what_cannot_be_attached_says_why(tmp_path: Path) -> None:
         ):
             reply = await one.attach(**asked)
             assert (reply.status_code, words in reason(reply)) == (status, True), (asked, reply.text)
+        await world.ask("PUT", f"{NET}/networks/{one.red}", token=admin, json={"network": {"shared": True}})
+        guest = await made(world, bob, "port", network_id=one.red)
+        reply = await one.attach(port_id=guest["id"])
+        assert (reply.status_code, "it is another project's" in reason(reply)) == (404, True), "though it is seen"
         assert "'tag'" in reason(await one.attach("2.48", net_id=one.red, tag="x"))
         assert (await one.attach(token=bob, net_id=one.red)).status_code == 404
         rita = await world.token("rita", "red")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
@@ -23,6 +24,11 @@ from tests.control.test_ports import PROJECT, NetworkedWorld, networked
 from tests.control.world import Break
 
 ATTACH, DETACH = SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE
+
+
+def patient(**settings: Any) -> AbstractAsyncContextManager[NetworkedWorld]:
+    """A busy machine puts nothing in force within the third of a second that other tests wait."""
+    return networked(network_patience_s=30.0, **settings)
 
 
 async def given_port(world: NetworkedWorld, **more: Any) -> Port:
@@ -67,7 +73,7 @@ async def agree(world: NetworkedWorld, server: str) -> list[str]:
 
 
 async def test_a_running_server_gets_what_was_made_and_what_was_given_and_keeps_it() -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot(NicRequest(network_id=world.network_id))
         first = (await world.ports_of(server))[0]["id"]
         given, made_id = await given_port(world), "33333333-0000-4000-8000-000000000003"
@@ -91,10 +97,12 @@ async def test_a_running_server_gets_what_was_made_and_what_was_given_and_keeps_
         assert await world.port(first) is None and await world.port(made_id) is None, "they were made for it"
         left = await world.port(given["id"])
         assert left is not None and (left["device_id"], left["host"], left["status"]) == ("", "", "DOWN")
+        assert await attach(world, server, port_id=given["id"]) == ("done", ""), "once more"
+        assert await agree(world, server) == [given["id"]]
 
 
 async def test_a_server_that_is_stopped_has_it_when_it_starts() -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot()
         assert await world.do(server, SagaKind.STOP) == "done"
         host = (await world.server(server))["host"]
@@ -115,7 +123,7 @@ async def test_a_server_that_is_stopped_has_it_when_it_starts() -> None:
 @pytest.mark.parametrize("breaks", Break)
 @pytest.mark.parametrize("is_made", [True, False])
 async def test_whatever_breaks_at_an_attachment_it_is_whole_or_not_there(breaks: Break, is_made: bool) -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot()
         given = await given_port(world)
         asked = {"network_id": world.network_id, "made_id": "m"} if is_made else {"port_id": given["id"]}
@@ -137,7 +145,7 @@ async def test_whatever_breaks_at_an_attachment_it_is_whole_or_not_there(breaks:
 
 @pytest.mark.parametrize("breaks", Break)
 async def test_whatever_breaks_at_a_detachment_it_is_gone_or_whole(breaks: Break) -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot(NicRequest(network_id=world.network_id), NicRequest(network_id=world.network_id))
         first, second = (port["id"] for port in await world.ports_of(server))
         world.commands.clear()
@@ -155,7 +163,7 @@ async def test_whatever_breaks_at_a_detachment_it_is_gone_or_whole(breaks: Break
 
 
 async def test_a_guest_that_does_not_let_go_keeps_its_interface_and_the_reason_is_said() -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot(NicRequest(network_id=world.network_id))
         (port,) = await world.ports_of(server)
         world.fleet.keeps_nics.add(server)
@@ -168,7 +176,7 @@ async def test_a_guest_that_does_not_let_go_keeps_its_interface_and_the_reason_i
 
 
 async def test_what_the_guest_does_not_let_go_of_when_an_attachment_is_undone_it_has() -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot()
         given = await given_port(world)
         world.fleet.keeps_nics.add(server)
@@ -179,7 +187,7 @@ async def test_what_the_guest_does_not_let_go_of_when_an_attachment_is_undone_it
 
 
 async def test_several_wait_for_their_turn_and_one_port_is_attached_once() -> None:
-    async with networked() as world:
+    async with patient() as world:
         one, other = await world.boot(), await world.boot()
         shared, own = await given_port(world), await given_port(world)
         ids = [
@@ -207,7 +215,7 @@ async def agree_of(world: NetworkedWorld, server: str) -> list[str]:
 
 
 async def test_too_many_are_refused_and_other_wishes_wait_for_none() -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot()
         world.silent.update(world.host_names)  # the network agents
         params = {"nic": {"network_id": world.network_id}}
@@ -221,12 +229,15 @@ async def test_too_many_are_refused_and_other_wishes_wait_for_none() -> None:
         await world.store.run(instances.intend, server, SagaKind.DELETE, {})
         await world.quiet()
         assert (await world.store.read(sagas.get, first))["status"] == "undone"
+        ended = await world.store.read(sagas.listing, limit=99, only_open=False)
+        whys = [saga["error"] for saga in ended if saga["kind"] == ATTACH and saga["id"] != first]
+        assert whys == ["instance g is deleting by now"] * 15, "nothing more is begun for it"
         assert (await world.server(server))["deleted"]
         assert await world.store.read(lambda tx: ports.of_device(tx, server)) == []
 
 
 async def test_without_quota_or_where_the_host_cannot_have_it_nothing_is_left() -> None:
-    async with networked(network_quotas=NetworkQuotas(port=2)) as world:  # one is that of DHCP
+    async with patient(network_quotas=NetworkQuotas(port=2)) as world:  # one is that of DHCP
         server = await world.boot(NicRequest(network_id=world.network_id))
         status, error = await attach(world, server, network_id=world.network_id)
         assert status == "undone" and "Quota exceeded for resources: ['port']" in error
@@ -241,7 +252,7 @@ async def test_without_quota_or_where_the_host_cannot_have_it_nothing_is_left() 
 
 
 async def test_a_host_that_is_away_holds_up_no_deletion() -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot(NicRequest(network_id=world.network_id))
         (port,) = await world.ports_of(server)
         host = (await world.server(server))["host"]
@@ -256,7 +267,7 @@ async def test_a_host_that_is_away_holds_up_no_deletion() -> None:
 
 
 async def test_a_guest_gives_back_the_device_of_a_port_that_was_deleted() -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot(NicRequest(network_id=world.network_id), NicRequest(network_id=world.network_id))
         first, second = await world.ports_of(server)
         host = (await world.server(server))["host"]
@@ -275,7 +286,7 @@ async def test_a_guest_gives_back_the_device_of_a_port_that_was_deleted() -> Non
 
 
 async def test_one_that_has_crashed_meanwhile_has_it_at_its_next_start() -> None:
-    async with networked() as world:
+    async with patient() as world:
         server = await world.boot()
         host = (await world.server(server))["host"]
         world.fleet.crash_guest(host, server)
