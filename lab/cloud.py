@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,8 @@ from lab.backing import BUSES, STORES, Backing, BackingFailed, Choice
 from lab.client import ApiFailed, Client
 from lab.hosts import Lab, LabFailed, obstacle
 from lab.network import NetworkFailed
+from lab.quickstart import CREATE, KEY, Quickstart, key_path
+from lab.task import Task
 
 CLONE = Path(__file__).resolve().parent.parent
 FIRST_PORT = 8774
@@ -32,8 +34,8 @@ PORTS_TRIED = 200
 SOCKET_PATH_MAX = 107
 ANSWERS_S = 30.0
 ENDS_S = 30.0
-TASK_S = 20 * 60.0  # an image that is built from packages still to be fetched
 IMAGE_NICENESS = 15
+LOG_IN = "           ./dev ssh g1                # or ./dev ssh g1 uptime; a session lives through the next command\n"
 
 
 class CloudFailed(Exception):
@@ -92,7 +94,7 @@ class Cloud:
         wanted = Choice(bus or self.choice.bus, store or self.choice.store)
         if self.config.exists() and wanted != self.choice:
             raise CloudFailed(
-                f"the cloud in {_short(self.home)} was made with {self.choice}, and what it stores is there: start it "
+                f"the cloud in {short(self.home)} was made with {self.choice}, and what it stores is there: start it "
                 f"with those, or give another one a directory of its own with DROVEWAY_DIR"
             )
         self.choice, self.backing = wanted, Backing(self.home, wanted)
@@ -106,9 +108,9 @@ class Cloud:
             )
         self.home.mkdir(parents=True, exist_ok=True)
         with self._alone():
-            was_up = processes.recorded(self.pid) is not None
-            simulated = self._is_simulated() if was_up else self._must_simulate(simulated)
-            built = _Task(self._build_image)
+            was_up = self.is_up
+            simulated = self.is_simulated if was_up else self._must_simulate(simulated)
+            built = Task(self._build_image)
             if not simulated:
                 self.lab.up(wait=False)
             (self.home / "choice").write_text(" ".join(self.choice) + "\n")
@@ -119,13 +121,16 @@ class Cloud:
                 self.backing.open_gate(self.lab.control, self.lab.address, port, *broker)
             if not was_up:
                 self._start(simulated, foreground, port)
-            warmed = None if simulated else _Task(self._warm)
+            warmed = None if simulated else Task(self._warm)
             self.backing.wait()
             port = self._wait_until_it_answers()
-            self._upload(built, port, simulated)
+            client = Client(port)
+            client.log_in(self.clouds_yaml)
+            Quickstart(client, self.home).make()
+            self._upload(client, built, simulated)
             if warmed is not None:
                 warmed.result()
-            self._wait_until_usable(port, 2 if simulated else len(self.lab.hosts))
+            self._wait_until_usable(client, 2 if simulated else len(self.lab.hosts))
         took = "already up" if was_up else f"up in {time.monotonic() - began:.1f} s"
         if not quiet:
             self._tell(port, simulated, took, foreground and self._program is not None)
@@ -146,7 +151,13 @@ class Cloud:
             print(f"no real hosts here ({reason}): starting with simulated ones", flush=True)
         return wanted or reason is not None
 
-    def _is_simulated(self) -> bool:
+    @property
+    def is_up(self) -> bool:
+        """Whether its program runs."""
+        return processes.recorded(self.pid) is not None
+
+    @property
+    def is_simulated(self) -> bool:
         return any('hypervisor = "simulated"' in one.read_text() for one in self.configs)
 
     def _start(self, simulated: bool, foreground: bool, port: int) -> None:
@@ -230,19 +241,15 @@ class Cloud:
             raise CloudFailed(f"the API did not answer on port {port}; {self.log} ends with: {' / '.join(words)}")
         return port
 
-    def _wait_until_usable(self, port: int, hosts: int) -> None:
+    def _wait_until_usable(self, client: Client, hosts: int) -> None:
         """Until the scheduler may use every host."""
-        client = Client(port)
-        client.log_in(self.clouds_yaml)
         if not processes.wait_for(lambda: client.usable_hosts() >= hosts, ANSWERS_S):
             raise CloudFailed(
                 f"{client.usable_hosts()} of {hosts} hosts are usable after {ANSWERS_S:.0f} s; {self.log} says why"
             )
         client.refresh_scheduler()
 
-    def _upload(self, built: _Task, port: int, simulated: bool) -> None:
-        client = Client(port)
-        client.log_in(self.clouds_yaml)
+    def _upload(self, client: Client, built: Task, simulated: bool) -> None:
         if client.has_image("tiny"):
             built.result(may_fail=True)
             return
@@ -260,16 +267,18 @@ class Cloud:
             each = ", ".join(f"{host.name} {host.address}" for host in self.lab.hosts)
             hosts = f"{each}\n           namespaces dw-{self.lab.id}-*, each with its own libvirtd"
         print(
-            f"droveway   {took}: http://127.0.0.1:{port}, admin's password in {_short(self.clouds_yaml)}\n"
+            f"droveway   {took}: http://127.0.0.1:{port}, admin's password in {short(self.clouds_yaml)}\n"
             f"hosts      {hosts}\n"
             f"{self._roles()}"
-            f"made       image tiny (ticks once a second); flavors tiny, small, medium\n"
-            f"kept       database, images, disks and droveway.log in {_short(self.home)}\n"
-            f"next       ./dev openstack hypervisor list --long\n"
-            f"           ./dev openstack server create --flavor tiny --image tiny --nic none --wait g1\n"
-            f"           ./dev openstack console log show g1\n"
+            f"made       image tiny (ticks once a second, and has an SSH server); flavors tiny, small, medium\n"
+            f"           networks private and public, and a router; ssh and ping are let in to private\n"
+            f"           key pair {KEY}: {short(key_path(self.home))}\n"
+            f"kept       database, images, disks and droveway.log in {short(self.home)}\n"
+            f"next       {CREATE}\n"
+            f"{'' if simulated else LOG_IN}"
             f"           ./dev openstack server migrate --live-migration --wait g1\n"
             f"           ./dev openstack server migration list\n"
+            f"           ./dev openstack console log show g1\n"
             f"the end    {'Ctrl-C' if foreground else './dev down'}",
             flush=True,
         )
@@ -319,7 +328,7 @@ class Cloud:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"waiting for another up or down of {_short(self.home)}", flush=True)
+                print(f"waiting for another up or down of {short(self.home)}", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 yield
@@ -327,31 +336,12 @@ class Cloud:
                 self.release_ports()
 
 
-class _Task:
-    """A call on its way in a thread."""
-
-    def __init__(self, call: Callable[[], Path | None]) -> None:
-        self._failure: Exception | None = None
-        self._result: Path | None = None
-        self._thread = threading.Thread(target=self._run, args=(call,), name=call.__name__.strip("_"), daemon=True)
-        self._thread.start()
-
-    def _run(self, call: Callable[[], Path | None]) -> None:
-        try:
-            self._result = call()
-        except (image.ImageFailed, LabFailed, OSError) as failure:
-            self._failure = failure
-
-    def result(self, may_fail: bool = False) -> Path | None:
-        self._thread.join(TASK_S)
-        if self._thread.is_alive():
-            raise CloudFailed(f"{self._thread.name} has not ended within {TASK_S / 60:.0f} minutes")
-        if self._failure is not None and not may_fail:
-            raise self._failure
-        return self._result
+def home_of_this() -> Path:
+    """Where the cloud of this clone is."""
+    return Path(os.environ.get("DROVEWAY_DIR") or CLONE / ".droveway").resolve()
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     return str(path.relative_to(CLONE)) if path.is_relative_to(CLONE) else str(path)
 
 
@@ -365,7 +355,7 @@ def main() -> None:
     up.add_argument("--store", choices=STORES)
     verbs.add_parser("down")
     arguments = parser.parse_args()
-    cloud = Cloud(Path(os.environ.get("DROVEWAY_DIR") or CLONE / ".droveway").resolve())
+    cloud = Cloud(home_of_this())
     try:
         listen()
         if arguments.verb == "up":
@@ -375,6 +365,8 @@ def main() -> None:
             cloud.down()
     except FAILURES as failure:
         sys.exit(f"droveway: {failure}")
+    except BrokenPipeError:  # whoever read what it says has left, and all is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit("droveway: interrupted; `./dev up` goes on from here, `./dev down` ends what runs")
 

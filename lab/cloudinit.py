@@ -17,12 +17,19 @@ PACKAGES = ("cloud-init", "python3-configobj", "python3-six")  # what else it im
 READ_S = 60
 _READ = """
 import base64, json, sys
-from cloudinit.sources import DataSourceConfigDrive
+from cloudinit import helpers
+from cloudinit.sources import DataSourceConfigDrive, DataSourceEc2, DataSourceOpenStack
 from cloudinit.sources.helpers import openstack
 
 where, macs = sys.argv[1], json.loads(sys.argv[2])
 if where.startswith("http://"):
-    found = openstack.MetadataReader(where, timeout=5, retries=0).read_v2()
+    settings = {"datasource": {"OpenStack": {"metadata_urls": [where]}, "Ec2": {"metadata_urls": [where]}}}
+    paths = helpers.Paths({})
+    found = DataSourceOpenStack.DataSourceOpenStack(settings, None, paths)._crawl_metadata()
+    ec2 = DataSourceEc2.DataSourceEc2(settings, None, paths)
+    ec2._cloud_name = DataSourceEc2.CloudNames.UNKNOWN
+    assert ec2.wait_for_metadata_service(), "no EC2 metadata"
+    found["ec2"] = ec2.crawl_metadata()
 else:
     found = DataSourceConfigDrive.read_config_drive(where)
 if found.get("networkdata"):
@@ -52,9 +59,9 @@ def code(cache: Path = CACHE) -> Path:
 
 
 def read(where: Path | str, macs: dict[str, str] | None = None, namespace: str = "") -> dict[str, Any]:
-    """What its data source finds in the files of a config drive, or at the address of a metadata service (asked from
-    within a network namespace). `macs`: the guest's devices by MAC, whose configuration is then in `network_config`.
-    Bytes are base64."""
+    """What its data source finds in the files of a config drive, or what those of OpenStack and of EC2 (in `ec2`) find
+    at the address of a metadata service, asked from within a network namespace. `macs`: the guest's devices by MAC,
+    whose configuration is then in `network_config`. Bytes are base64."""
     asked = [sys.executable, "-c", _READ, str(where), json.dumps(macs or {})]
     within = ["ip", "netns", "exec", namespace] if namespace else []
     environment = os.environ | {"PYTHONPATH": str(code())}

@@ -1,4 +1,7 @@
-"""`./dev demo`: the whole story, unattended, on real guests in a cloud of its own. Exit code 0 when every line held."""
+"""`./dev demo`: the whole story, unattended, on real guests in a cloud of its own. Exit code 0 when every line held.
+
+From when ada has booted, somebody outside pings her floating IP and stays logged in to her: neither may end.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,14 @@ from lab import listen, processes
 from lab.backing import BUSES, STORES
 from lab.cloud import CLONE, FAILURES, Cloud
 from lab.compute import Compute, ticks
+from lab.hosts import Host
+from lab.login import Login, LoginFailed
+from lab.quickstart import INSIDE, KEY, NETWORK
+from lab.visitor import CutOff, Visitor
 
 AGENT_BACK_S = 20.0
+GAP_MAX_MS = 5000.0  # more is an outage, whatever keeps the machine busy
+NETWORK_AGENT = "neutron-linuxbridge-agent"
 
 
 class LineFailed(Exception):
@@ -39,6 +48,8 @@ class Story:
         self.began = time.monotonic()
         self.servers: dict[str, str] = {}
         self.api: Compute | None = None
+        self.visitor: Visitor | None = None
+        self.longest_gap_ms = 0.0
 
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
@@ -78,8 +89,9 @@ class Story:
     # -- the lines ------------------------------------------------------------------------------------------------
     def two_guests_boot(self) -> None:
         image = self.compute.image_id()
+        inside = self.compute.must("GET", f"{NETWORK}/networks?name={INSIDE}")["networks"][0]["id"]
         for name in ("ada", "bob"):
-            self.servers[name] = self.compute.create(name, image)
+            self.servers[name] = self.compute.create(name, image, networks=[{"uuid": inside}], key_name=KEY)
         places = {
             name: str(self.compute.wait(one, "ACTIVE")["OS-EXT-SRV-ATTR:host"]) for name, one in self.servers.items()
         }
@@ -87,6 +99,25 @@ class Story:
         for name, host in places.items():
             self.wait_for_tick(name, 2)
             self.say(f"{name} runs on {host} and ticks")
+
+    def ada_is_visited(self) -> None:
+        login = Login(self.cloud, self.say)
+        address = login.address(login.server("ada"))
+        login.wait_for_sshd("ada", address)
+        self.visitor = Visitor(self.cloud, address)
+        self.visitor.look()
+        self.say(
+            f"ada is reached from outside at her floating IP {address}: pinged from now on, and one ssh session held"
+        )
+
+    def is_still_reached(self, lost_max: int | None = None) -> str:
+        """What the visitor has seen since it was asked last."""
+        assert self.visitor is not None, "ada is visited"
+        seen = self.visitor.look()
+        self.longest_gap_ms = max(self.longest_gap_ms, seen.gap_ms)
+        must(seen.gap_ms <= GAP_MAX_MS, f"ada answered no ping for {seen.gap_ms:.0f} ms")
+        must(lost_max is None or seen.lost <= lost_max, f"ada answered all pings but {seen.lost}")
+        return f"longest ping gap {seen.gap_ms:.0f} ms ({seen.lost} lost), the session lives"
 
     def there_and_back(self) -> None:
         first = self.compute.host_of(self.servers["ada"])
@@ -102,30 +133,31 @@ class Story:
             last = self.goes_on("ada")
             self.say(
                 f"ada moved from {source} to {server['OS-EXT-SRV-ATTR:host']} in {took_ms:.0f} ms; "
-                f"tick {last}, none missing, memory intact"
+                f"tick {last}, none missing, memory intact; {self.is_still_reached()}"
             )
         must(self.compute.host_of(self.servers["ada"]) == first, "ada did not come back")
 
-    def an_agent_dies(self) -> None:
+    def agents_die(self) -> None:
+        """All of her host, and what makes networks on the other one, where the router may be."""
         host = self.compute.host_of(self.servers["ada"])
-        agents = self.processes_of("agent", host)
-        must(bool(agents), f"no agent process of {host} was found")
+        agents = {*self.processes_of("agent", host), *self.processes_of("agent", NETWORK_AGENT)}
+        must(len(agents) >= 3, f"of three agents {len(agents)} were found")
         killed = time.monotonic()
         for one in agents:
             one.send(signal.SIGKILL)
         self._wait_state(host, "down")
         self.say(
-            f"the agent of {host} was killed with -9; {host} shows down after "
+            f"the agents of {host} and both network agents were killed with -9; {host} shows down after "
             f"{(time.monotonic() - killed) * 1000:.0f} ms"
         )
         self.goes_on("ada")
-        self.say("ada runs on without it")
+        self.say(f"ada runs on without them; {self.is_still_reached(lost_max=0)}")
         self._wait_state(host, "up")
         server = self.compute.server(self.servers["ada"])
         must(server["status"] == "ACTIVE" and server["OS-EXT-SRV-ATTR:host"] == host, f"ada is {server['status']}")
         self.say(
-            f"the agent of {host} came back after {time.monotonic() - killed:.1f} s and adopted ada; "
-            f"tick {self.goes_on('ada')}, none missing"
+            f"the agents came back after {time.monotonic() - killed:.1f} s, and adopted ada; "
+            f"tick {self.goes_on('ada')}, none missing; {self.is_still_reached(lost_max=0)}"
         )
 
     def _wait_state(self, host: str, state: str) -> None:
@@ -135,22 +167,22 @@ class Story:
             time.sleep(0.01)
 
     def control_dies_in_a_migration(self) -> None:
-        server = self.servers["bob"]
+        server = self.servers["ada"]
         source = self.compute.host_of(server)
         self.compute.migrate(server)
         self._wait_running(server)
         for one in self.processes_of("droveway.main", "control"):
             one.send(signal.SIGKILL)
-        self.say("control was killed with -9 in the middle of the live migration of bob")
+        self.say("control was killed with -9 in the middle of the live migration of ada")
         migration = self.compute.wait_migrated(server)
         where = str(self.compute.wait(server, "ACTIVE")["OS-EXT-SRV-ATTR:host"])
         expected = source if migration["status"] in {"error", "cancelled"} else migration["dest_compute"]
-        must(where == expected, f"the migration is {migration['status']} and bob is on {where}")
+        must(where == expected, f"the migration is {migration['status']} and ada is on {where}")
         running = [host.name for host in self.cloud.lab.hosts if server in self._domains(host.name, "--state-running")]
-        must(running == [where], f"bob's row says {where}, and it runs on {running}")
+        must(running == [where], f"ada's row says {where}, and it runs on {running}")
         self.say(
-            f"control is back, the migration ended as {migration['status']}, bob runs on {where} alone; "
-            f"tick {self.goes_on('bob')}, none missing"
+            f"control is back, the migration ended as {migration['status']}, ada runs on {where} alone; "
+            f"tick {self.goes_on('ada')}, none missing; {self.is_still_reached()}"
         )
 
     def _wait_running(self, server: str) -> None:
@@ -164,6 +196,14 @@ class Story:
         must(done.returncode == 0, f"virsh on {host}: {done.stderr.strip()}")
         return done.stdout.split()
 
+    def the_visitor_leaves(self) -> None:
+        assert self.visitor is not None, "ada was visited"
+        self.visitor.leave()
+        self.say(
+            f"the visitor leaves: {self.visitor.pinged()} pings answered, longest gap {self.longest_gap_ms:.0f} ms; "
+            f"{self.visitor.said()} words of one ssh session, none missing"
+        )
+
     def all_is_deleted(self) -> None:
         for server in self.servers.values():
             self.compute.delete(server)
@@ -174,6 +214,12 @@ class Story:
             "libvirt domains": [d for host in self.cloud.lab.hosts for d in self._domains(host.name, "--all")],
             "instance files": [p.name for p in (self.cloud.lab.shared / "instances").iterdir() if p.name != "_base"],
             "servers": self.compute.must("GET", "/compute/v2.1/servers")["servers"],
+            "ports of servers": [
+                port
+                for port in self.compute.must("GET", f"{NETWORK}/ports")["ports"]
+                if port["device_owner"].startswith("compute:")
+            ],
+            "taps": [f"{host.name} {tap}" for host in self.cloud.lab.hosts for tap in _taps(host)],
             "open sagas": self.compute.must("GET", "/droveway/v1/sagas")["sagas"],
             "vcpus claimed": [
                 h
@@ -195,6 +241,11 @@ class Story:
         mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(self.cloud.home) in line]
         must(not mounts, f"mounts are left: {mounts}")
         self.say("the cloud is down: 0 namespaces, 0 processes, 0 mounts left")
+
+
+def _taps(host: Host) -> list[str]:
+    done = host.run("ip", "-o", "link", "show")
+    return [line.split(": ")[1] for line in done.stdout.splitlines() if line.split(": ")[1].startswith("dwt")]
 
 
 @contextlib.contextmanager
@@ -220,9 +271,11 @@ def tell(cloud: Cloud) -> int:
     story.say(f"it answers at http://127.0.0.1:{cloud.port}")
     lines: tuple[Callable[[], None], ...] = (
         story.two_guests_boot,
+        story.ada_is_visited,
         story.there_and_back,
-        story.an_agent_dies,
+        story.agents_die,
         story.control_dies_in_a_migration,
+        story.the_visitor_leaves,
         story.all_is_deleted,
         story.nothing_is_left,
         story.the_cloud_ends,
@@ -230,7 +283,7 @@ def tell(cloud: Cloud) -> int:
     for line in lines:
         try:
             line()
-        except (LineFailed, *FAILURES, OSError, http.client.HTTPException) as failure:
+        except (CutOff, LineFailed, LoginFailed, *FAILURES, OSError, http.client.HTTPException) as failure:
             story.say(f"FAILED: {line.__name__.replace('_', ' ')}: {failure}")
             kept = Path(tempfile.gettempdir()) / f"droveway-demo-{os.getpid()}.log"
             shutil.copy(cloud.log, kept)

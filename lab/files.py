@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.backing import AGENTS, CONTROL
+from lab.hosts import OUTER_DEVICE
+from lab.quickstart import PHYSICAL
 
 if TYPE_CHECKING:
     from lab.cloud import Cloud
@@ -19,6 +21,7 @@ SIMULATED: list[dict[str, object]] = [
         "hypervisor": "simulated",
         "network": "simulated",
         "tunnel_address": f"192.0.2.{number}",
+        "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
         "services": SERVICES,
     }
     for number, name in enumerate(("sim1", "sim2"), 1)
@@ -90,6 +93,7 @@ def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
             "boot_id_path": host.boot_id_path,
             "network": "bridge",
             "tunnel_address": host.address,
+            "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
             "services": SERVICES,
         }
         for host in cloud.lab.hosts

@@ -2,8 +2,10 @@
 
 A host is a set of namespaces (network, mount, uts, ipc, pid) with its own libvirtd. Its pid 1 is `host-init`; killing
 that is a power failure. Links and the bridge between the hosts live in a control network namespace of the lab, so the
-machine's own network never sees them. Every object carries the lab's id, which is made from its directory: labs in
-different directories do not meet, and one that was interrupted is found again by the next call in the same place.
+machine's own network never sees them. A second bridge, in a namespace of its own, is what is outside of the cloud:
+every host has a cable to it, and it leads nowhere else. Every object carries the lab's id, which is made from its
+directory: labs in different directories do not meet, and one that was interrupted is found again by the next call in
+the same place.
 
 Directories, below the lab's own (visible at the same path on every host, for nothing hides them):
     shared/       the shared store: the same files everywhere
@@ -44,8 +46,10 @@ NEEDED = (
 )
 START_S = 5.0
 LIBVIRTD_S = 20.0
-GUESTS_END_S = 3.0
+GUESTS_END_S, VISITORS_END_S = 3.0, 1.0
 END_S = 5.0
+OUTSIDE = "172.24.4.1/24"  # who is outside, and the way out for the cloud's routers
+OUTER_DEVICE = "eth1"  # a host's, without an address
 
 
 class LabFailed(Exception):
@@ -159,6 +163,7 @@ class Lab:
         self.cache = cache  # what all labs of a clone may share: answers that cost time to find
         self.id = registry.identity(self.directory)
         self.control = f"dw-{self.id}-ctl"
+        self.outside = f"dw-{self.id}-out"
 
     # -- what there is --------------------------------------------------------------------------------------------
     @property
@@ -256,6 +261,8 @@ class Lab:
         with self._alone():
             for host in self.hosts:
                 self._end_guests(host)
+            # Who is logged in from a terminal gives it back in order.
+            end(lambda: in_network([network.path(self.outside)]), signal.SIGTERM, VISITORS_END_S)
             registry.remove(self.id)
             for host in self.hosts:
                 (host.state / "init").unlink(missing_ok=True)
@@ -279,14 +286,17 @@ class Lab:
                 self.cut(name)
             if not end(lambda: in_network([network.path(host.netns)]), signal.SIGKILL, END_S):
                 raise LabFailed(f"host {name} did not end within {END_S:.0f} s of being killed")
+            self.cut(name)  # its bridges are the kernel's, and would forward on
             (host.state / "init").unlink(missing_ok=True)
 
     def cut(self, name: str) -> None:
-        """Pull its cable: nobody is told that a connection has ended."""
-        network.build(self.control, f"link set {self.host(name).name} down")
+        """Pull its cables: nobody is told that a connection has ended."""
+        for namespace in (self.control, self.outside):
+            network.build(namespace, f"link set {self.host(name).name} down")
 
     def mend(self, name: str) -> None:
-        network.build(self.control, f"link set {self.host(name).name} up")
+        for namespace in (self.control, self.outside):
+            network.build(namespace, f"link set {self.host(name).name} up")
 
     def power_on(self, name: str, wait: bool = True) -> Host:
         host = self.host(name)
@@ -319,15 +329,9 @@ class Lab:
 
     # -- how ------------------------------------------------------------------------------------------------------
     def _make_bridge(self) -> None:
-        registry.clear(self.control)
-        network.create(self.control)
-        network.build(
-            self.control,
-            "link set lo up",
-            f"link add {network.BRIDGE} type bridge",
-            f"addr add {self.address}/24 dev {network.BRIDGE}",
-            f"link set {network.BRIDGE} up",
-        )
+        for namespace, cidr in ((self.outside, OUTSIDE), (self.control, f"{self.address}/24")):
+            registry.clear(namespace)
+            network.create_bridged(namespace, cidr)
         for host in self.hosts:  # whatever was plugged into the bridge before is unplugged now
             registry.clear(host.netns)
 
@@ -336,13 +340,9 @@ class Lab:
         (host.state / "init").unlink(missing_ok=True)
         if self.cache is not None:
             libvirtd.seed_probed(host.state, self.cache / "capabilities")
-        network.delete_link(self.control, host.name)
         network.create(host.netns)
-        network.build(
-            self.control,
-            f"link add {host.name} type veth peer name eth0 netns {host.netns}",
-            f"link set {host.name} master {network.BRIDGE} up",
-        )
+        network.plug(self.control, host.name, host.netns, "eth0")
+        network.plug(self.outside, host.name, host.netns, OUTER_DEVICE)
         network.build(host.netns, "link set lo up", f"addr add {host.address}/24 dev eth0", "link set eth0 up")
         self._start_init(host)
 

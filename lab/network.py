@@ -34,6 +34,24 @@ def create(name: str) -> None:
     _run("unshare", f"--net={path(name)}", "true")
 
 
+def create_bridged(name: str, cidr: str) -> None:
+    """A fresh one with a bridge that has that address."""
+    create(name)
+    build(
+        name,
+        "link set lo up",
+        f"link add {BRIDGE} type bridge",
+        f"addr add {cidr} dev {BRIDGE}",
+        f"link set {BRIDGE} up",
+    )
+
+
+def plug(name: str, link: str, peer: str, device: str) -> None:
+    """A cable from the bridge there, with that name, to a device of another namespace."""
+    delete_link(name, link)
+    build(name, f"link add {link} type veth peer name {device} netns {peer}", f"link set {link} master {BRIDGE} up")
+
+
 def delete(name: str) -> None:
     if path(name).exists():
         _run("ip", "netns", "del", name)

@@ -36,6 +36,7 @@ from droveway.ports.bus import (
     RemoveProbe,
     RestoreConnections,
     SaveConnections,
+    SendGuestData,
     Start,
     Stop,
     Unplug,
@@ -127,7 +128,7 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     ReachResult(True),
     Tasks(),
     HostInventory(),
-    NetworksApplied(7),
+    NetworksApplied(7, begun=8),
     Connections("tcp"),
     ConnectionsRestored(),
 )
@@ -158,6 +159,7 @@ VERBS: tuple[Verb, ...] = (
     ListGuests(),
     ApplyNetworks(HostNetworks(7, "")),
     ReadNetworks(),
+    SendGuestData(()),
     SaveConnections("p1"),
     RestoreConnections("p1", "tcp"),
 )

@@ -100,6 +100,21 @@ def test_an_observer_that_was_stopped_gives_the_time_back() -> None:
     play(story, "h1", "h2", "h3", "h4")
 
 
+def test_after_it_was_stopped_a_host_that_was_silent_before_has_a_service_down_time() -> None:
+    """What it sent meanwhile may have been dropped."""
+
+    async def story(hall: DetectorHarness) -> None:
+        hall.silence("h1", gone=True)
+        await hall.step(1)
+        hall.clock.at_s += 8.0
+        await hall.step(3)
+        assert hall.state("h1") is State.ALIVE
+        await hall.step(3)
+        assert hall.state("h1") is State.HOST_GONE
+
+    play(story, "h1", "h2", "h3", "h4")
+
+
 def test_nothing_is_concluded_while_the_broker_is_away_nor_before_a_grace() -> None:
     async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
@@ -173,7 +188,7 @@ def test_another_takes_over_when_the_lease_stands_still() -> None:
         assert other.detector.is_active
         # The first one does not know yet. What it says is not written, and it stands down.
         hall.silence("h1", gone=True)
-        await hall.step(4, writes=False)
+        await hall.step(7, writes=False)  # it did not look while the other one did, so h1 has a grace first
         with pytest.raises(Exception, match="taken over by two"):
             await hall.verdicts._once(hall.detector)
         assert await hall.row("h1") == (True, "alive")

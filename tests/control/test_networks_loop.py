@@ -15,11 +15,13 @@ from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.loops import networks as loop
 from droveway.control.loops.networks import NetworksLoop
 from droveway.domain.faults import Unreachable
-from droveway.domain.network_plan import HostNetworks, NotInForce
+from droveway.domain.guest_data import GuestData, GuestFacts
+from droveway.domain.model import of_host
+from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort
 from droveway.domain.service_kinds import NETWORK
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
-from droveway.ports.bus import ApplyNetworks, Command, Hello
+from droveway.ports.bus import ApplyNetworks, Command, Hello, SendGuestData
 from droveway.ports.replies import Answer, Working
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import changes, in_force
@@ -41,6 +43,7 @@ class Cloud:
         self.kept = {host: MemoryKeptPlan() for host in hosts}
         self.agents: dict[str, NetworkAgent] = {}
         self.ports: dict[str, list[int]] = {host: [] for host in hosts}
+        self.digests: dict[int, str] = {}  # by port: of what its guest is told
         self.unreachable: set[str] = set()
         self.commands: list[tuple[str, Command]] = []
         self.works = 0  # answers that say that it takes longer
@@ -48,8 +51,15 @@ class Cloud:
 
     def plan_of(self, tx: Tx, host: str, tunnels: Mapping[str, str]) -> HostNetworks:
         others = tuple(sorted(address for name, address in tunnels.items() if name != host))
-        ports = tuple(w.port(number) for number in self.ports[host])
+        ports = tuple(self.port(number) for number in self.ports[host])
         return HostNetworks(changes.revision(tx), tunnels.get(host, ""), others, (w.planned_network(),), ports)
+
+    def port(self, number: int) -> PlannedPort:
+        digest = self.digests.get(number, "")
+        return w.port(number, instance_id=f"vm-{number}" if digest else "", data_digest=digest)
+
+    def told(self, host: str) -> int:
+        return sum(isinstance(one.verb, SendGuestData) for name, one in self.commands if name == host)
 
     async def start(self, host: str, pid: int = 1) -> None:
         facts = HostFacts(f"192.0.2.{host[1:]}", ("physnet1",))
@@ -91,6 +101,10 @@ class Cloud:
 
     def has(self, host: str) -> list[int]:
         return [int(port.id[:8], 16) for port in self.places[host].plan.ports]
+
+
+def told(instance_id: str, digest: str) -> GuestData:
+    return GuestData(digest, GuestFacts(instance_id, 1, "g", "g", "p", "nova", "tiny", "r"))
 
 
 async def _at_once(call: Callable[[], None]) -> None:
@@ -208,6 +222,35 @@ async def test_a_database_that_was_restored_goes_on_above_what_hosts_have_seen()
         assert it.places["h1"].plan.revision > 500
 
 
+async def test_a_revision_is_in_force_when_its_guests_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    has: dict[str, str] = {}
+
+    def data_at(tx: Tx, host: str, ids: tuple[str, ...]) -> tuple[GuestData, ...]:
+        """One at a time."""
+        asked.append((host, ids))
+        return tuple(told(one, has[one]) for one in ids if one in has)[:1]
+
+    monkeypatch.setattr(loop.guest_data, "data_at", data_at)
+    async with cloud("h1") as it:
+        await it.start("h1")
+        it.digests |= {11: "d1", 12: "d1"}
+        revision = await it.change("h1", 11, 12)
+        await it.until(lambda: it.has("h1") == [11, 12] and bool(asked))
+        assert asked[0] == ("h1", ("vm-11", "vm-12"))
+        # Of these there are no rows: they have left, and nothing is waited for.
+        await it.until_in_force("h1", revision)
+        has |= {"vm-11": "d1", "vm-12": "d0"}
+        it.digests[11] = "d2"
+        revision = await it.change("h1", 11, 12)
+        await it.until(lambda: it.told("h1") >= 2)  # both are old: it is asked again, and what is in force stays
+        row = await it.store.read(in_force.of, "h1")
+        assert row is not None and row["revision"] < revision
+        has |= {"vm-11": "d2", "vm-12": "d1"}
+        await it.until_in_force("h1", revision)
+        assert it.agents["h1"]._guests == {"vm-11": told("vm-11", "d2"), "vm-12": told("vm-12", "d1")}
+
+
 async def test_a_host_is_told_one_plan_at_a_time_and_the_newest_in_the_end() -> None:
     async with cloud("h1") as it:
         await it.start("h1")
@@ -255,3 +298,62 @@ def test_a_plan_fits_into_a_message() -> None:
     ports = tuple(w.port(number) for number in range(1, 1001))
     plan = HostNetworks(1, "192.0.2.1", (), (w.planned_network(),), ports)
     assert len(msgspec.json.encode(plan)) < 1024 * 1024
+
+
+async def test_what_was_taken_back_while_it_was_told_is_taken_back_on_the_host() -> None:
+    """Its answer was lost: what it was told before and is to have again may be what it has, or not."""
+    async with cloud("h1", "h2") as it:
+        await it.start("h1")
+        await it.until_in_force("h1", await it.change("h1", 11))
+        it.works = 1
+        await it.change("h1", 11, 12)
+        await it.until(lambda: it.works == 0)
+        await it.agents["h1"].handle(it.commands[-1][1])  # it takes it all the same
+        assert it.has("h1") == [11, 12]
+        await it.change("h1", 11)
+        await it.until(lambda: it.has("h1") == [11])
+
+
+async def test_a_host_that_was_passed_over_is_asked_later_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another control had told it, or a message was late."""
+    monkeypatch.setattr(loop, "CONFIRM_S", 0.2)
+    async with cloud("h1", "h2") as it:
+        await it.start("h1")
+        await it.start("h2")
+        revision = await it.change("h1", 11)
+        await it.until_in_force("h1", revision)
+        await it.until_in_force("h2", revision)
+        late = HostNetworks(await it.change("h1", 11, 12), "192.0.2.2", ("192.0.2.1",), (), (w.port(13),))
+        await it.until_in_force("h2", late.revision)  # which it has not been told
+        told = it.applied("h2")
+        await it.change("h1", 11)
+        await it.agents["h2"].handle(Command(of_host("h2"), late.revision, ApplyNetworks(late)))
+        assert it.has("h2") == [13]
+        await it.until(lambda: it.has("h2") == [])
+        await it.until_in_force("h2", await it.store.read(changes.revision))
+        await it.change("h1", 11, 12)
+        await asyncio.sleep(0.5)
+        assert it.applied("h2") == told + 1, "one that has what it is to have is not told again"
+
+
+async def test_a_host_that_did_not_answer_and_needs_nothing_any_more_is_not_looked_at_for_ever() -> None:
+    async with cloud("h1", "h2") as it:
+        await it.start("h1")
+        await it.start("h2")
+        await it.until_in_force("h1", 2)
+        it.unreachable.add("h1")
+        await it.change("h1", 11)
+        await it.until(lambda: it.applied("h1") > 1)
+        it.unreachable.clear()
+        await it.until_in_force("h1", await it.store.read(changes.revision))
+        looks = 0
+        once = it.loop._once
+
+        async def counted() -> float:
+            nonlocal looks
+            looks += 1
+            return await once()
+
+        it.loop._once = counted  # type: ignore[method-assign]
+        await asyncio.sleep(0.5)
+        assert looks <= 3

@@ -33,7 +33,7 @@ from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from droveway.store.fleet.services import Verdict
-from droveway.store.network import networks, ports, subnets
+from droveway.store.network import in_force, networks, ports, subnets
 from droveway.store.network.networks import NewNetwork
 from droveway.store.network.ports import NewPort
 from droveway.store.network.rows import Port
@@ -67,7 +67,7 @@ class NetworkedWorld(World):
 
     def __init__(self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2")) -> None:
         super().__init__(settings, hosts)
-        self.places = {host: SimulatedPlace(host) for host in hosts}
+        self.places = {host: SimulatedPlace(host, ("physnet1",) if host == "h2" else ()) for host in hosts}
         self.network_agents: dict[str, NetworkAgent] = {}
         self.silent: set[str] = set()
         self.network_id = ""
@@ -75,7 +75,7 @@ class NetworkedWorld(World):
     async def open(self) -> None:
         await super().open()
         for number, host in enumerate(self.host_names, 1):
-            await self.start_network(host, f"192.0.2.{number}")
+            await self.start_network(host, f"192.0.2.{number}", *self.places[host].physical)
         async with asyncio.timeout(10):
             while len(await self.store.read(services.hosts_up, NETWORK)) < len(self.host_names):
                 await asyncio.sleep(0.005)
@@ -87,7 +87,7 @@ class NetworkedWorld(World):
 
         self.network_id = await self.store.run(write)
 
-    async def start_network(self, host: str, tunnel: str) -> None:
+    async def start_network(self, host: str, tunnel: str, *physical: str) -> None:
         async def inline(call: Any) -> None:
             call()
 
@@ -99,7 +99,7 @@ class NetworkedWorld(World):
             NoBus(),
             MemoryKeptPlan(),
             SystemClock(),
-            HostFacts(tunnel, ()),
+            HostFacts(tunnel, physical),
             inline,
         )
         agent._plan = None
@@ -354,3 +354,28 @@ async def test_the_documents_of_a_server_are_on_its_drive_alone_and_gone_with_it
         assert world.fleet.stores["shared"].drives == {}
         left = await world.store.read(lambda tx: guest_data.facts(tx, instances.get(tx, server, deleted=True)))
         assert (left.user_data, left.key) == (None, None)
+
+
+async def test_a_server_on_a_flat_network_goes_where_that_network_is_and_no_further() -> None:
+    async with networked() as world:
+
+        def write(tx: Tx) -> str:
+            flat = networks.create(tx, NewNetwork(PROJECT, 1500, physical_network="physnet1"), NO_NETWORK_LIMITS)
+            subnets.create(tx, flat, checked(Asked(4, "10.9.0.0/24")), NO_NETWORK_LIMITS)
+            return flat["id"]
+
+        flat_id = await world.store.run(write)
+        async with asyncio.timeout(10):
+            while not (await world.store.read(in_force.carriers, ["physnet1"], has_vxlan=False))[
+                "physical network physnet1"
+            ]:
+                await asyncio.sleep(0.005)
+        for _ in range(2):  # h1 is as good but for that
+            server = await world.boot(NicRequest(network_id=flat_id))
+            assert (await world.server(server))["host"] == "h2"
+        refused = await world.boot(NicRequest(network_id=flat_id), on="h1")
+        assert "it has no physical network physnet1" in (await world.server(refused))["fault"]["message"]
+        moved = await world.store.run(instances.intend, server, SagaKind.LIVE_MIGRATION, {"destination": "h1"})
+        await world.quiet()
+        assert (await world.server(server))["host"] == "h2"
+        assert "physnet1" in (await world.store.read(sagas.get, moved))["error"]

@@ -56,7 +56,9 @@ async def until(store: MemoryStore, ids: list[str], wanted: list[str]) -> None:
 async def test_routers_are_placed_and_moved(store: MemoryStore) -> None:
     nudges = Nudges()
     store.on_commit(nudges.call)
-    loops = [asyncio.create_task(RouterPlaces(store, nudges).run()) for _ in range(2)]  # of two controls
+    loops = [
+        asyncio.create_task(RouterPlaces(store, nudges, SystemClock(), lambda _: True).run()) for _ in range(2)
+    ]  # of two controls
     try:
         made = [(await store.run(routers.create, NewRouter("red"), NO_NETWORK_LIMITS, "red"))["id"] for _ in range(2)]
         made.sort()
@@ -73,6 +75,47 @@ async def test_routers_are_placed_and_moved(store: MemoryStore) -> None:
     finally:
         for loop in loops:
             loop.cancel()
+
+
+async def test_an_agent_that_ended_is_given_time_and_a_host_that_is_gone_is_not(store: MemoryStore) -> None:
+    nudges = Nudges()
+    store.on_commit(nudges.call)
+    silent: set[str] = set()
+    places_loop = RouterPlaces(store, nudges, SystemClock(), lambda host: host not in silent, agent_back_s=0.5)
+    loop = asyncio.create_task(places_loop.run())
+
+    def agent_is(tx: Tx, state: str, host: str = "h1") -> None:
+        is_that = service_table.c.host == host
+        tx.execute(update(service_table).where(is_that).values(is_up=state == "alive", state=state))
+        tx.nudges.append(events.SERVICES_CHANGED)
+
+    try:
+        made = (await store.run(routers.create, NewRouter("red"), NO_NETWORK_LIMITS, "red"))["id"]
+        await store.run(carriers, "h1")
+        await until(store, [made], ["h1"])
+        await store.run(carriers, "h1", "h2")
+        for state in ("dead", "stopped", "hung"):
+            await store.run(agent_is, state)
+            await asyncio.sleep(0.3)
+            await store.run(agent_is, "alive")  # in time: the next end is counted anew
+            await asyncio.sleep(0.05)
+            assert await places(store, [made]) == ["h1"], state
+        await store.run(agent_is, "host gone")
+        await until(store, [made], ["h2"])
+        await store.run(carriers, "h1", "h2")
+        await store.run(lambda tx: tx.execute(update(routers.routers).values(host="h1")))
+        await store.run(agent_is, "dead")
+        await asyncio.sleep(0.55)
+        await store.run(carriers, "h2")  # it has not come back
+        await until(store, [made], ["h2"])
+        await store.run(carriers, "h1", "h2")
+        silent.add("h2")
+        for state, wanted in (("alive", "h2"), ("dead", "h1")):  # its heart has ended, too
+            await store.run(agent_is, state, "h2")
+            await asyncio.sleep(0.05)
+            assert await places(store, [made]) == [wanted]
+    finally:
+        loop.cancel()
 
 
 async def test_what_hosts_have_is_heeded(store: MemoryStore) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from droveway.domain.network.placing import Carrier, Placed, moves
+from droveway.domain.network.placing import Agent, Carrier, Placed, carriers, ended, moves
 
 BOTH = {"h1": Carrier(("out",)), "h2": Carrier(())}
 
@@ -29,3 +29,14 @@ def test_a_gateway_goes_where_its_physical_network_is() -> None:
     assert moves([outside], BOTH) == [(outside, "h1")]
     nowhere = Placed("r1", "h2", "other")
     assert moves([nowhere], BOTH) == []
+
+
+def test_an_agent_that_has_ended_may_be_awaited_and_gets_no_more_routers() -> None:
+    agents = [
+        Agent("h1", True, False, "alive", ("out",)),
+        Agent("h2", True, True, "alive"),
+        *(Agent(state, False, False, state) for state in ("dead", "stopped", "hung", "not reporting", "host gone")),
+    ]
+    assert ended(agents) == {"dead", "stopped", "hung"}
+    assert carriers(agents, ()) == {"h1": Carrier(frozenset({"out"})), "h2": Carrier(frozenset(), is_open=False)}
+    assert carriers(agents, ("dead",))["dead"] == Carrier(frozenset(), is_open=False)

@@ -6,6 +6,7 @@ import msgspec
 
 from droveway.domain.network.plan import (
     Facts,
+    InterfaceFact,
     NetworkFact,
     PortFact,
     RouterFact,
@@ -69,7 +70,8 @@ def test_one_guest_here_and_one_there() -> None:
             port("b", "h2", "10.0.0.4"),
             rules={"g1": [RuleSpec("ingress", remote_group_id="g2"), RuleSpec("egress")]},
             members={"g2": ["10.0.0.4", "10.0.0.3", "10.0.0.4"]},
-            hostnames={"vm-a": "web,1\n"},
+            interfaces={"a": InterfaceFact("web,1\n", 2, "front", "d1")},
+            group_names={"g1": "web", "g2": "db"},
         ),
         "h1",
     )
@@ -109,11 +111,16 @@ def test_one_guest_here_and_one_there() -> None:
                 instance_id="vm-a",
                 project_id="red",
                 hostname="web-1",
+                place=2,
+                tag="front",
+                data_digest="d1",
             ),
         ),
         groups=(
             SecurityGroup(
-                "g1", (GroupRule(RuleDirection.INGRESS, 4, remote_group_id="g2"), GroupRule(RuleDirection.EGRESS, 4))
+                "g1",
+                (GroupRule(RuleDirection.INGRESS, 4, remote_group_id="g2"), GroupRule(RuleDirection.EGRESS, 4)),
+                name="web",
             ),
             SecurityGroup("g2", (), ("10.0.0.3", "10.0.0.4")),
         ),

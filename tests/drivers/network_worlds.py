@@ -184,6 +184,7 @@ class Host:
 
     def __init__(self, rig: Rig, number: int, **physical: str) -> None:
         self.name, self.address = f"{rig.name}h{number}", f"192.0.2.{number}"
+        self.underlay = rig.name
         self.directory = rig.directory / self.name
         network.create(self.name)
         network.build(

@@ -191,17 +191,18 @@ async def test_it_says_where_a_network_is(kind: str) -> None:
     async with world(kind) as it:
         with pytest.raises(NetworkRefused, match=f"network {w.identity(1)} is not on host"):
             await it.driver.bridge_of(w.identity(1))
-        assert await it.driver.metadata_networks() == ()
+        assert await it.driver.metadata_networks() == {}
         await it.driver.apply(plan(1, ONE))
         assert await it.driver.bridge_of(w.identity(1)) == bridge_of(w.identity(1)) == "dwb00000001000"
-        assert await it.driver.metadata_networks() == (w.identity(1),)
-        (await it.driver.metadata_socket(w.identity(1))).close()
+        assert list(await it.driver.metadata_networks()) == [w.identity(1)]
+        for one in await it.driver.metadata_sockets(w.identity(1)):
+            one.close()
         await it.driver.apply(plan(2, networks=()))
-        assert await it.driver.metadata_networks() == ()
+        assert await it.driver.metadata_networks() == {}
         with pytest.raises(NetworkRefused, match="is not on host"):
             await it.driver.bridge_of(w.identity(1))
         with pytest.raises(NetworkRefused, match="has no DHCP server on host"):
-            await it.driver.metadata_socket(w.identity(1))
+            await it.driver.metadata_sockets(w.identity(1))
 
 
 @EACH
@@ -231,7 +232,7 @@ async def test_remove_all_leaves_nothing(kind: str) -> None:
     async with world(kind) as it:
         await it.driver.apply(plan(1, ONE, TWO))
         await it.driver.remove_all()
-        assert await it.driver.metadata_networks() == ()
+        assert await it.driver.metadata_networks() == {}
         with pytest.raises(NetworkRefused):
             await it.driver.bridge_of(w.identity(1))
         assert await it.driver.apply(plan(1, ONE, TWO)) == ()

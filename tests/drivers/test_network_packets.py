@@ -12,9 +12,8 @@ import time
 import msgspec
 import pytest
 
-from droveway.domain.network_plan import AddressPair, GroupRule, RuleDirection
+from droveway.domain.network_plan import AddressPair, GroupRule, RuleDirection, link_local
 from droveway.drivers.network.bridge import kernel, names
-from droveway.drivers.network.bridge.rules import link_local
 from lab import network
 from tests.drivers import network_worlds as w
 

@@ -15,11 +15,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from droveway.agents.metadata.kept import FileKeptGuests
 from droveway.agents.network import FileKeptPlan
-from droveway.domain.network_plan import HostNetworks
+from droveway.domain.guest_data import GuestData
+from droveway.domain.network_plan import METADATA, HostNetworks
 from droveway.domain.service_kinds import NETWORK
+from lab import network
 from lab.hosts import Host, Lab, obstacle
 from lab.processes import everyone, wait_for
+from tests.drivers import metadata_worlds as m
 from tests.drivers import network_worlds as w
 
 REASON = obstacle()
@@ -50,8 +54,9 @@ class Scene:
         self.config = home / "agent.toml"
         self.config.write_text("".join(config))
 
-    def keep(self, host: Host, plan: HostNetworks) -> None:
+    def keep(self, host: Host, plan: HostNetworks, guest: GuestData) -> None:
         FileKeptPlan(self.home / host.name / NETWORK / "networks.json").write(plan)
+        FileKeptGuests(self.home / host.name / NETWORK / "guests").write(guest)
 
     def start(self, host: Host) -> None:
         command = (sys.executable, "-m", "droveway.main", "agent", "--config", str(self.config))
@@ -68,11 +73,24 @@ class Scene:
                 one.send(signal.SIGKILL)
         entered.wait(10)
 
+    def kill_serving(self, host: Host) -> None:
+        """What serves metadata there."""
+        number = host.outside(f"/run/droveway-network/{host.name}/metadata.pid").read_text()
+        assert host.run("kill", "-9", number).returncode == 0
+
+    def told(self, guest: w.Guest) -> str:
+        """Whose documents it is shown; empty while nobody answers."""
+        try:
+            return m.name_of(guest)
+        except OSError:
+            return ""
+
     def guest(self, host: Host, number: int) -> w.Guest:
-        port = w.port(number, groups=(GROUP,))
+        port = m.of(number)
         made = w.Guest(Named(host.netns), port)  # type: ignore[arg-type]
         self.guests.append(made)
         made.plug()
+        network.build(made.name, f"route add {METADATA}/32 via 10.0.0.2")
         return made
 
     def has_networks(self, host: Host) -> bool:
@@ -122,23 +140,28 @@ def test_hosts_make_what_they_kept_and_packets_outlive_the_agent(scene: Scene) -
             remote_ports=(w.remote(peer, other.address),),
             dhcp_mac="fa:16:3e:ff:ff:01",
         )
-        own = w.port(number, groups=(GROUP,))
+        own = m.of(number)
         groups = (w.group(1, *w.PING),)
-        scene.keep(host, HostNetworks(7, host.address, (other.address,), (net,), (own,), groups))
+        scene.keep(host, HostNetworks(7, host.address, (other.address,), (net,), (own,), groups), m.told(number))
         scene.start(host)
     for host in (first, second):
         assert wait_for(lambda: scene.has_networks(host), STARTS_S)  # noqa: B023
     one, two = scene.guest(first, 11), scene.guest(second, 12)
     assert one.pings("10.0.0.12", 3) and two.pings("fd00::11", 3) and one.pings("10.0.0.2")
     assert not one.pings(second.address, wait_s=0.4)
+    assert wait_for(lambda: scene.told(one) == "g11", STARTS_S) and wait_for(lambda: scene.told(two) == "g12", STARTS_S)
 
     with one.pinging("10.0.0.12") as counted:
         scene.kill(first)
+        assert scene.told(one) == "g11"
         scene.start(first)  # and begins anew, and compares
         assert wait_for(lambda: bool(w.kernel.links(first.netns)), 1)
         assert wait_for(lambda: scene.agents[first.name].poll() is None, 1)
         w.time.sleep(3)
     assert counted["sent"] > 300 and counted["lost"] == 0
+    assert scene.told(one) == "g11"
+    scene.kill_serving(first)
+    assert wait_for(lambda: scene.told(one) == "g11", STARTS_S)
 
     scene.lab.power_off(second.name)
     scene.agents.pop(second.name).wait(10)
@@ -147,3 +170,4 @@ def test_hosts_make_what_they_kept_and_packets_outlive_the_agent(scene: Scene) -
     assert wait_for(lambda: scene.has_networks(back), STARTS_S)
     again = scene.guest(back, 12)
     assert again.pings("10.0.0.11", 5)
+    assert wait_for(lambda: scene.told(again) == "g12", STARTS_S)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from lab.compute import Compute
 from lab.demo import own_cloud
 from lab.hosts import obstacle
 from lab.processes import wait_for
+from lab.quickstart import KEYPAIRS, NETWORK, key_path, public_line
 from tests.lab.witness import Witness, home_is_clean, paused
 
 REASON = obstacle()
@@ -120,7 +122,9 @@ def test_up_with_simulated_hosts_down_and_up_again(own: Cloud) -> None:
     assert compute.wait(running, "ACTIVE")["OS-EXT-SRV-ATTR:host"] != source
     compute.must("POST", f"/compute/v2.1/servers/{stopped}/action", {"os-stop": None})
     compute.wait(stopped, "SHUTOFF")
-    assert "already up" in is_up(own, "--simulated")
+    _is_completed(own, compute)
+    told = dev(own, "ssh", "runs")
+    assert (told.returncode, told.stderr.count("\n")) == (1, 1) and "simulated" in told.stderr
     compute.close()
     port = own.port
     assert dev(own, "down").returncode == 0
@@ -140,6 +144,42 @@ def test_up_with_simulated_hosts_down_and_up_again(own: Cloud) -> None:
     for server in (running, stopped):
         compute.delete(server)
     compute.close()
+
+
+def _is_completed(cloud: Cloud, compute: Compute) -> None:
+    """What `up` makes for the first server is made once, and what is missing of it is made again."""
+    there = _quickstart(compute)
+    assert "already up" in is_up(cloud, "--simulated")
+    assert _quickstart(compute) == there
+    (router,), (inside,) = there["routers"], [one for one in there["networks"] if one["name"] == "private"]
+    subnet = {"subnet_id": inside["subnets"][0]}
+    compute.must("PUT", f"{NETWORK}/routers/{router['id']}/remove_router_interface", subnet)
+    compute.must("PUT", f"{NETWORK}/routers/{router['id']}", {"router": {"external_gateway_info": None}})
+    compute.must("DELETE", f"{NETWORK}/subnets/{subnet['subnet_id']}")
+    compute.must("DELETE", f"{NETWORK}/security-group-rules/{there['rules'][0]['id']}")
+    key_path(cloud.home).unlink()
+    is_up(cloud, "--simulated")
+    completed = _quickstart(compute)
+    for what, before in there.items():
+        assert len(completed[what]) == len(before), what
+    (router,) = completed["routers"]
+    assert router["external_gateway_info"]["network_id"] != inside["id"]
+    assert [one["public_key"] for one in completed["keypairs"]] == [public_line(cloud.home)]
+    assert completed["keypairs"] != there["keypairs"]
+
+
+def _quickstart(compute: Compute) -> dict[str, list[dict[str, Any]]]:
+    def listed(what: str, filters: str = "") -> list[dict[str, Any]]:
+        return list(compute.must("GET", f"{NETWORK}/{what}{filters}")[what.replace("-", "_")])
+
+    return {
+        "networks": listed("networks"),
+        "subnets": listed("subnets"),
+        "routers": listed("routers"),
+        "legs": listed("ports", "?device_owner=network:router_interface"),
+        "rules": listed("security-group-rules", "?direction=ingress&ethertype=IPv4&remote_group_id="),
+        "keypairs": [one["keypair"] for one in compute.must("GET", KEYPAIRS)["keypairs"]],
+    }
 
 
 def _starts(compute: Compute, server: str) -> int:

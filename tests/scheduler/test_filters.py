@@ -243,6 +243,13 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
         "no network agent is up there, and the server has an interface",
         "their network agents are not up",
     ),
+    (
+        "carrier",
+        {"carriers": {"physical network physnet1": ("good",), "tunnel_address": ("good", "bad")}},
+        {},
+        "it has no physical network physnet1, and the server has an interface that needs it",
+        "they have no physical network physnet1 or no tunnel_address, and the server has an interface that needs it",
+    ),
 ]
 
 

@@ -41,7 +41,7 @@ def test_digest_does_not_depend_on_jobs_or_tracing() -> None:
 
 def _digest_with(hash_seed: str) -> str:
     played = subprocess.run(
-        [sys.executable, "-m", "droveway.simulation", "--first", "7", "--seeds", "3", "--jobs", "1"],
+        [sys.executable, "-m", "droveway.simulation", "--first", "5", "--seeds", "3", "--jobs", "1"],
         env=os.environ | {"PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,

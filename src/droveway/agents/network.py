@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,7 +19,10 @@ import msgspec
 import structlog
 
 from droveway.agents.health import HealthReports
+from droveway.agents.metadata.kept import KeptGuests, MemoryKeptGuests
+from droveway.agents.metadata.server import MetadataServer, NotServed
 from droveway.agents.pulse import Pulse
+from droveway.domain.guest_data import GuestData
 from droveway.domain.network_plan import HostNetworks, NotInForce
 from droveway.domain.service_kinds import NETWORK
 from droveway.ports.bus import (
@@ -32,6 +36,7 @@ from droveway.ports.bus import (
     ReadNetworks,
     RestoreConnections,
     SaveConnections,
+    SendGuestData,
     Welcome,
 )
 from droveway.ports.clock import Clock
@@ -129,24 +134,36 @@ class NetworkAgent:
         facts: HostFacts,
         off_loop: OffLoop,
         pulse: Pulse | None = None,
+        guests: KeptGuests | None = None,
+        metadata: MetadataServer | None = None,
     ) -> None:
         self._host, self._boot_id, self._address = host, boot_id, address
         self._network, self._bus, self._kept, self._clock = network, bus, kept, clock
         self._facts, self._off_loop, self._pulse = facts, off_loop, pulse
         self._turn = asyncio.Lock()
         self._plan: HostNetworks | None = None  # the newest
+        self._is_of_earlier_boot = False  # so its routers may be on another host by now: they wait for control
         self._in_force = -1  # its revision
         self._failed: tuple[NotInForce, ...] = ()
         self._trouble = "its networks have not been looked at yet"
         self._is_open = False
         self._troubled = asyncio.Event()
-        self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None
+        self._kept_guests: KeptGuests = guests or MemoryKeptGuests()
+        self._guests: dict[str, GuestData] = {}
+        self._metadata = metadata
+        self._unserved = ""  # why metadata is not served
+        self._to_serve = asyncio.Event()
+        self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None  # of the newest
+        self._tasks: set[asyncio.Task[str]] = set()  # it, and those of older ones that have not ended
         self._reports = HealthReports(host, NETWORK, boot_id, bus, clock, self.health)
 
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            self._plan = self._kept.read()
+            kept, self._guests = self._kept.read(), self._kept_guests.read()
+            if kept is not None:
+                self._plan = msgspec.structs.replace(kept, told_in_boot="")
+                self._is_of_earlier_boot = kept.told_in_boot != self._boot_id
             async with asyncio.TaskGroup() as group:
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
@@ -154,13 +171,17 @@ class NetworkAgent:
                 group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
                 group.create_task(self._reports.run(), name="report")
                 group.create_task(self._mend(), name="mend")
+                if self._metadata is not None:
+                    group.create_task(self._serve(self._metadata), name="metadata")
         except asyncio.CancelledError:
             if self._pulse is not None:
                 self._pulse.leave()
             raise
         finally:
-            if self._making is not None:
-                self._making[1].cancel()
+            for task in self._tasks:
+                task.cancel()
+            if self._metadata is not None:
+                self._metadata.close()
             await self._network.close()
             await self._bus.close()
 
@@ -186,6 +207,8 @@ class NetworkAgent:
                     return self._applied()
                 case ApplyNetworks(plan):
                     return await self._apply(plan)
+                case SendGuestData(guests):
+                    return await self._keep_guests(guests)
                 case SaveConnections(port_id):
                     return Connections(await self._network.connections(port_id))
                 case RestoreConnections(port_id, saved):
@@ -201,6 +224,8 @@ class NetworkAgent:
             return StaleFence(f"revision {plan.revision} of the networks is older than {newest}", newest)
         if self._making is None or self._making[0].revision != plan.revision or self._making[1].done():
             self._making = plan, asyncio.create_task(self._take(plan))
+            self._tasks.add(self._making[1])
+            self._making[1].add_done_callback(self._tasks.discard)
         making = self._making[1]
         await asyncio.wait({making}, timeout=ANSWER_S)
         if not making.done():
@@ -213,14 +238,65 @@ class NetworkAgent:
         async with self._turn:
             if self._plan is not None and plan.revision < self._plan.revision:
                 return f"revision {self._plan.revision} came in the meantime"
-            if plan != self._plan:
+            if plan != self._plan or self._is_of_earlier_boot:
+                marked = msgspec.structs.replace(plan, told_in_boot=self._boot_id)
                 try:
-                    await self._off_loop(lambda: self._kept.write(plan))
+                    await self._off_loop(lambda: self._kept.write(marked))
                 except OSError as error:  # what is not on the disk must not be acted on
                     return f"the plan of networks cannot be kept ({error.strerror}): nothing was done"
-                self._plan = plan
+                self._plan, self._is_of_earlier_boot = plan, False
+                await self._forget_guests()
             await self._make_in_turn()
         return self._trouble
+
+    # -- what its guests are told of themselves -----------------------------------------------------------------------
+    def _digests(self) -> dict[str, str]:
+        """Of the guests of the plan."""
+        ports = () if self._plan is None else self._plan.ports
+        return {port.instance_id: port.data_digest for port in ports if port.data_digest}
+
+    def _wants(self) -> tuple[str, ...]:
+        known = {instance_id: guest.digest for instance_id, guest in self._guests.items()}
+        return tuple(sorted(one for one, digest in self._digests().items() if known.get(one) != digest))
+
+    async def _keep_guests(self, guests: tuple[GuestData, ...]) -> Answer:
+        """Those alone that have a port here; what comes late is passed over."""
+        async with self._turn:
+            digests = self._digests()
+            mine = [guest for guest in guests if digests.get(guest.facts.instance_id) == guest.digest]
+            try:
+                for guest in mine:
+                    await self._off_loop(functools.partial(self._kept_guests.write, guest))
+                    self._guests[guest.facts.instance_id] = guest
+            except OSError as error:
+                return Unavailable(f"what guests are told cannot be kept: {error.strerror}")
+        self._to_serve.set()
+        return self._applied()
+
+    async def _forget_guests(self) -> None:
+        """Those that have left the host."""
+        here = self._digests()
+        for instance_id in [one for one in self._guests if one not in here]:
+            del self._guests[instance_id]
+            await self._off_loop(functools.partial(self._kept_guests.forget, instance_id))
+
+    async def _serve(self, metadata: MetadataServer) -> None:
+        """Beside all else: a guest that is told a moment later asks again, a rule that comes later is a hole."""
+        metadata.lost = self._to_serve.set
+        while True:
+            self._to_serve.clear()
+            before = self._unserved
+            try:
+                if self._plan is not None and self._is_open:
+                    await metadata.bring(self._plan, self._guests)
+                self._unserved = ""
+            except NotServed as fault:
+                self._unserved = fault.reason
+            if self._unserved != before:
+                self._reports.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_S if self._unserved else MEND_S):
+                    await self._to_serve.wait()
 
     async def _make(self) -> None:
         async with self._turn:
@@ -234,8 +310,11 @@ class NetworkAgent:
                 await self._network.open()
                 self._is_open = True
             if self._plan is not None:
-                self._failed = await self._network.apply(self._plan)
-                self._in_force = self._plan.revision
+                has_all = not self._is_of_earlier_boot or not self._plan.routers
+                plan = self._plan if has_all else msgspec.structs.replace(self._plan, routers=())
+                self._failed = await self._network.apply(plan)
+                self._in_force = plan.revision if has_all else -1
+                self._to_serve.set()
             self._trouble = ""
         except NetworkRefused as fault:
             self._trouble = fault.reason
@@ -257,9 +336,15 @@ class NetworkAgent:
             await self._make()
 
     def _applied(self) -> NetworksApplied:
-        facts = self._facts
+        facts, newest = self._facts, -1 if self._plan is None else self._plan.revision
         return NetworksApplied(
-            self._in_force, self._failed, facts.tunnel_address, facts.physical_networks, self._boot_id
+            self._in_force,
+            self._failed,
+            facts.tunnel_address,
+            facts.physical_networks,
+            self._boot_id,
+            self._wants(),
+            newest if newest != self._in_force else -1,
         )
 
     # -- what it reports ----------------------------------------------------------------------------------------------
@@ -272,6 +357,10 @@ class NetworkAgent:
         plan = self._plan
         counts = ((len(plan.networks), "network"), (len(plan.ports), "port"), (len(plan.routers), "router"))
         words = [f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts if count]
+        if self._unserved:
+            return False, self._unserved
+        if plan.routers and self._is_of_earlier_boot:
+            return True, f"{', '.join(words)}; the plan is of an earlier boot: its routers wait for control"
         if not self._failed:
             return True, f"{', '.join(words) or 'no network'}, all in force"
         named = [f"{one.kind} {one.id} ({one.reason})" for one in self._failed[:NAMED_MAX]]

@@ -77,11 +77,12 @@ class NetworkDriver(NamedTuple):
     of that host."""
 
     start: str
+    has_guests: bool = True  # that reach the addresses of metadata
 
 
 NETWORKS = {
     "bridge": NetworkDriver("droveway.drivers.network.bridge.start:make"),
-    "simulated": NetworkDriver("droveway.drivers.network.simulated:make"),
+    "simulated": NetworkDriver("droveway.drivers.network.simulated:make", has_guests=False),
 }
 Table = dict[str, HypervisorDriver] | dict[str, BusDriver] | dict[str, MembershipDriver] | dict[str, NetworkDriver]
 

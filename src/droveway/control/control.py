@@ -71,7 +71,7 @@ class Control:
         self.admission = Admission(store, self.nudges, self.observer, liveness.report_interval_s)
         self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings, self.admission)
         self._networks = NetworksLoop(store, bus, self.observer, self.nudges, clock)
-        self._router_places = RouterPlaces(store, self.nudges)
+        self._router_places = RouterPlaces(store, self.nudges, clock, self.observer.is_heard)
         self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
         self.answers = ControlAnswers(
             store, bus, name, tasks, self.observer, self.detector, self.lag, self.why, self.trial, self.audit

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
 
 from droveway.domain.faults import BadRequest
-from droveway.domain.network_plan import Ipv6Mode, PlannedNetwork, PlannedPort, PlannedSubnet, device_of
+from droveway.domain.network_plan import (
+    HostNetworks,
+    Ipv6Mode,
+    PlannedNetwork,
+    PlannedPort,
+    PlannedSubnet,
+    device_of,
+)
 from droveway.domain.wire import FEW, ShortText
 
 USER_DATA_MAX = 65_535  # characters of base64: OpenStack's bound
@@ -70,6 +78,23 @@ class Document(msgspec.Struct, frozen=True):
 Documents = Annotated[tuple[Document, ...], FEW]
 
 
+def digest(number: int, name: str, hostname: str, metadata: Mapping[str, str], key_name: str | None) -> str:
+    """Of what a row says that its guest is told and that may change. User data, the key itself and the flavor are those
+    of its beginning. A host that has another one is told anew."""
+    content = msgspec.json.encode([number, name, hostname, metadata, key_name], order="sorted")
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+class GuestData(msgspec.Struct, frozen=True):
+    """What the host of a guest is told, once: its facts but for interfaces and groups, which are in the host's plan."""
+
+    digest: ShortText
+    facts: GuestFacts
+
+    def __repr__(self) -> str:
+        return f"GuestData({self.facts.instance_id}, {self.digest})"  # user data may hold secrets: no log has it
+
+
 def decoded(text: str) -> bytes:
     """User data as the guest gets it. Raises BadRequest."""
     if len(text) > USER_DATA_MAX:
@@ -97,6 +122,50 @@ def documents(facts: GuestFacts) -> tuple[Document, ...]:
 
 def _json(value: Any) -> bytes:
     return msgspec.json.encode(value, order="sorted")
+
+
+def at_host(guests: Mapping[str, GuestData], plan: HostNetworks) -> dict[str, GuestFacts]:
+    """All facts of those guests that the host's plan has, their interfaces and groups among them. What the plan says of
+    other hosts is no concern of theirs, and left out."""
+    networks = {
+        network.id: msgspec.structs.replace(network, remote_ports=(), tunnel_addresses=()) for network in plan.networks
+    }
+    names = {group.id: group.name for group in plan.groups}
+    mine: dict[str, list[PlannedPort]] = {}
+    for port in sorted(plan.ports, key=lambda one: (one.place, one.id)):
+        if port.data_digest and port.instance_id in guests and port.network_id in networks:
+            mine.setdefault(port.instance_id, []).append(port)
+    return {
+        instance_id: msgspec.structs.replace(
+            guests[instance_id].facts,
+            nics=tuple(GuestNic(port, networks[port.network_id], port.tag) for port in its),
+            group_names=tuple(sorted({names.get(group, "") for port in its for group in port.groups} - {""})),
+        )
+        for instance_id, its in mine.items()
+    }
+
+
+def served(facts: GuestFacts) -> dict[str, bytes]:
+    """What the metadata service shows of a guest, by path (domain/metadata_paths.py). No password was ever set."""
+    found = {f"{OPENSTACK}password": b"", f"{OPENSTACK}vendor_data2.json": b"{}"}
+    for document in documents(facts):
+        found |= {path: document.data for path in document.paths if path.startswith(OPENSTACK)}
+    tree = ec2(facts)
+    for number, key in tree.get("public-keys", {}).items():
+        found["latest/meta-data/public-keys"] = key.pop("_name").encode()
+        found[f"latest/meta-data/public-keys/{number}/openssh-key"] = key["openssh-key"].encode()
+    found |= dict(_leaves("latest/meta-data", {name: tree[name] for name in tree if name != "public-keys"}))
+    if facts.user_data is not None:
+        found["latest/user-data"] = facts.user_data
+    return found
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, bytes]]:
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield from _leaves(f"{path}/{name}", below)
+    else:
+        yield path, ("\n".join(value) if isinstance(value, list) else str(value)).encode()
 
 
 # -- OpenStack's ------------------------------------------------------------------------------------------------------

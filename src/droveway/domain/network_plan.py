@@ -25,6 +25,7 @@ Cidr = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f:.]{2,45}(/[0-9]{1,3})?)?\
 DEVICE_PREFIX = "dwt"  # of every tap of a port; what bears it and is in no plan passes nothing
 BRIDGE_PREFIX = "dwb"  # of every bridge of a network
 VXLAN_OVERHEAD_BYTES = 50
+METADATA, METADATA6 = "169.254.169.254", "fe80::a9fe:a9fe"  # where guests ask for what they are told of themselves
 
 
 def device_of(port_id: str) -> str:
@@ -35,6 +36,13 @@ def device_of(port_id: str) -> str:
 def bridge_of(network_id: str) -> str:
     """The bridge of a network on every host that has it."""
     return BRIDGE_PREFIX + network_id.replace("-", "")[:11]
+
+
+def link_local(mac: str) -> str:
+    """The IPv6 address that a device of that MAC gives itself."""
+    octets = [int(one, 16) for one in mac.split(":")]
+    words = (octets[0] ^ 2) << 8 | octets[1], octets[2] << 8 | 0xFF, 0xFE00 | octets[3], octets[4] << 8 | octets[5]
+    return "fe80::" + ":".join(f"{word:x}" for word in words)
 
 
 class RuleDirection(StrEnum):
@@ -65,11 +73,12 @@ class GroupRule(msgspec.Struct, frozen=True):
 
 class SecurityGroup(msgspec.Struct, frozen=True):
     """`members`: addresses and ranges of all ports that are in it, wherever they are; filled where a rule names it as
-    remote."""
+    remote. `name`: guests are told it."""
 
     id: Id
     rules: Annotated[tuple[GroupRule, ...], LIST] = ()
     members: Annotated[tuple[Cidr, ...], LIST] = ()
+    name: ShortText = ""
 
 
 class FixedIp(msgspec.Struct, frozen=True):
@@ -99,6 +108,9 @@ class PlannedPort(msgspec.Struct, frozen=True):
     project_id: ShortText = ""
     hostname: Label = ""  # told by DHCP
     is_leaving: bool = False  # it is bound elsewhere too, while its guest moves
+    place: Count = 0  # among the interfaces of its guest
+    tag: ShortText = ""
+    data_digest: ShortText = ""  # of what its guest is told of itself; empty: nothing
 
     @property
     def device(self) -> str:
@@ -164,7 +176,7 @@ class PlannedRouter(msgspec.Struct, frozen=True):
 
 class HostNetworks(msgspec.Struct, frozen=True):
     """All of it. `revision` rises with every change of a row that it was made of; `known_hosts`: the tunnel addresses
-    from which VXLAN is accepted."""
+    from which VXLAN is accepted. `told_in_boot`: of what a host keeps, in which of its boots it was told."""
 
     revision: Number
     tunnel_address: Address
@@ -173,6 +185,7 @@ class HostNetworks(msgspec.Struct, frozen=True):
     ports: Annotated[tuple[PlannedPort, ...], LIST] = ()
     groups: Annotated[tuple[SecurityGroup, ...], LIST] = ()
     routers: Annotated[tuple[PlannedRouter, ...], LIST] = ()
+    told_in_boot: ShortText = ""
 
 
 class NotInForce(msgspec.Struct, frozen=True):

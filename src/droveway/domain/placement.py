@@ -76,6 +76,7 @@ class PlacementRequest(msgspec.Struct, frozen=True):
     numa: NumaRequest | None = None
     failed: tuple[str, ...] = ()  # hosts on which this very request has failed already
     networked: tuple[str, ...] | None = None  # one of these, whose network agents are up; None: it has no interface
+    carriers: dict[str, tuple[str, ...]] = {}  # what its networks need of a host, each with the hosts that have it
 
 
 class HostFacts(msgspec.Struct, frozen=True):

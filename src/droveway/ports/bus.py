@@ -16,7 +16,7 @@ from typing import Annotated, Generic, Protocol, TypeVar, get_args
 import msgspec
 
 from droveway.domain import wire
-from droveway.domain.guest_data import Documents
+from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, Subject
@@ -187,6 +187,13 @@ class ReadNetworks(VerbWithReply[NetworksApplied], frozen=True, tag="read_networ
     """Ask only: what is in force there, and what the host has for networks. About no guest."""
 
 
+class SendGuestData(VerbWithReply[NetworksApplied], frozen=True, tag="send_guest_data"):
+    """Keep what these guests are told of themselves, for the metadata service; those that the plan in force does not
+    have, or has with another digest, are passed over. About no guest by itself."""
+
+    guests: Annotated[tuple[GuestData, ...], FEW]
+
+
 class SaveConnections(VerbWithReply[Connections], frozen=True, tag="save_connections"):
     """Ask only: the tracked connections of a port, before its guest moves. About no guest."""
 
@@ -224,6 +231,7 @@ Verb = (
     | ListGuests
     | ApplyNetworks
     | ReadNetworks
+    | SendGuestData
     | SaveConnections
     | RestoreConnections
 )

@@ -42,13 +42,15 @@ class Network(Protocol):
         not got the network."""
         ...
 
-    async def metadata_socket(self, network_id: str) -> socket.socket:
-        """One that listens at 169.254.169.254:80 where the guests of that network reach it, and nobody else. The caller
-        closes it. Raises NetworkRefused when this host has no server for that network, or another one listens there."""
+    async def metadata_sockets(self, network_id: str) -> tuple[socket.socket, ...]:
+        """Those that listen at 169.254.169.254 and fe80::a9fe:a9fe, port 80, where the guests of that network reach
+        them, and nobody else. The caller closes them. Raises NetworkRefused when this host has no server for that
+        network, or another one listens there."""
         ...
 
-    async def metadata_networks(self) -> tuple[str, ...]:
-        """Those for which there is such a place now."""
+    async def metadata_networks(self) -> dict[str, str]:
+        """Those for which there is such a place now, and what tells it from one that was there before it: sockets of
+        that one are reached by nobody."""
         ...
 
     async def connections(self, port_id: str) -> str:

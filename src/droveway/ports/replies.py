@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.domain.metrics import TaskStatus
 from droveway.domain.model import Guest, MigrationEndpoint
-from droveway.domain.network_plan import Address, Name, NotInForce
+from droveway.domain.network_plan import Address, Id, Name, NotInForce
 from droveway.domain.wire import FEW, LIST, Number, Reason, ShortText, Text
 
 FILES_MAX = 65_536  # what one message holds
@@ -75,13 +75,17 @@ class HostInventory(msgspec.Struct, frozen=True, tag="belongings"):
 
 class NetworksApplied(msgspec.Struct, frozen=True, tag="networks_applied"):
     """Which revision of its plan is in force on the host, and what of it is not. -1: none. `tunnel_address` and
-    `physical_networks` are the host's own; empty: it has no part in such networks."""
+    `physical_networks` are the host's own; empty: it has no part in such networks. `wants`: the instances of its plan
+    of which it has not been told what they are told of themselves. `begun`: a revision that it has taken and not made
+    yet; -1: none."""
 
     revision: Number
     failed: Annotated[tuple[NotInForce, ...], LIST] = ()
     tunnel_address: Address = ""
     physical_networks: Annotated[tuple[Name, ...], FEW] = ()
     boot_id: ShortText = ""
+    wants: Annotated[tuple[Id, ...], LIST] = ()
+    begun: Number = -1
 
 
 class Connections(msgspec.Struct, frozen=True, tag="connections"):

@@ -149,23 +149,29 @@ def _network(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any
 
 
 async def _run_network(config: Config, host: HostConfig, boot_id: str, watch: Any) -> None:
+    from droveway.agents.metadata.kept import FileKeptGuests
+    from droveway.agents.metadata.server import MetadataServer
     from droveway.agents.network import FileKeptPlan, HostFacts, NetworkAgent
     from droveway.process import heart
 
     state = directory(config, host, NETWORK)
     lock = heart.only_one(state / "agent.lock", f"{NETWORK} of host {host.name}")
+    driver, run = NETWORKS[host.network], NETWORKS_RUN / host.name
+    network = load(driver.start)(host, run)
     try:
         await NetworkAgent(
             host.name,
             boot_id,
             _address(),
-            load(NETWORKS[host.network].start)(host, NETWORKS_RUN / host.name),
+            network,
             agent_bus(config),
             FileKeptPlan(state / "networks.json"),
             SystemClock(),
             HostFacts(host.tunnel_address, tuple(one.partition(":")[0] for one in host.physical_networks)),
             _in_thread,
             heart.pulse(config, host, boot_id, watch, NETWORK),
+            FileKeptGuests(state / "guests"),
+            MetadataServer(run, host.name, network) if driver.has_guests else None,
         ).run()
     finally:
         os.close(lock)

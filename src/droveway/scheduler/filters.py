@@ -11,6 +11,7 @@
 | answers | none: Nova counts such a host as up |
 | store | none: Nova's host waits for its disk, and is up |
 | network | none: Nova learns it when the port cannot be bound |
+| carrier | none: Nova learns it when the port cannot be bound; Neutron's segments, where they are in use |
 | hypervisor, version, architecture, machine, firmware | ImagePropertiesFilter |
 | capabilities | ComputeCapabilitiesFilter; required traits of the CPU |
 | aggregates | AggregateInstanceExtraSpecsFilter |
@@ -95,6 +96,14 @@ def _kinds(context: FilterContext, key: tuple[object, ...], asked: Callable[[Hos
 
 def _network(context: FilterContext) -> Mask | None:
     return None if context.ask.networked is None else _rows(context, context.ask.networked, True)
+
+
+def _carrier(context: FilterContext) -> Mask | None:
+    if not context.ask.carriers:
+        return None
+    masks = [_rows(context, hosts, True) for hosts in context.ask.carriers.values()]
+    mask: Mask = np.logical_and.reduce(masks)
+    return mask
 
 
 def _hypervisor(context: FilterContext) -> Mask | None:
@@ -250,6 +259,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter(
         "network", _network, reasons.network, reasons.text("their network agents are not up"), reasons.text("a network")
     ),
+    Filter("carrier", _carrier, reasons.carrier, reasons.not_carrier, reasons.text("its networks")),
     Filter("hypervisor", _hypervisor, reasons.hypervisor, reasons.not_hypervisor, reasons.without_hypervisor),
     Filter("version", _version, reasons.version, reasons.not_version, reasons.without_version),
     Filter("architecture", _architecture, reasons.architecture, reasons.not_architecture, reasons.without_architecture),
@@ -316,6 +326,7 @@ def first_rules(context: FilterContext) -> Bytes:
     key = (
         ask.only,
         ask.networked,
+        tuple(ask.carriers.items()),
         ask.zone,
         tuple(ask.never),
         ask.failed,

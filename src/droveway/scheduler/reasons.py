@@ -91,6 +91,15 @@ def network(_host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettin
     return "no network agent is up there, and the server has an interface"
 
 
+def carrier(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
+    lacking = [need for need, hosts in ask.carriers.items() if host.name not in hosts]
+    return f"it has no {' and no '.join(lacking)}, and the server has an interface that needs it"
+
+
+def not_carrier(ask: PlacementRequest) -> str:
+    return f"they have no {' or no '.join(ask.carriers)}, and the server has an interface that needs it"
+
+
 def hypervisor(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"its hypervisor is {_or_none(host.hypervisor_type)}, not {ask.hypervisor_type}"
 

@@ -9,7 +9,8 @@ import sys
 from collections import Counter
 
 from droveway.drivers.clock import SystemChance, SystemClock
-from droveway.simulation.many import once_bad, outcomes, silence
+from droveway.simulation.many import outcomes, silence
+from droveway.simulation.once_bad import once_bad
 from droveway.simulation.seed import Outcome, run_seed
 
 CLONE = os.environ.get("DROVEWAY_DEV")  # how a clone calls its script

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from droveway.agents.reports import LOOK_S
 from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, SubjectKind, VmState
 from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S
-from droveway.simulation import together
+from droveway.simulation import network_laws, together
 from droveway.simulation.verdict_laws import NEWS_S
 from droveway.store.compute.migrations import UNDER_WAY
 from droveway.store.engine import results
@@ -32,7 +32,8 @@ LIVES = {GuestState.RUNNING, GuestState.PAUSED}
 
 def broken_laws(world: World) -> list[str]:
     """Everything that was found to be broken so far: by the physics, by the rows, by a process that fell over."""
-    return [*world.fleet.violations, *world.database.broken_laws(), *world.violations, *_survivors(world)]
+    networks = [] if world.networks is None else world.networks.look()
+    return [*world.fleet.violations, *world.database.broken_laws(), *world.violations, *_survivors(world), *networks]
 
 
 def _survivors(world: World) -> list[str]:
@@ -68,7 +69,7 @@ class StoreSnapshot:
 def unsettled(world: World) -> list[str]:
     """Why it may not be said yet that everything has ended."""
     rows = world.database.look(StoreSnapshot)
-    looks = (_open, _hosts, _places, _stopped, _leftovers)
+    looks = (_open, _hosts, _places, _stopped, _leftovers, network_laws.at_rest)
     return [reason for look in looks for reason in look(world, rows)]
 
 

@@ -98,7 +98,7 @@ _LAWS = (
         "told",
         "update of blocked on sagas",
         "new.kind = 'boot' and new.blocked like '% waits: %' and "
-        "new.blocked not like '% is at work: %' and not exists "
+        "new.blocked not like '% is at work: %' and new.blocked not like 'await_ports waits: %' and not exists "
         "(select * from instances where id = new.subject_id and vm_state = 'error' and fault is not null)",
         "'instance ' || new.subject_id || ' is shown without a fault, and ' || new.blocked",
     ),

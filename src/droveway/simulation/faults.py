@@ -30,7 +30,7 @@ class Faults:
         network.loss, network.double, network.late = severity.loss, severity.double, severity.late
         database.busy, database.slow_s = severity.busy, severity.slow_s
         world.fleet.faults = severity.hypervisor
-        happenings = (
+        happenings: tuple[tuple[float, Callable[[], Awaitable[None] | None]], ...] = (
             (severity.kill_control_s, self._kill_control),
             (severity.kill_agent_s, self._kill_agent),
             (severity.steal_s, self._steal),
@@ -51,6 +51,11 @@ class Faults:
             (severity.cut_off_s, self._cut_off),
             (severity.misconfigure_s, self._misconfigure),
         )
+        if world.networks is not None:
+            happenings += (
+                (severity.fail_networks_s, self._fail_networks),
+                (severity.harm_networks_s, self._harm_networks),
+            )
         self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
 
     async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:
@@ -283,6 +288,21 @@ class Faults:
         for clock in clocks:
             clock.skew_us = int(world.rng.uniform(-DAY_US, DAY_US))
 
+    # -- networks of guests -------------------------------------------------------------------------------------------
+    async def _fail_networks(self) -> None:
+        """A host can make no network for a while: a program or a right is missing."""
+        assert self._world.networks is not None, "it has networks"
+        place = self._world.networks.any_host()
+        self._count("networks fail", place.host)
+        place.cannot = "the nftables library of this host is gone"
+        await asyncio.sleep(self._world.networks.rng.uniform(1.0, 20.0))
+        place.cannot = ""
+
+    def _harm_networks(self) -> None:
+        """An operator removes by hand what the agent has made."""
+        assert self._world.networks is not None, "it has networks"
+        self._count("networks harmed by hand", self._world.networks.harm())
+
     # -- peace --------------------------------------------------------------------------------------------------------
     def stop(self) -> None:
         """Nothing breaks any more; what is broken is mended; what is under way is as it is."""
@@ -296,6 +316,8 @@ class Faults:
             world.truth.end(CUT_OFF, name)
         world.database.busy, world.may_be_busy = 0.0, False
         world.fleet.faults = fleet.Faults()
+        if world.networks is not None:
+            world.networks.mend()
         for host in world.hosts.values():
             world.fleet.return_hypervisor(host.name)
             world.fleet.mounts.answer(host.name)

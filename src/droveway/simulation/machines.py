@@ -13,13 +13,14 @@ from droveway.agents.fences import Fence
 from droveway.agents.scripts import ScriptsAgent
 from droveway.api.app import Api, ApiSettings, App, build_app
 from droveway.api.http.pool import InlinePool
+from droveway.api.wiring import NetworkSettings
 from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.observer import LivenessSettings
 from droveway.domain.faults import Busy, Stale, Unreachable
 from droveway.domain.liveness import DIED
 from droveway.domain.model import Subject
 from droveway.domain.placement import PlacementSettings
-from droveway.domain.service_kinds import COMPUTE, SCRIPTS
+from droveway.domain.service_kinds import COMPUTE, NETWORK, SCRIPTS
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.periodic.mark import periodic
 from droveway.periodic.tasks import PeriodicTasks
@@ -46,6 +47,7 @@ SETTINGS = ControlSettings(
     patience_s=10.0,
     refresh_s=10.0,
     start_again_pause_s=60.0,
+    network_patience_s=20.0,
 )
 LIVENESS = LivenessSettings(
     report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0, storm_hold_time_s=15.0
@@ -53,6 +55,7 @@ LIVENESS = LivenessSettings(
 API = ApiSettings(
     "http://sim", Path("/images"), precheck_timeout_s=6.0, piece_bytes=apis.PIECE_BYTES, image_streams_max=2
 )
+NETWORK_API = NetworkSettings(is_on=True)
 RESTART_S = 1.0
 CARRIES_TWO = 0.6  # of the hosts
 FAILS = 0.3  # of an operator's checks
@@ -92,7 +95,11 @@ class ControlProcess(Process):
                     self.door,
                     self.clock,
                     self.world.names,
-                    dataclasses.replace(API, images_directory=apis.images_directory()),
+                    dataclasses.replace(
+                        API,
+                        images_directory=apis.images_directory(),
+                        network=NetworkSettings() if self.world.networks is None else NETWORK_API,
+                    ),
                     hashing=pool,
                     files=pool,
                     sagas_settled=control.sagas_settled,
@@ -161,6 +168,21 @@ class AgentProcess(Process):
                 pulse=pulse,
             )
             self.spawn(agent.run())
+        elif service == NETWORK:
+            assert host.wires is not None, "it has networks"
+            networks = world.parts.network_agent(
+                host.name,
+                host.boot_id,
+                host.name,
+                world.parts.network(host.wires.place),
+                self.bus,
+                host.wires.kept,
+                host.clock,
+                host.wires.facts,
+                host.off_loop,
+                pulse,
+            )
+            self.spawn(networks.run())
         else:
             chance = random.Random(world.rng.random())
             tasks = PeriodicTasks(host.clock, SimChance(chance))
@@ -229,7 +251,10 @@ class Host:
         self.fences = DiskFences()
         self.boot_id, self.clock = world.names.uuid(), SimClock(world.loop, world.rng)
         self.is_on = True
-        self.services = (COMPUTE, SCRIPTS) if world.rng.random() < CARRIES_TWO else (COMPUTE,)
+        self.services: tuple[str, ...] = (COMPUTE, SCRIPTS) if world.rng.random() < CARRIES_TWO else (COMPUTE,)
+        self.wires = None if world.networks is None else world.networks.add_host(name)
+        if self.wires is not None:
+            self.services += (NETWORK,)
         self.agents: dict[str, AgentProcess] = {}  # by service
         self.heart: HeartProcess | None = None
         for service in self.services:
@@ -289,6 +314,8 @@ class Host:
             self.kill_agent(service, silently=True)
         self.fences.crash()
         self.world.fleet.crash_host(self.name)
+        if self.wires is not None:
+            self.wires.crash()
 
     def boot(self) -> None:
         if not self.is_on:

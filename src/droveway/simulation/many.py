@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import structlog
 
@@ -17,12 +16,6 @@ def silence() -> None:
     """The simulation reads no logs, and formatting them costs more than what is simulated."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.disable(logging.CRITICAL)
-
-
-def once_bad() -> list[int]:
-    """Seeds that broke a law when they were first played."""
-    lines = Path(__file__).with_name("once_bad.txt").read_text().splitlines()
-    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
 
 
 def _timed(seed: int) -> Outcome:

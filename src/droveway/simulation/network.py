@@ -18,7 +18,7 @@ from droveway.domain.service_kinds import COMPUTE
 from droveway.ports.bus import READ_ONLY, AgentDisconnected, Beat, Command, Hello, Notice, Ping, Welcome
 from droveway.ports.replies import Answer
 from droveway.simulation.loop import SimLoop
-from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, FaultPeriods
+from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, BROKER_AWAY, CUT, DEAF, PARTED, SILENCE, FaultPeriods
 
 LATE_MAX_S = 40.0
 HELLO_AGAIN_S = 1.0
@@ -115,9 +115,11 @@ class Network:
     def trouble(self, control: str, reason: str) -> None:
         """The broker is away for that control, which knows it."""
         self.troubles[control] = reason
+        self.truth.begin(BROKER_AWAY, control)
 
     def mend(self, control: str) -> None:
         self.troubles.pop(control, None)
+        self.truth.end(BROKER_AWAY, control)
         self._meet_all(control)
 
     def quieten(self, *, is_silent: bool) -> None:

@@ -9,10 +9,11 @@ from collections import Counter
 import msgspec
 from sqlalchemy import func, select
 
-from droveway.simulation import audits, checkers, severities, verdict_laws
+from droveway.simulation import audits, checkers, network_phases, severities, verdict_laws
 from droveway.simulation.faults import Faults
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
+from droveway.simulation.network_users import NetworkUsers
 from droveway.simulation.operators import Listener, Operator
 from droveway.simulation.other_release import OtherRelease
 from droveway.simulation.workloads import UserWorkload
@@ -79,7 +80,9 @@ class _Play:
         world = self._world
         world.start()
         await asyncio.sleep(LOOK_S)
-        users = self._users = UserWorkload(world, people=5, most=12, pause_s=0.8)
+        of_networks = self._of_networks = None if world.networks is None else NetworkUsers(world)
+        nics = {} if of_networks is None else {"nics": of_networks.nics}
+        users = self._users = UserWorkload(world, people=5, most=12, pause_s=0.8, **nics)
         listener = Listener(world)
         operator = self._operator = Operator(world)
         trouble = Faults(world, severities.SEVERITIES[self._severity])
@@ -88,11 +91,14 @@ class _Play:
         wrong = await self._turbulence(trouble)
         trouble.stop()
         users.stopped = True
+        if of_networks is not None:
+            of_networks.stop()
         auditors.stop()
         other.stop()
         await operator.put_right()
         wrong = wrong or await self._one_stays_off(trouble) or await self._one_store_hangs()
         wrong = wrong or await self._one_is_of_another_release(other)
+        wrong = wrong or await network_phases.rule_in_force(world, of_networks)
         if world.rng.random() < 0.5:
             wrong = wrong or await self._peace("peace", QUIET_S)
         else:
@@ -125,7 +131,7 @@ class _Play:
                 if world.loop.time() >= until_s:
                     return [f"{host.name} has been off for {verdict_laws.SHOWN_DOWN_S:.0f} s and is shown up"]
                 await asyncio.sleep(TURBULENT_LOOK_S)
-            wrong = await self._stays_down(host.name)
+            wrong = await self._stays_down(host.name) or await network_phases.routers_moved(world, host.name)
             if not wrong and world.rng.random() < IS_GONE:
                 wrong = await self._gone_for_good(host.name)
             host.boot()
@@ -217,7 +223,10 @@ class _Play:
         world = self._world
         for row in world.database.living():
             await users.delete(row.id)
-        return await self._peace("all is deleted", QUIET_S)
+        wrong = await self._peace("all servers are deleted", 0.0) if self._of_networks is not None else []
+        if self._of_networks is not None and not wrong:
+            await self._of_networks.remove_all()
+        return wrong or await self._peace("all is deleted", QUIET_S)
 
     def _enough(self, trouble: Faults) -> list[str]:
         commands = self._world.network.counts["commands"]

@@ -38,6 +38,8 @@ class Severity(msgspec.Struct, frozen=True):
     hang_store_s: float
     cut_off_s: float = 40.0
     misconfigure_s: float = 90.0
+    fail_networks_s: float = 40.0  # where there are networks
+    harm_networks_s: float = 30.0
 
 
 NEVER_S = 1e12

@@ -14,8 +14,9 @@ AGENT_DEAD, AGENT_HUNG = "agent dead", "agent hung"  # of a host and one of its 
 CUT, BEAT_LOST = "cut", "beat lost"  # of a control and a host
 PARTED, ASK_LOST = "parted", "ask lost"  # of a control, a host and one of its services; parted: until the next hello
 OF_SERVICE = {AGENT_DEAD, AGENT_HUNG, PARTED, ASK_LOST}
-# Of a control. Deaf: nothing arrives, its own echo neither. Apart: it has a broker, and no agent is on it.
-DEAF, APART, STOPPED, CONTROL_DEAD = "deaf", "apart", "stopped", "control dead"
+# Of a control. Deaf: nothing arrives, its own echo neither. Apart: it has a broker, and no agent is on it. Broker away:
+# it knows, and its detector's time stands still.
+DEAF, APART, STOPPED, CONTROL_DEAD, BROKER_AWAY = "deaf", "apart", "stopped", "control dead", "broker away"
 CUT_OFF = "cut off"  # of a host, from the hypervisors of the others
 DECLARED = "declared gone"  # of a host, until all have heard that it is let in again
 SILENCE = "silence"  # of the whole world

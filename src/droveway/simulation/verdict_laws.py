@@ -16,6 +16,7 @@ from droveway.simulation.truth import (
     APART,
     ASK_LOST,
     BEAT_LOST,
+    BROKER_AWAY,
     CONTROL_DEAD,
     CUT,
     CUT_OFF,
@@ -40,7 +41,7 @@ TIMING = LIVENESS.timing
 
 
 # The windows in which a cause makes a verdict true.
-WRITTEN_S = 3.0  # so long a verdict may wait for the store; and for as long as its control was stopped
+WRITTEN_S = 3.0  # so long a verdict may wait for the store; and for as long as its control stood still, or its time
 
 
 NEWS_S = LATE_MAX_S + 5.0  # news of a death may be late, and outrun by the next life of that agent
@@ -143,8 +144,9 @@ class RecordedStates:
 
     def _is_explained(self, control: str, host: str, service: str, state: State) -> bool:
         now_s = self._world.loop.time()
-        stopped_s = self._world.truth.length_s(now_s - 2 * NEWS_S, now_s, [(STOPPED, control)])
-        steps = range(int((WRITTEN_S + stopped_s) / GRID_S) + 1)
+        whats: list[What] = [(STOPPED, control), (BROKER_AWAY, control)]
+        stood_still_s = self._world.truth.length_s(now_s - 2 * NEWS_S, now_s, whats)
+        steps = range(int((WRITTEN_S + stood_still_s) / GRID_S) + 1)
         return any(self._is_true(control, host, service, state, now_s - step * GRID_S) for step in steps)
 
     def _is_true(self, control: str, host: str, service: str, state: State, at_s: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from droveway.domain.faults import Busy, Conflict, NotFound
@@ -45,9 +46,11 @@ FITS = {
 class UserWorkload:
     """Some people with one cloud. `most` instances at a time, an act every `pause_s` or so each."""
 
-    def __init__(self, world: World, people: int, most: int, pause_s: float) -> None:
+    def __init__(
+        self, world: World, people: int, most: int, pause_s: float, nics: Callable[[], Any] = lambda: "none"
+    ) -> None:
         self._world, self._most, self._pause_s = world, most, pause_s
-        self._client, self._names = Client(world), 0
+        self._client, self._names, self._nics = Client(world), 0, nics
         self.stopped = False
         self.tasks = [world.loop.create_task(self._person(), name=f"user {i}") for i in range(people)]
 
@@ -87,7 +90,7 @@ class UserWorkload:
         rng = self._world.rng
         flavor = HUGE if rng.random() < FITS_NOWHERE else rng.choice(FLAVORS)
         name = f"guest{self._names}"
-        server = {"name": name, "flavorRef": flavor.id, "imageRef": IMAGE_ID, "networks": "none"}
+        server = {"name": name, "flavorRef": flavor.id, "imageRef": IMAGE_ID, "networks": self._nics()}
         body: dict[str, Any] = {"server": server}
         if rng.random() < IN_A_GROUP:
             body["os:scheduler_hints"] = {"group": rng.choice(list(GROUPS.values()))}

@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import insert
 
 from droveway.agents.compute import ComputeAgent
+from droveway.agents.network import NetworkAgent
 from droveway.api.wiring import hash_token
 from droveway.control.control import Control
 from droveway.control.engine.runner import Runner
@@ -22,6 +23,8 @@ from droveway.domain.model import Flavor, Nic, SagaKind
 from droveway.domain.placement import GroupPolicy
 from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestCopy, SimulatedHost
 from droveway.drivers.images.simulated import SimulatedImages
+from droveway.drivers.network.simulated import SimulatedNetwork
+from droveway.simulation import guest_networks
 from droveway.simulation.apis import DATA, IMAGE_ID, SHA512, Apis
 from droveway.simulation.database import Database
 from droveway.simulation.hearts import HeartProcess
@@ -65,6 +68,8 @@ class Parts(msgspec.Struct, frozen=True):
     control: type[Control] = Control
     heart: type[HeartProcess] = HeartProcess
     images: type[SimulatedImages] = SimulatedImages
+    network_agent: type[NetworkAgent] = NetworkAgent
+    network: type[SimulatedNetwork] = SimulatedNetwork
     stories: dict[SagaKind, Saga] = msgspec.field(default_factory=lambda: TOGETHER)
 
 
@@ -110,6 +115,7 @@ class World:
         self.database.on_switch = self._is_switched
         self.database.on_host = self._is_declared
         self.cpu_levels = self.rng.choice([(1,), (1,), (1,), (1, 1, 1, 2)])
+        self.networks = guest_networks.GuestNetworks(self) if guest_networks.are_played(seed) else None
         self.hosts = {name: Host(self, name) for name in (f"h{i}" for i in range(self.rng.randint(3, 5)))}
         self.control_names = [f"c{i}" for i in range(self.rng.randint(2, 3))]
         self.controls: dict[str, ControlProcess] = {}

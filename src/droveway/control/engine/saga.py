@@ -113,7 +113,7 @@ class Context:
     error: str = ""
     host_failed: bool = False  # the step failed because its host refused, or did not answer
     decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host
-    same_since_s: tuple[Any, float] = (None, 0.0)  # what the hosts last said, and since when they say so
+    same_since_s: tuple[Any, float] = (None, 0.0)  # what is waited for, or what hosts said; and since when
     progress_saved_s: float = field(default=-1e9)
     asked: str = ""  # the host that was asked last
     waits_for: str = ""  # what that host says, or that it says nothing: for a story's `blocked`
@@ -267,7 +267,6 @@ class SpecNotes(msgspec.Struct):
     spec: GuestSpec | None = None
     has_ports: bool = False  # they were made, or taken
     network_revision: int = 0  # that has them bound to the host; 0: they are not
-    bound_at_us: int = 0
     boot_id: str = ""  # of the host, when the guest was seen to run there
     tries_again: bool = False  # on another host, once it has been undone
     is_left: bool = False  # what is on that host, and the claim with it, for the deletion that comes next

@@ -183,9 +183,11 @@ class FailureDetector:
 
     def _look_at_input(self) -> None:
         """Without input the detector's time stands still, and then every host has one `service_down_time` to send a
-        heartbeat; likewise after a silence of all. Granted only to hosts heard shortly before: where a broker stalls
-        every few seconds, or one of two hosts beats too slowly, a host that is off would never be found down."""
+        heartbeat; likewise after a silence of all, and after it was itself stopped for so long that what was sent
+        meanwhile may have been dropped. Granted only to hosts heard shortly before: where a broker stalls every few
+        seconds, or one of two hosts beats too slowly, a host that is off would never be found down."""
         monotonic_s = self._clock.monotonic_s()
+        was_stopped = monotonic_s - self._looked_s > self.timing.suspect_after_s
         silence_ended = self._observer.take_silence_ended()
         before, self.no_input = self.no_input, self.input.missing(self._observer.now_s())
         if self.no_input is not None or before is not None:
@@ -200,7 +202,7 @@ class FailureDetector:
             )
             self._observer.input_restored()
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
-        elif silence_ended:
+        elif silence_ended or was_stopped:
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
 
     def _find_silent(self, now_s: float) -> None:

@@ -87,6 +87,11 @@ class DetectorState:
     def is_known(self, host: str) -> bool:
         return host in self._seen
 
+    def is_heard(self, host: str) -> bool:
+        """Whether its silence is shorter than `service_down_time`: its heart beats, whatever became of its services."""
+        seen = self._seen.get(host)
+        return seen is not None and self.now_s() - seen.quiet_from_s <= self._timing.service_down_time_s
+
     def latest_first(self) -> Iterator[HostObservation]:
         """Those that are not silent; the last heard first."""
         return reversed(self._order.values())

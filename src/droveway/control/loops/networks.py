@@ -3,6 +3,9 @@
 A host whose network agent is connected, and where an older revision is in force than the rows have, is told its plan:
 whole, so nothing is lost that a message lost. One at a time a host; what does not answer is asked again, more and more
 rarely. Two controls that do this at once tell a host the same: the revision is the fence.
+
+A host for which nothing has changed is not asked. What another control told it in between, or a message that was very
+late, may differ all the same: so a host that was passed over is asked a while later which revision it has.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import of_host
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.service_kinds import NETWORK
-from droveway.ports.bus import ApplyNetworks, ControlBus, ReadNetworks, VerbWithReply
+from droveway.ports.bus import ApplyNetworks, ControlBus, ReadNetworks, SendGuestData, VerbWithReply
 from droveway.ports.clock import Clock
 from droveway.ports.replies import NetworksApplied
+from droveway.store.compute import guest_data
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.network import changes, in_force, planning
 
@@ -33,6 +37,7 @@ AT_ONCE = 16  # hosts that are told at once
 READ_AT_ONCE = 64  # hosts whose plans are read together
 TIMEOUT_S = 10.0  # of one answer; an agent that needs longer says so
 AGAIN_S, AGAIN_MAX_S = 0.2, 10.0
+CONFIRM_S = 15.0  # after which a host that was passed over is asked what it has
 FAILED_LOOK_S = 2.0  # between two looks at a host where something is not in force: its agent tries by itself
 PlanOf = Callable[[Tx, str, Mapping[str, str]], HostNetworks]
 
@@ -42,8 +47,10 @@ class _Known(msgspec.Struct):
 
     by: tuple[str, str]
     answer: NetworksApplied
-    plan: HostNetworks | None = None  # the last that it took, as of revision 0
+    plan: HostNetworks | None = None  # the last that it took, as of revision 0; None: it may have taken another
+    taken: int = -1  # the revision of that one
     looked_s: float = 0.0
+    passed_over_s: float | None = None  # since when it is only assumed that it still has that plan
 
 
 class NetworksLoop:
@@ -89,7 +96,8 @@ class NetworksLoop:
             newest = await self._store.read(self._revision)
             due = self._due(newest, processes)
             plans = await self._plans_of(due)
-            due -= await self._note_unchanged(plans)
+            asked = self._unconfirmed()
+            due -= await self._note_unchanged(plans, asked) - asked
         except Busy as fault:
             log.warning("comparison of networks postponed: the store is busy", because=fault.reason)
             return AGAIN_MAX_S / 2
@@ -98,8 +106,10 @@ class NetworksLoop:
             self._working[host] = task
             task.add_done_callback(lambda _, host=host: self._ended(host))  # type: ignore[misc]
         now_s = self._clock.monotonic_s()
-        pauses = [at_s - now_s for host, (at_s, _) in self._again.items() if host in connected and host not in due]
+        pauses = [at_s - now_s for host, (at_s, _) in self._again.items() if host in connected and at_s > now_s]
         pauses += [FAILED_LOOK_S for known in self._known.values() if known.answer.failed]
+        idle = [known for host, known in self._known.items() if host not in self._working and host not in self._again]
+        pauses += [one.passed_over_s + CONFIRM_S - now_s for one in idle if one.passed_over_s is not None]
         return max(0.02, min([INTERVAL_S, *pauses]))
 
     def _ended(self, host: str) -> None:
@@ -112,14 +122,24 @@ class NetworksLoop:
     def _due(self, newest: int, by: Mapping[str, tuple[str, str]]) -> set[str]:
         now_s = self._clock.monotonic_s()
         found = set()
+        unconfirmed = self._unconfirmed()
         for host, process in by.items():
             known = self._known.get(host)
             is_known = known is not None and known.by == process
             looks = is_known and known.answer.failed and now_s - known.looked_s >= FAILED_LOOK_S  # type: ignore[union-attr]
-            is_old = not is_known or known.answer.revision < newest or looks  # type: ignore[union-attr]
+            is_old = not is_known or known.answer.revision < newest or looks or host in unconfirmed  # type: ignore[union-attr]
             if is_old and host not in self._working and now_s >= self._again.get(host, (0.0, 0.0))[0]:
                 found.add(host)
         return found
+
+    def _unconfirmed(self) -> set[str]:
+        """Those that were passed over, and long ago."""
+        long_ago_s = self._clock.monotonic_s() - CONFIRM_S
+        return {
+            host
+            for host, known in self._known.items()
+            if known.passed_over_s is not None and known.passed_over_s <= long_ago_s
+        }
 
     async def _plans_of(self, due: set[str]) -> dict[str, HostNetworks]:
         """Of those that have taken one before, and may have nothing new to be told."""
@@ -129,8 +149,9 @@ class NetworksLoop:
             found |= await self._store.read(self._plans, some)
         return found
 
-    async def _note_unchanged(self, plans: Mapping[str, HostNetworks]) -> set[str]:
-        """Those of which the newest revision says nothing new: it is written down, and they are not asked."""
+    async def _note_unchanged(self, plans: Mapping[str, HostNetworks], asked: set[str]) -> set[str]:
+        """Those of which the newest revision says nothing new: it is written down, and they are not told. `asked`:
+        they will be, what they have."""
         same = {
             host: plan.revision
             for host, plan in plans.items()
@@ -142,6 +163,10 @@ class NetworksLoop:
             for host in same:
                 known = self._known[host]
                 known.answer = msgspec.structs.replace(known.answer, revision=least)
+                if host not in asked:
+                    self._again.pop(host, None)
+                if known.passed_over_s is None:
+                    known.passed_over_s = self._clock.monotonic_s()
         return set(same)
 
     def _plans(self, tx: Tx, hosts: list[str]) -> dict[str, HostNetworks]:
@@ -168,22 +193,45 @@ class NetworksLoop:
         if known is None or known.by != by:  # first what it has for networks: others are told of it, and so is itself
             known = _Known(by, await self._ask(host, 0, ReadNetworks()))
             await self._record(host, known)
-        elif known.answer.failed:
-            answer = await self._ask(host, 0, ReadNetworks())
-            known.looked_s = self._clock.monotonic_s()
-            if answer != known.answer:
-                known.answer = answer
-                await self._record(host, known)
+        elif known.answer.failed or known.passed_over_s is not None:
+            await self._look(host, known)
         if plan is None:
             plan = (await self._store.read(self._plans, [host]))[host]
         if known.answer.revision < plan.revision or known.plan is None:
+            known.plan = None  # until it has answered
             try:
-                known.answer = await self._ask(host, plan.revision, ApplyNetworks(plan))
+                answer = await self._ask(host, plan.revision, ApplyNetworks(plan))
             except Stale as fault:
                 await self._store.run(in_force.lift, fault.generation)
                 raise NotYet(AGAIN_S, f"{host} has seen a newer plan of networks than this database") from None
-            known.plan, known.looked_s = _as_of_0(plan), self._clock.monotonic_s()
+            known.answer = await self._send_guest_data(host, answer)
+            known.plan, known.taken = _as_of_0(plan), plan.revision
+            known.looked_s, known.passed_over_s = self._clock.monotonic_s(), None
             await self._record(host, known)
+
+    async def _look(self, host: str, known: _Known) -> None:
+        """Which revision it has, and what of it is not in force."""
+        answer = await self._ask(host, 0, ReadNetworks())
+        known.looked_s, known.passed_over_s = self._clock.monotonic_s(), None
+        if answer.revision != known.taken or answer.begun >= 0:
+            known.plan = None
+        elif known.plan is not None:  # no newer one says anything else
+            answer = msgspec.structs.replace(answer, revision=known.answer.revision)
+        if answer != known.answer:
+            known.answer = answer
+            await self._record(host, known)
+
+    async def _send_guest_data(self, host: str, answer: NetworksApplied) -> NetworksApplied:
+        """What its guests are told of themselves, as far as the host lacks it: a port whose guest would find nothing is
+        not in force yet. It is told of those alone that have a port there, whatever it asks for."""
+        while answer.wants:
+            data = await self._store.read(guest_data.data_at, host, answer.wants)
+            if not data:
+                break  # they have left in the meantime: the next plan says so
+            before, answer = answer, await self._ask(host, answer.revision, SendGuestData(data))
+            if not set(answer.wants) < set(before.wants):  # else this might go on for ever
+                raise NotYet(AGAIN_S, f"{host} has not kept what its guests are to be told")
+        return answer
 
     async def _record(self, host: str, known: _Known) -> None:
         answer = known.answer

@@ -33,7 +33,6 @@ class InterfaceNotes(msgspec.Struct):
     has_port: bool = False  # it was made, or taken
     port_is_gone: bool = False  # its owner has deleted it
     network_revision: int = 0  # that has it bound to the host; 0: it is not
-    bound_at_us: int = 0
 
 
 def _look(tx: Tx, ctx: Context) -> InstanceRow:
@@ -110,7 +109,6 @@ def bind_port(tx: Tx, ctx: Context) -> None:
     notes: InterfaceNotes = ctx.notes
     assert notes.nic is not None, "its port was taken"
     notes.network_revision = server_ports.bind_one(tx, notes.nic.port_id, notes.host)
-    notes.bound_at_us = tx.now_us
 
 
 def is_bound(notes: InterfaceNotes) -> bool:
@@ -125,7 +123,7 @@ async def await_port(ctx: Context) -> None:
     """Its rules are there before the guest has it."""
     notes: InterfaceNotes = ctx.notes
     assert notes.nic is not None, "its port was taken"
-    await ports.until_in_force(ctx, notes.host, notes.network_revision, notes.bound_at_us, (notes.nic,))
+    await ports.until_in_force(ctx, notes.host, notes.network_revision, (notes.nic,))
 
 
 async def unplug_again(ctx: Context) -> None:

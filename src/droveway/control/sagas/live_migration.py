@@ -201,7 +201,6 @@ def bind_ports(tx: Tx, ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     if move.spec is not None and move.spec.nics:
         move.network_revision = server_ports.move(tx, ctx.instance_id, move.source, move.destination)
-        move.bound_at_us = tx.now_us
 
 
 def is_bound(move: MoveNotes) -> bool:
@@ -220,7 +219,7 @@ def unbind_ports(tx: Tx, ctx: Context) -> None:
 async def await_ports(ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     assert move.spec is not None
-    await ports.until_in_force(ctx, move.destination, move.network_revision, move.bound_at_us, move.spec.nics)
+    await ports.until_in_force(ctx, move.destination, move.network_revision, move.spec.nics)
 
 
 async def begin_copy(ctx: Context) -> None:

@@ -52,7 +52,6 @@ def bind(tx: Tx, ctx: Context) -> None:
     notes = ctx.notes
     if notes.has_ports:
         notes.network_revision = server_ports.bind(tx, ctx.instance_id, notes.host)
-        notes.bound_at_us = tx.now_us
 
 
 def is_bound(notes: SpecNotes) -> bool:
@@ -69,24 +68,29 @@ async def await_in_force(ctx: Context) -> None:
     """Its rules are there before the guest is. What cannot be made on this host may be made on another one."""
     notes = ctx.notes
     assert notes.spec is not None
-    await until_in_force(ctx, notes.host, notes.network_revision, notes.bound_at_us, notes.spec.nics)
+    await until_in_force(ctx, notes.host, notes.network_revision, notes.spec.nics)
 
 
 # -- of every story ---------------------------------------------------------------------------------------------------
-async def until_in_force(ctx: Context, host: str, revision: int, since_us: int, nics: Sequence[Nic]) -> None:
+async def until_in_force(ctx: Context, host: str, revision: int, nics: Sequence[Nic]) -> None:
     """Until the host says that it has put these ports in force. Raises NotYet, StepFailed."""
-
-    def look(tx: Tx) -> tuple[str | None, float]:
-        return server_ports.why_not_in_force(tx, host, revision, nics), (tx.now_us - since_us) / 1e6
-
     ctx.asked = host
-    why, waited_s = await ctx.store.read(look)
+    why = await ctx.store.read(server_ports.why_not_in_force, host, revision, nics)
+    waited_s = _waited_s(ctx, (host, revision))
     if why:
         raise StepFailed(f"{host}: {why}")
     if why is None and waited_s >= ctx.settings.network_patience_s:
         raise StepFailed(f"{host}: its network agent has not put the ports of the server in force for {waited_s:.0f} s")
     if why is None:
         raise NotYet(LOOK_AGAIN_S, f"{host} is to put the ports of the server in force", in_force.CHANGED)
+
+
+def _waited_s(ctx: Context, what: tuple[str, int]) -> float:
+    """For how long this process has waited for that: clocks of two machines are not compared."""
+    now_s = asyncio.get_running_loop().time()
+    if ctx.same_since_s[0] != what:
+        ctx.same_since_s = (what, now_s)
+    return now_s - ctx.same_since_s[1]
 
 
 async def carry_connections(ctx: Context, source: str, destination: str, nics: Sequence[Nic]) -> None:

@@ -30,7 +30,6 @@ class MoveNotes(msgspec.Struct):
     probe: str = ""
     endpoint: MigrationEndpoint | None = None
     network_revision: int = 0  # that has its ports bound to both hosts; 0: they are not
-    bound_at_us: int = 0
     boot_id: str = ""  # of the destination, when the guest was seen to run there
     source_boot_id: str = ""  # before the copy
     destination_boot_id: str = ""  # when it admitted the guest

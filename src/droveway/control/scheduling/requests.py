@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ def ask_of(tx: Tx, user_request: UserRequest) -> PlacementRequest:
     extra_specs: dict[str, str] = image_properties.traits(properties) | (flavor.get("extra_specs") or {})
     hints = user_request.hints
     wanted = specs.image_ask(properties)
+    networked = services.hosts_up(tx, NETWORK) if server_ports.has_any(tx, user_request.instance_id) else None
     return PlacementRequest(
         flavor["vcpus"],
         flavor["ram_mb"],
@@ -59,8 +61,15 @@ def ask_of(tx: Tx, user_request: UserRequest) -> PlacementRequest:
         else group_members.ask(tx, user_request.group_id, but=user_request.instance_id),
         numa=specs.numa_ask(extra_specs, properties),
         failed=user_request.failed,
-        networked=services.hosts_up(tx, NETWORK) if server_ports.has_any(tx, user_request.instance_id) else None,
+        networked=networked,
+        carriers=_carriers(tx, user_request.instance_id, networked) if networked else {},
     )
+
+
+def _carriers(tx: Tx, instance_id: str, networked: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """As far as not every host with a network agent has it."""
+    found = server_ports.carriers(tx, instance_id)
+    return {need: hosts for need, hosts in found.items() if not set(networked) <= set(hosts)}
 
 
 def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> PlacementRequest:

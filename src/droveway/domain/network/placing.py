@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from droveway.domain.liveness import State
+
+ENDED = frozenset({State.DEAD, State.STOPPED, State.HUNG})  # of an agent: what became of its process is known
+
 
 class Placed(NamedTuple):
     """A router where it is; `host` empty: nowhere. `needs`: the physical network that its gateway is on, if any."""
@@ -14,15 +18,39 @@ class Placed(NamedTuple):
     needs: str = ""
 
 
+class Agent(NamedTuple):
+    """The network agent of a host, as the failure detector has it."""
+
+    host: str
+    is_up: bool
+    is_disabled: bool
+    state: str
+    physical_networks: Collection[str] = ()
+
+
 class Carrier(NamedTuple):
-    """A host whose network agent is up. `is_open`: it may be given routers that it does not have."""
+    """A host that keeps the routers that it has. `is_open`: it may be given others."""
 
     physical_networks: Collection[str]
     is_open: bool = True
 
 
+def ended(agents: Iterable[Agent]) -> set[str]:
+    """The hosts whose agent has ended: as long as the host is there, what it made works on."""
+    return {agent.host for agent in agents if not agent.is_up and agent.state in ENDED}
+
+
+def carriers(agents: Iterable[Agent], awaited: Collection[str]) -> dict[str, Carrier]:
+    """By host: those whose agent is up, and those whose agent is `awaited`."""
+    return {
+        agent.host: Carrier(frozenset(agent.physical_networks), agent.is_up and not agent.is_disabled)
+        for agent in agents
+        if agent.is_up or agent.host in awaited
+    }
+
+
 def moves(routers: Iterable[Placed], carriers: Mapping[str, Carrier]) -> list[tuple[Placed, str]]:
-    """Those that must go elsewhere, each with its new host. One stays as long as its host is up and can carry it; where
+    """Those that must go elsewhere, each with its new host. One stays as long as its host can carry it; where
     no host can, it stays, too: moving it away would help none of its guests."""
     known = sorted(routers)
     counts = dict.fromkeys(carriers, 0)

@@ -85,9 +85,20 @@ class RouterFact(msgspec.Struct, frozen=True):
     floating: tuple[tuple[str, str], ...] = ()
 
 
+class InterfaceFact(msgspec.Struct, frozen=True):
+    """Of a port that is a guest's: the name that DHCP tells it, its place among the others, and the digest of what else
+    the guest is told of itself."""
+
+    hostname: str = ""
+    place: int = 0
+    tag: str = ""
+    data_digest: str = ""
+
+
 class Facts(msgspec.Struct, frozen=True):
     """`ports`: all of the networks that are here. `rules` by group; `members`: addresses and ranges of the ports in the
-    groups that rules name. `tunnels`: the tunnel address of each host. `hostnames` of instances."""
+    groups that rules name. `tunnels`: the tunnel address of each host. `interfaces` by port, `group_names` by
+    group."""
 
     revision: int
     networks: Sequence[NetworkFact] = ()
@@ -97,7 +108,11 @@ class Facts(msgspec.Struct, frozen=True):
     rules: Mapping[str, Sequence[RuleSpec]] = {}
     members: Mapping[str, Sequence[str]] = {}
     tunnels: Mapping[str, str] = {}
-    hostnames: Mapping[str, str] = {}
+    interfaces: Mapping[str, InterfaceFact] = {}
+    group_names: Mapping[str, str] = {}
+
+
+_NO_INTERFACE = InterfaceFact()
 
 
 def of_host(facts: Facts, host: str) -> HostNetworks:
@@ -132,6 +147,7 @@ def _sorted(networks: Iterable[NetworkFact]) -> list[NetworkFact]:
 
 def _port(facts: Facts, port: PortFact, host: str) -> PlannedPort:
     network_up = next(one.is_up for one in facts.networks if one.id == port.network_id)
+    interface = facts.interfaces.get(port.id, _NO_INTERFACE)
     return PlannedPort(
         port.id,
         port.network_id,
@@ -143,8 +159,11 @@ def _port(facts: Facts, port: PortFact, host: str) -> PlannedPort:
         port.is_up and network_up,
         port.device_id,
         port.project_id,
-        hostname(facts.hostnames.get(port.device_id, "")),
+        hostname(interface.hostname),
         len(port.hosts) > 1 and port.hosts[0] == host,
+        interface.place,
+        interface.tag,
+        interface.data_digest,
     )
 
 
@@ -160,7 +179,7 @@ def _groups(facts: Facts, mine: Iterable[PortFact]) -> Iterator[SecurityGroup]:
     for group in sorted(own | named):
         rules = tuple(planned(rule) for rule in facts.rules.get(group, ())) if group in own else ()
         members = tuple(sorted(set(facts.members.get(group, ())))) if group in named else ()
-        yield SecurityGroup(group, rules, members)
+        yield SecurityGroup(group, rules, members, facts.group_names.get(group, "") if group in own else "")
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import bindparam, delete, insert, select
+import msgspec
+from sqlalchemy import bindparam, delete, insert, or_, select
 
 from droveway.domain import guest_data as documents
-from droveway.domain.guest_data import Document, GuestFacts, GuestKey
+from droveway.domain.guest_data import Document, GuestData, GuestFacts, GuestKey
 from droveway.store.compute import server_locations, server_ports
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
+from droveway.store.network.tables import ports
 from droveway.store.rows import GuestDataRow, InstanceRow
-from droveway.store.schema import guest_data
+from droveway.store.schema import guest_data, instances
+from droveway.store.schema import server_ports as server_ports_table
 
+SENT_AT_ONCE_BYTES = 1024 * 1024  # a quarter of what a message holds: user data is a third longer on the wire
+GUEST_BYTES = 4096  # of one guest, beside its user data and metadata
+_THERE = Prepared(
+    select(server_ports_table.c.instance_id)
+    .join(ports, ports.c.id == server_ports_table.c.port_id)
+    .where(
+        in_list(server_ports_table.c.instance_id, "ids"),
+        or_(ports.c.host == bindparam("of"), ports.c.moving_to == bindparam("of")),
+    )
+    .distinct()
+)
+_INSTANCES = Prepared(
+    select(instances).where(in_list(instances.c.id, "ids"), instances.c.deleted.is_(False)).order_by(instances.c.id)
+)
 _GET = Prepared(select(guest_data).where(guest_data.c.instance_id == bindparam("of")))
 
 
@@ -44,6 +61,30 @@ def user_data_of(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
 
 def facts(tx: Tx, instance: InstanceRow) -> GuestFacts:
     """What its guest may know."""
+    return msgspec.structs.replace(
+        _own(tx, instance),
+        nics=server_ports.told_of(tx, instance["id"]),
+        group_names=tuple(server_ports.group_names(tx, [instance["id"]]).get(instance["id"], ())),
+    )
+
+
+def data_at(tx: Tx, host: str, ids: Iterable[str]) -> tuple[GuestData, ...]:
+    """For that host, of these guests those that have a port there, as many as one message holds: at least one."""
+    found: list[GuestData] = []
+    size = 0
+    wanted = tx.execute(_THERE, {"ids": sorted(set(ids)), "of": host}).scalars()
+    for instance in results.every(InstanceRow, tx.execute(_INSTANCES, {"ids": list(wanted)})):
+        data = _own(tx, instance)
+        size += GUEST_BYTES + len(data.user_data or b"") + 2 * sum(len(v) for v in instance["metadata"].values())
+        if found and size > SENT_AT_ONCE_BYTES:
+            break
+        names = (instance["number"], instance["name"], instance["hostname"], instance["metadata"], instance["key_name"])
+        found.append(GuestData(documents.digest(*names), data))
+    return tuple(found)
+
+
+def _own(tx: Tx, instance: InstanceRow) -> GuestFacts:
+    """But for its ports."""
     kept = results.first(GuestDataRow, tx.execute(_GET, {"of": instance["id"]}))
     host = instance["host"]
     place = server_locations.of(tx, [host]).get(host) if host is not None else None
@@ -64,8 +105,6 @@ def facts(tx: Tx, instance: InstanceRow) -> GuestFacts:
         metadata=instance["metadata"],
         key=key,
         user_data=None if user_data is None else documents.decoded(user_data),
-        nics=server_ports.told_of(tx, instance["id"]),
-        group_names=tuple(server_ports.group_names(tx, [instance["id"]]).get(instance["id"], ())),
     )
 
 

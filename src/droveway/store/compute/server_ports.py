@@ -43,6 +43,12 @@ _FORGET = Prepared(
     )
 )
 _ANY = Prepared(select(server_ports.c.port_id).where(server_ports.c.instance_id == bindparam("of")).limit(1))
+_KINDS = Prepared(
+    select(network_table.c.vni, network_table.c.physical_network)
+    .join_from(server_ports, port_table, port_table.c.id == server_ports.c.port_id)
+    .join(network_table, network_table.c.id == port_table.c.network_id)
+    .where(server_ports.c.instance_id == bindparam("of"))
+)
 _ADDRESSES = Prepared(
     select(
         server_ports.c.instance_id,
@@ -114,6 +120,13 @@ def owner_of(tx: Tx, port_id: str) -> str | None:
     """The server whose interface it is."""
     found: str | None = tx.execute(_OWNER, {"of": port_id}).scalar()
     return found
+
+
+def carriers(tx: Tx, instance_id: str) -> dict[str, tuple[str, ...]]:
+    """What its networks need of a host, each with the hosts that have it."""
+    kinds = [(row.vni, row.physical_network) for row in tx.execute(_KINDS, {"of": instance_id})]
+    physical = {name for _, name in kinds if name is not None}
+    return in_force.carriers(tx, physical, has_vxlan=any(vni is not None for vni, _ in kinds))
 
 
 def nics(tx: Tx, instance_id: str) -> tuple[Nic, ...]:

@@ -26,6 +26,7 @@ REASON_MAX = 500
 _ALL = select(host_networks)
 _OF = select(host_networks).where(host_networks.c.host == bindparam("of"))
 _TUNNELS = select(host_networks.c.host, host_networks.c.tunnel_address).where(host_networks.c.tunnel_address != "")
+_PHYSICAL = select(host_networks.c.host, host_networks.c.physical_networks)
 _NAMES = ("tunnel_address", "physical_networks", "revision", "failed", "applied_at_us")
 _SET = (
     update(host_networks)
@@ -78,6 +79,19 @@ def _row(row: Any) -> InForce:
 def tunnel_addresses(tx: Tx) -> dict[str, str]:
     """Of the hosts that have one."""
     return {row.host: row.tunnel_address for row in tx.execute(_TUNNELS)}
+
+
+def carriers(tx: Tx, physical: Iterable[str], *, has_vxlan: bool) -> dict[str, tuple[str, ...]]:
+    """What networks need of a host, each with the hosts that have it."""
+    names = sorted(physical)
+    rows = list(tx.execute(_PHYSICAL)) if names else []
+    found = {
+        f"physical network {name}": tuple(sorted(row.host for row in rows if name in row.physical_networks))
+        for name in names
+    }
+    if has_vxlan:
+        found["tunnel_address"] = tuple(sorted(tunnel_addresses(tx)))
+    return found
 
 
 def record(

@@ -4,11 +4,13 @@ what that host and the networks on it have."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import and_, bindparam, or_, select
 
+from droveway.domain.guest_data import digest
 from droveway.domain.network import plan
-from droveway.domain.network.plan import Facts, NetworkFact, PortFact, RouterFact, SubnetFact
+from droveway.domain.network.plan import Facts, InterfaceFact, NetworkFact, PortFact, RouterFact, SubnetFact
 from droveway.domain.network.rules import RuleSpec
 from droveway.domain.network_plan import HostNetworks, PlannedNetwork, PlannedPort
 from droveway.store.engine import results
@@ -24,10 +26,11 @@ from droveway.store.network.tables import (
     port_groups,
     routers,
     security_group_rules,
+    security_groups,
     subnets,
 )
 from droveway.store.network.tables import ports as port_table
-from droveway.store.schema import instances
+from droveway.store.schema import instances, server_ports
 
 p = port_table.c
 _BOUND = Prepared(select(port_table).where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of"))))
@@ -58,7 +61,17 @@ _FLOATING = Prepared(
         in_list(floating_ips.c.router_id, "ids"), floating_ips.c.fixed_address.is_not(None)
     )
 )
-_HOSTNAMES = Prepared(select(instances.c.id, instances.c.hostname).where(in_list(instances.c.id, "ids")))
+i = instances.c
+s = server_ports.c
+_INTERFACES = Prepared(
+    select(p.id.label("port_id"), s.place, s.tag, i.deleted, i.number, i.name, i.hostname, i.metadata, i.key_name)
+    .join_from(port_table, instances, i.id == p.device_id)
+    .outerjoin(server_ports, and_(s.port_id == p.id, s.instance_id == p.device_id))
+    .where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of")))
+)
+_GROUP_NAMES = Prepared(
+    select(security_groups.c.id, security_groups.c.name).where(in_list(security_groups.c.id, "ids"))
+)
 
 
 def of_host(tx: Tx, host: str, tunnels: Mapping[str, str]) -> HostNetworks:
@@ -76,7 +89,6 @@ def of_instance(tx: Tx, instance_id: str) -> tuple[tuple[PlannedPort, PlannedNet
         [_network(row) for row in results.every(NetworkRow, tx.execute(_NETWORKS, here))],
         [_subnet(row) for row in results.every(SubnetRow, tx.execute(_SUBNETS, here))],
         [_port(row) for row in (*mine, *served)],
-        hostnames=_hostnames(tx, mine),
     )
     return plan.of_instance(found, instance_id)
 
@@ -100,7 +112,8 @@ def facts_of(tx: Tx, host: str, tunnels: Mapping[str, str]) -> Facts:
         rules,
         _members(tx, named),
         tunnels,
-        _hostnames(tx, bound),
+        {row.port_id: _interface(row) for row in tx.execute(_INTERFACES, {"of": host})},
+        {row.id: row.name for row in tx.execute(_GROUP_NAMES, {"ids": sorted(groups)})},
     )
 
 
@@ -184,6 +197,9 @@ def _members(tx: Tx, groups: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _hostnames(tx: Tx, bound: Iterable[PortRow] | Iterable[Port]) -> dict[str, str]:
-    ids = sorted({row["device_id"] for row in bound if row["device_id"]})
-    return {row.id: row.hostname for row in tx.execute(_HOSTNAMES, {"ids": ids})}
+def _interface(row: Any) -> InterfaceFact:
+    """A port that only names a server as its device is none of its interfaces: it is not told what that server is."""
+    if row.place is None or row.deleted:
+        return InterfaceFact(row.hostname)
+    names = (row.number, row.name, row.hostname, row.metadata, row.key_name)
+    return InterfaceFact(row.hostname, row.place, row.tag or "", digest(*names))

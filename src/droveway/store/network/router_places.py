@@ -3,10 +3,12 @@ transaction, so that two controls that do it at once agree."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import bindparam, func, select, update
 
 from droveway.domain.network import placing
-from droveway.domain.network.placing import Carrier, Placed
+from droveway.domain.network.placing import Agent, Placed
 from droveway.domain.service_kinds import NETWORK
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
@@ -19,10 +21,10 @@ _ROUTERS = Prepared(
         networks, networks.c.id == routers.c.external_network_id
     )
 )
-_CARRIERS = Prepared(
-    select(services.c.host, services.c.disabled, host_networks.c.physical_networks)
+_AGENTS = Prepared(
+    select(services.c.host, services.c.is_up, services.c.disabled, services.c.state, host_networks.c.physical_networks)
     .outerjoin(host_networks, host_networks.c.host == services.c.host)
-    .where(services.c.binary == NETWORK, services.c.is_up.is_(True), services.c.forced_down.is_(False))
+    .where(services.c.binary == NETWORK, services.c.forced_down.is_(False))
 )
 _MOVE = Prepared(
     update(routers)
@@ -31,21 +33,22 @@ _MOVE = Prepared(
 )
 
 
-def moves(tx: Tx) -> list[tuple[Placed, str]]:
-    """What must go elsewhere, and where."""
-    known = [Placed(row.id, row.host, row.needs) for row in tx.execute(_ROUTERS)]
-    if not known:
-        return []
-    carriers = {
-        row.host: Carrier(frozenset(row.physical_networks or ()), not row.disabled) for row in tx.execute(_CARRIERS)
-    }
-    return placing.moves(known, carriers)
+def look(tx: Tx) -> tuple[list[Placed], list[Agent]]:
+    """The routers, and where there are any the network agents that no operator has forced down."""
+    routers_known = [Placed(row.id, row.host, row.needs) for row in tx.execute(_ROUTERS)]
+    if not routers_known:
+        return [], []
+    return routers_known, [
+        Agent(row.host, row.is_up, row.disabled, row.state, row.physical_networks or ()) for row in tx.execute(_AGENTS)
+    ]
 
 
-def settle(tx: Tx) -> list[tuple[str, str, str]]:
-    """Each router that has got another place: its id, the host before (empty: none) and the one now."""
+def settle(tx: Tx, awaited: Collection[str] = ()) -> list[tuple[str, str, str]]:
+    """Each router that has got another place: its id, the host before (empty: none) and the one now. The agents of
+    `awaited` hosts are given time."""
+    routers_known, agents = look(tx)
     found = []
-    for router, host in moves(tx):
+    for router, host in placing.moves(routers_known, placing.carriers(agents, awaited)):
         if tx.execute(_MOVE, {"of": router.router_id, "seen": router.host, "new_host": host}).rowcount:
             found.append((router.router_id, router.host, host))
     if found:

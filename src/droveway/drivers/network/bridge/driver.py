@@ -20,7 +20,15 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort, RuleDirection, bridge_of
+from droveway.domain.network_plan import (
+    METADATA,
+    METADATA6,
+    HostNetworks,
+    NotInForce,
+    PlannedPort,
+    RuleDirection,
+    bridge_of,
+)
 from droveway.drivers.network.bridge import connections, devices, kernel, names, namespaces, rules
 from droveway.drivers.network.bridge.devices import Bridge, Seen
 from droveway.drivers.network.bridge.namespaces import Namespace
@@ -181,7 +189,8 @@ class BridgeNetwork:
                 failed.append(NotInForce("network", network_id, bridge))
             elif reason := _why_failed(self._make_bridge, bridge, seen):
                 failed.append(NotInForce("network", network_id, reason))
-        failed += self._forward(bridges)
+        without_bridge = {one.id for one in failed}  # each with its reason: that nothing is forwarded follows from it
+        failed += [one for one in self._forward(bridges) if one.id not in without_bridge]
         without_bridge = {one.id for one in failed}
         for namespace in wanted.values():
             if isinstance(namespace, NotInForce):
@@ -237,20 +246,29 @@ class BridgeNetwork:
             raise NetworkRefused(f"network {network_id} is not on host {self._host}")
         return name
 
-    async def metadata_socket(self, network_id: str) -> socket.socket:
-        return await self._do(self._metadata_socket, network_id)
+    async def metadata_sockets(self, network_id: str) -> tuple[socket.socket, ...]:
+        return await self._do(self._metadata_sockets, network_id)
 
-    def _metadata_socket(self, network_id: str) -> socket.socket:
+    def _metadata_sockets(self, network_id: str) -> tuple[socket.socket, ...]:
         name = names.dhcp_namespace_of(self._host, network_id)
         if not kernel.is_namespace(name):
             raise NetworkRefused(f"network {network_id} has no DHCP server on host {self._host}")
         with kernel.inside(name):
-            return kernel.listen(namespaces.METADATA, 80)
+            first = kernel.listen(METADATA, 80)
+            try:
+                return first, kernel.listen(METADATA6, 80, namespaces.DHCP_DEVICE)
+            except NetworkRefused:
+                first.close()
+                raise
 
-    async def metadata_networks(self) -> tuple[str, ...]:
-        here = await self._do(self._servers.left, self._prefixes())
-        served = [one.id for one in self._plan.networks if namespaces.is_served(one)]
-        return tuple(one for one in served if names.dhcp_namespace_of(self._host, one) in here)
+    async def metadata_networks(self) -> dict[str, str]:
+        served = {
+            one.id: names.dhcp_namespace_of(self._host, one.id)
+            for one in self._plan.networks
+            if namespaces.is_served(one)
+        }
+        places = await self._do(lambda: {one: kernel.identity_of(name) for one, name in served.items()})
+        return {one: place for one, place in places.items() if place}
 
     async def connections(self, port_id: str) -> str:
         port, zone = self._tracked(port_id)

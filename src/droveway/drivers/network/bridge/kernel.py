@@ -149,6 +149,11 @@ def is_namespace(name: str) -> bool:
         return False
 
 
+def identity_of(name: str) -> str:
+    """What tells the namespace of that name from others that had it; empty: there is none."""
+    return str((NAMED / name).stat().st_ino) if is_namespace(name) else ""
+
+
 def make_namespace(name: str) -> None:
     """Not by `ip netns add`, which also mounts the directory on itself."""
     NAMED.mkdir(parents=True, exist_ok=True)
@@ -171,12 +176,14 @@ def set_sysctl(path: str, value: str) -> None:
             place.write_text(value)
 
 
-def listen(address: str, port: int) -> socket.socket:
-    """A listening socket of the namespace in which this thread is. Raises NetworkRefused."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+def listen(address: str, port: int, device: str = "") -> socket.socket:
+    """A listening socket of the namespace in which this thread is. `device`: of an address that says nothing without
+    one. Raises NetworkRefused."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((address, port))
+        made.bind((address, port, 0, socket.if_nametoindex(device)) if device else (address, port))
         made.listen(64)
         made.setblocking(False)
     except OSError as error:

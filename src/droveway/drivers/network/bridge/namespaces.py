@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from droveway.domain.network_plan import (
+    METADATA,
+    METADATA6,
     HostNetworks,
     Ipv6Mode,
     PlannedNetwork,
@@ -23,7 +25,6 @@ from droveway.domain.network_plan import (
 )
 from droveway.drivers.network.bridge import names
 
-METADATA, METADATA6 = "169.254.169.254", "fe80::a9fe:a9fe"
 DHCP_DEVICE = "dhcp0"
 LEASE = "1d"
 LEASES_MAX = 65_536
@@ -69,10 +70,14 @@ _SERVER_RULES = f"""
 add table inet droveway
 delete table inet droveway
 table inet droveway {{
+  set callers4 {{ type ipv4_addr; size 65535; flags dynamic,timeout; timeout 1m; }}
+  set callers6 {{ type ipv6_addr; size 65535; flags dynamic,timeout; timeout 1m; }}
   chain input {{
     type filter hook input priority 0; policy drop;
     ct state established,related accept
     udp dport {{ 67, 547 }} accept
+    tcp dport 80 add @callers4 {{ ip saddr limit rate over 50/second burst 200 packets }} counter drop
+    tcp dport 80 add @callers6 {{ ip6 saddr limit rate over 50/second burst 200 packets }} counter drop
     tcp dport 80 ip daddr {METADATA} accept
     tcp dport 80 ip6 daddr {METADATA6} accept
     icmp type echo-request accept

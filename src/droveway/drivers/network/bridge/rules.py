@@ -18,6 +18,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from droveway.domain.network_plan import (
+    METADATA,
+    METADATA6,
     HostNetworks,
     NotInForce,
     PlannedNetwork,
@@ -25,6 +27,7 @@ from droveway.domain.network_plan import (
     RuleDirection,
     SecurityGroup,
     bridge_of,
+    link_local,
 )
 from droveway.drivers.network.bridge import groups
 from droveway.drivers.network.bridge.names import vxlan_of
@@ -68,6 +71,9 @@ CHAINS: dict[str, tuple[str, ...]] = {
     f"{BRIDGE} prerouting": (
         "meta mark set 0",
         "iifname . ether saddr @elsewhere counter drop",
+        # Whose metadata is asked for, the address of who asks says: that of its port alone, whatever else it may use.
+        f'ip daddr {METADATA} iifname "dwt*" iifname . ip saddr != @own4 counter drop',
+        f'ip6 daddr {METADATA6} iifname "dwt*" iifname . ip6 saddr != @own6 counter drop',
         "iifname @open accept",
         "meta mark set iifname map @ports",
         "meta mark != 0 goto sent",
@@ -145,6 +151,8 @@ DECLARED = {
     f"{BRIDGE} macs": "type ifname . ether_addr;",
     f"{BRIDGE} addresses4": "type ifname . ether_addr . ipv4_addr; flags interval;",
     f"{BRIDGE} addresses6": "type ifname . ether_addr . ipv6_addr; flags interval;",
+    f"{BRIDGE} own4": "type ifname . ipv4_addr;",
+    f"{BRIDGE} own6": "type ifname . ipv6_addr;",
     f"{BRIDGE} targets6": "typeof iifname . @th,64,128; flags interval;",
     f"{INET} zones": "typeof iifname : ct zone;",
     f"{INET} egress_of": "type mark : verdict;",
@@ -239,7 +247,7 @@ def _of_port(port: PlannedPort, mark: int) -> _PortElements:
         return _PortElements(())
     device = f'"{port.device}"'
     if not port.has_security:
-        return _PortElements(((f"{BRIDGE} open", (device,)),))
+        return _PortElements(((f"{BRIDGE} open", (device,)), *_own(port, device)))
     if not port.mac:
         raise ValueError("it has no MAC address")
     by_mac: dict[str, list[Span]] = {port.mac: [span(ip.address) for ip in port.fixed_ips]}
@@ -257,16 +265,17 @@ def _of_port(port: PlannedPort, mark: int) -> _PortElements:
             (f"{BRIDGE} macs", tuple(f"{device} . {mac}" for mac in by_mac)),
             (f"{BRIDGE} addresses4", tuple(addresses[4])),
             (f"{BRIDGE} addresses6", tuple(addresses[6])),
+            *_own(port, device),
             (f"{BRIDGE} targets6", tuple(f"{device} . {_hex(one)}" for one in disjoint(targets))),
         )
     )
 
 
-def link_local(mac: str) -> str:
-    """The IPv6 address that a device of that MAC gives itself."""
-    octets = [int(one, 16) for one in mac.split(":")]
-    words = (octets[0] ^ 2) << 8 | octets[1], octets[2] << 8 | 0xFF, 0xFE00 | octets[3], octets[4] << 8 | octets[5]
-    return "fe80::" + ":".join(f"{word:x}" for word in words)
+def _own(port: PlannedPort, device: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The addresses by which the metadata service knows it."""
+    four = [f"{device} . {ip.address}" for ip in port.fixed_ips if span(ip.address).version == 4]
+    six = [f"{device} . {span(link_local(port.mac)).short}"] if port.mac else []
+    return (f"{BRIDGE} own4", tuple(four)), (f"{BRIDGE} own6", tuple(six))
 
 
 def _hex(one: Span) -> str:

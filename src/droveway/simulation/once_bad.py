@@ -1,0 +1,28 @@
+"""Seeds that broke a law when they were first played."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+WITH_NETWORKS = "# Of worlds that may have networks:"  # behind that line
+
+
+@cache
+def _lines() -> tuple[str, ...]:
+    return tuple(Path(__file__).with_name("once_bad.txt").read_text().splitlines())
+
+
+def once_bad() -> list[int]:
+    return _seeds(_lines())
+
+
+@cache
+def before_networks() -> frozenset[int]:
+    """Those of worlds that had no networks yet."""
+    lines = _lines()
+    return frozenset(_seeds(lines[: lines.index(WITH_NETWORKS)]))
+
+
+def _seeds(lines: tuple[str, ...]) -> list[int]:
+    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]

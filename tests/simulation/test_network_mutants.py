@@ -1,0 +1,150 @@
+"""Networks with one law taken out: the simulation must catch each."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import msgspec
+import pytest
+
+from droveway.agents.network import NetworkAgent
+from droveway.control.control import Control
+from droveway.control.engine.saga import Context
+from droveway.control.loops.networks import NetworksLoop
+from droveway.control.sagas import live_migration
+from droveway.control.sagas.live_migration import LIVE_MIGRATION
+from droveway.domain.model import SagaKind
+from droveway.domain.network import placing
+from droveway.domain.network_plan import HostNetworks
+from droveway.drivers.network.simulated import SimulatedNetwork
+from droveway.ports.replies import Answer
+from droveway.simulation import guest_networks
+from droveway.simulation.many import silence
+from droveway.simulation.seed import run_seed
+from droveway.simulation.together import TOGETHER
+from droveway.simulation.world import Parts
+from droveway.store.compute import server_ports
+from droveway.store.engine.transaction import Tx
+from droveway.store.network import addressing
+
+SEEDS_MAX = 40
+PLAYED = [seed for seed in range(1, 1000) if guest_networks.are_played(seed)][:SEEDS_MAX]
+
+
+def caught_after(parts: Parts, first: int = 0) -> tuple[int, str]:
+    """How many seeds with networks it took until one was bad, and what was said of it."""
+    silence()
+    for count, seed in enumerate(PLAYED[first:], 1):
+        wrong = [reason for reason in run_seed(seed, parts).wrong if not reason.startswith("only ")]  # commands
+        if wrong:
+            return count, wrong[0]
+    pytest.fail(f"{SEEDS_MAX} seeds did not catch it")
+
+
+def migration(**changed: dict[str, Any]) -> Parts:
+    """Of a guest, with some steps changed."""
+    steps = tuple(dataclasses.replace(step, **changed.get(step.name, {})) for step in LIVE_MIGRATION.steps)
+    return Parts(stories=TOGETHER | {SagaKind.LIVE_MIGRATION: dataclasses.replace(LIVE_MIGRATION, steps=steps)})
+
+
+def bound_before_the_switch(tx: Tx, ctx: Context) -> None:
+    live_migration.bind_ports(tx, ctx)
+    server_ports.arrived(tx, ctx.instance_id, ctx.notes.destination)
+
+
+def not_unbound(tx: Tx, ctx: Context) -> None:
+    """The port stays bound to the source."""
+    ctx.notes.network_revision = 0
+    live_migration.record_switch(tx, ctx)
+
+
+class TakesOldPlans(NetworkAgent):
+    """Makes whatever plan came last."""
+
+    async def _apply(self, plan: HostNetworks) -> Answer:
+        if self._plan is not None and plan.revision < self._plan.revision:
+            self._plan = msgspec.structs.replace(self._plan, revision=-1)
+        return await super()._apply(plan)
+
+
+class KeepsRules(SimulatedNetwork):
+    """Of groups that are gone."""
+
+    async def _put_rules(self, plan: HostNetworks) -> None:
+        before = dict(self._place.groups)
+        await super()._put_rules(plan)
+        self._place.groups = before | self._place.groups
+
+
+class KeepsDhcp(SimulatedNetwork):
+    """Of networks that are gone."""
+
+    async def _make_servers(self, plan: HostNetworks) -> None:
+        before = dict(self._place.served)
+        await super()._make_servers(plan)
+        self._place.served = before | self._place.served
+
+
+class OpensFirst(SimulatedNetwork):
+    """A port passes packets, and a moment later its rules come."""
+
+    async def _put_rules(self, plan: HostNetworks) -> None:
+        self._place.ports = {one.id: one for one in plan.ports}
+        self._place.changed(plan)
+        await self._place.pause()
+        await super()._put_rules(plan)
+
+
+class TakesAllForOld(NetworksLoop):
+    """What a host has is taken to be what it is to have."""
+
+    def _due(self, newest: int, by: Any) -> set[str]:
+        return {host for host in super()._due(newest, by) if host not in self._known}
+
+
+class TellsOnce(Control):
+    """Hosts are told their networks when they come, and not again."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._networks = TakesAllForOld(self._store, self._bus, self.observer, self.nudges, self._clock)
+
+
+MUTANTS = {
+    "a port bound before the switch": migration(bind_ports={"write": bound_before_the_switch}),
+    "a port not unbound at the source": migration(record_switch={"write": not_unbound}),
+    "the revision of a plan is ignored": Parts(network_agent=TakesOldPlans),
+    "rules of a deleted group are kept": Parts(network=KeepsRules),
+    "DHCP of a deleted network is kept": Parts(network=KeepsDhcp),
+    "rules come after the port opens": Parts(network=OpensFirst),
+    "hosts are told their networks once": Parts(control=TellsOnce),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_is_caught(name: str) -> None:
+    seeds, reason = caught_after(MUTANTS[name])
+    print(f"{name}: caught by seed {seeds} with networks: {reason}")
+
+
+def test_an_address_without_its_row_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is chosen and told, and another port may have it."""
+    monkeypatch.setattr(addressing, "claim", lambda _tx, _port_id, _chosen: None)
+    seeds, reason = caught_after(Parts())
+    print(f"an address without its row: caught by seed {seeds} with networks: {reason}")
+
+
+def test_a_port_that_is_released_without_its_address_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addressing, "release", lambda _tx, _port_id: None)
+    seeds, reason = caught_after(Parts())
+    print(f"an address that is kept: caught by seed {seeds} with networks: {reason}")
+
+
+def test_routers_that_stay_on_a_host_that_is_off_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves = placing.moves
+    monkeypatch.setattr(
+        placing, "moves", lambda routers, carriers: moves([one for one in routers if not one.host], carriers)
+    )
+    seeds, reason = caught_after(Parts(), first=12)  # in which a host with a router stays off
+    print(f"routers that stay: caught by seed {seeds} with networks: {reason}")
