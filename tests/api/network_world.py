@@ -16,6 +16,7 @@ NET = "/network/v2.0"
 SINGLE = {
     "networks": "network",
     "subnets": "subnet",
+    "subnetpools": "subnetpool",
     "ports": "port",
     "routers": "router",
     "floatingips": "floatingip",

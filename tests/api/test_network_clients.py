@@ -128,6 +128,38 @@ def test_the_command_asks_about_the_service(cloud: Cloud) -> None:
     assert [one["Type"] for one in cli("catalog", "list")].count("network") == 1
 
 
+def test_the_command_makes_subnets_of_a_pool(cloud: Cloud) -> None:
+    cli = cloud.openstack
+    words = ("--pool-prefix", "10.64.0.0/16", "--default-prefix-length", "24", "--min-prefix-length", "20", "--share")
+    pool = cli("subnet", "pool", "create", "sp", *words)
+    assert (pool["prefixes"], pool["default_prefixlen"], pool["shared"]) == (["10.64.0.0/16"], 24, True)
+    cli("network", "create", "of-pool")
+    made = cli("subnet", "create", "sps", "--network", "of-pool", "--subnet-pool", "sp", "--prefix-length", "22")
+    assert (made["cidr"], made["subnetpool_id"]) == ("10.64.0.0/22", pool["id"])
+    assert "existing allocations" in cli("subnet", "pool", "delete", "sp", fails=True)
+    cli("subnet", "pool", "set", "sp", "--pool-prefix", "10.65.0.0/16", "--description", "d")
+    assert cli("subnet", "pool", "show", "sp")["prefixes"] == ["10.64.0.0/15"]
+    assert [one["Name"] for one in cli("subnet", "list", "--subnet-pool", "sp")] == ["sps"]
+    cli("network", "delete", "of-pool")
+    cli("subnet", "pool", "delete", "sp")
+    assert cli("subnet", "pool", "list") == []
+
+
+def test_the_command_shares_a_network_with_one_project(cloud: Cloud) -> None:
+    cli = cloud.openstack
+    network = cli("network", "create", "shared")["id"]
+    words = ("--type", "network", "--action", "access_as_shared", "--target-project", "red", network)
+    made = cli("network", "rbac", "create", *words)
+    assert (made["object_id"], made["action"], made["object_type"]) == (network, "access_as_shared", "network")
+    listed = [one["Object ID"] for one in cli("network", "rbac", "list", "--type", "network")]
+    assert network in listed
+    assert "already exists" in cli("network", "rbac", "create", *words, fails=True)
+    cli("network", "rbac", "set", "--target-project", "blue", made["id"])
+    assert cli("network", "rbac", "show", made["id"])["target_project_id"] != made["target_project_id"]
+    cli("network", "rbac", "delete", made["id"])
+    cli("network", "delete", network)
+
+
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of its own parts
 def test_openstacksdk_does_the_same(cloud: Cloud) -> None:
     files = loader.OpenStackConfig(config_files=[str(cloud.home / "clouds.yaml")], load_envvars=False)

@@ -14,7 +14,17 @@ from tests.api.world import in_world
 # What Neutron shows: the visible attributes of neutron-lib 5.0.1's maps for the extensions that are listed here.
 STANDARD = {"id", "tenant_id", "project_id", "description", "tags", "revision_number", "created_at", "updated_at"}
 NETWORK = STANDARD | {
-    *("name", "subnets", "admin_state_up", "status", "shared", "router:external", "port_security_enabled", "mtu"),
+    *(
+        "name",
+        "subnets",
+        "admin_state_up",
+        "status",
+        "shared",
+        "router:external",
+        "is_default",
+        "port_security_enabled",
+    ),
+    "mtu",
     *("availability_zones", "availability_zone_hints"),
 }
 PROVIDER = {"provider:network_type", "provider:physical_network", "provider:segmentation_id"}

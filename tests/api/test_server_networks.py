@@ -103,6 +103,74 @@ async def test_auto_makes_the_network_that_is_missing_and_once(tmp_path: Path) -
         assert (subnet["cidr"], subnet["gateway_ip"], subnet["enable_dhcp"]) == ("10.0.0.0/24", "10.0.0.1", True)
 
 
+async def outside(world: World, name: str = "outside", cidr: str = "192.0.2.0/24", **more: Any) -> str:
+    return await network(world, await world.token(), name, cidr, **{"router:external": True}, **more)
+
+
+async def test_auto_makes_a_way_out_where_there_is_one(tmp_path: Path) -> None:
+    async with networked(tmp_path, physical_networks=("physnet1", "physnet2")) as world:
+        bob, admin = await world.token("bob", "blue"), await world.token()
+        image = await make_image(world, bob)
+
+        async def routers() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await world.ask("GET", f"{NET}/routers", token=bob)).json()["routers"]
+            return found
+
+        (nic,), _ = await asked(world, await post(world, bob, image, networks="auto"))
+        assert await routers() == [], "there is no way out"
+        first = await outside(world)
+        for _ in range(2):
+            assert await asked(world, await post(world, bob, image, networks="auto")) == ([nic], [])
+        (router,) = await routers()
+        gateway = router["external_gateway_info"]
+        assert (router["name"], gateway["network_id"]) == ("auto_allocated_router", first)
+        port = (await world.ask("GET", f"{NET}/ports?device_id={router['id']}", token=bob)).json()["ports"][0]
+        assert (port["network_id"], port["fixed_ips"][0]["ip_address"]) == (nic["network_id"], "10.0.0.1")
+
+        second = await outside(world, "second", "198.51.100.0/24")
+        alice = await world.token("alice", "red")
+        theirs = await make_image(world, alice)
+        await asked(world, await post(world, alice, theirs, networks="auto"))
+        assert (await world.ask("GET", f"{NET}/routers", token=alice)).json()["routers"] == [], "which of two?"
+        body = {"network": {"is_default": True}}
+        taken = await world.ask("PUT", f"{NET}/networks/{second}", token=admin, json=body)
+        assert taken.json()["network"]["is_default"] is True
+        refused = await world.ask("PUT", f"{NET}/networks/{first}", token=admin, json=body)
+        assert refused.json()["NeutronError"]["type"] == "DefaultExternalNetworkExists"
+        refused = await world.ask("PUT", f"{NET}/networks/{nic['network_id']}", token=admin, json=body)
+        assert "only a network with router:external" in refused.text
+        assert (await world.ask("PUT", f"{NET}/networks/{nic['network_id']}", token=bob, json=body)).status_code == 403
+        (own,), _ = await asked(world, await post(world, alice, theirs, networks="auto"))
+        (router,) = (await world.ask("GET", f"{NET}/routers", token=alice)).json()["routers"]
+        assert router["external_gateway_info"]["network_id"] == second and own["network_id"] != nic["network_id"]
+
+
+async def test_the_topology_of_a_project_is_made_tried_and_taken_away(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        alice, bob, admin = await world.token("alice", "red"), await world.token("bob", "blue"), await world.token()
+        project = (await world.ask("GET", f"{NET}/quotas/tenant", token=alice)).json()["tenant"]["project_id"]
+        path = f"{NET}/auto-allocated-topology/{project}"
+        for asks in (path, f"{path}?fields=dry-run"):
+            refused = await world.ask("GET", asks, token=alice)
+            assert (refused.status_code, refused.json()["NeutronError"]["type"]) == (409, "AutoAllocationFailure")
+        await outside(world)
+        tried = (await world.ask("GET", f"{path}?fields=dry-run", token=alice)).json()["auto_allocated_topology"]
+        assert tried == {"id": "dry-run=pass", "project_id": project, "tenant_id": project}
+        (only,) = (await world.ask("GET", f"{NET}/networks", token=alice)).json()["networks"]
+        assert only["name"] == "outside", "a trial makes nothing"
+        assert (await world.ask("GET", path, token=bob)).status_code == 403
+        made_id = (await world.ask("GET", path, token=alice)).json()["auto_allocated_topology"]["id"]
+        assert (await world.ask("GET", path, token=admin)).json()["auto_allocated_topology"]["id"] == made_id
+        port = await made(world, alice, "port", network_id=made_id)
+        assert (await world.ask("DELETE", path, token=alice)).status_code == 409, "a port is there"
+        assert len((await world.ask("GET", f"{NET}/routers", token=alice)).json()["routers"]) == 1, "all or nothing"
+        await world.ask("DELETE", f"{NET}/ports/{port['id']}", token=alice)
+        for _ in range(2):
+            assert (await world.ask("DELETE", path, token=alice)).status_code == 204
+        assert (await world.ask("GET", f"{NET}/routers", token=alice)).json()["routers"] == []
+        assert len((await world.ask("GET", f"{NET}/networks", token=alice)).json()["networks"]) == 1
+
+
 @pytest.mark.parametrize(
     ("server", "version", "status", "words"),
     [

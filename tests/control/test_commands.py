@@ -9,7 +9,7 @@ import pytest
 
 from droveway.control.engine.commands import send
 from droveway.domain.faults import Stale, StepFailed, Unreachable
-from droveway.domain.model import CopyProgress, Guest, GuestSpec, GuestState, MigrationEndpoint, of_instance
+from droveway.domain.model import CopyProgress, Guest, GuestSpec, GuestState, MigrationEndpoint, Nic, of_instance
 from droveway.domain.network_plan import HostNetworks
 from droveway.ports.bus import (
     REPLIES,
@@ -25,6 +25,7 @@ from droveway.ports.bus import (
     ListGuests,
     ListTasks,
     Ping,
+    Plug,
     PowerCycle,
     Prepare,
     Reach,
@@ -38,6 +39,7 @@ from droveway.ports.bus import (
     SendGuestData,
     Start,
     Stop,
+    Unplug,
     Verb,
     VerbWithReply,
 )
@@ -139,6 +141,8 @@ VERBS: tuple[Verb, ...] = (
     Start(SPEC),
     Stop(0.0),
     PowerCycle(SPEC),
+    Plug(Nic("p", "n", "m", 1450), "virtio"),
+    Unplug(Nic("p", "n", "m", 1450), 1.0),
     Remove(),
     CheckDestination(SPEC, "", "p"),
     CheckSource("p"),

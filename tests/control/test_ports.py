@@ -136,7 +136,7 @@ class NetworkedWorld(World):
 
 @contextlib.asynccontextmanager
 async def networked(**settings: Any) -> AsyncIterator[NetworkedWorld]:
-    one = NetworkedWorld(replace(SETTINGS, network_patience_s=0.3, **settings))
+    one = NetworkedWorld(replace(SETTINGS, **{"network_patience_s": 0.3, **settings}))
     await one.open()
     try:
         yield one

@@ -115,6 +115,10 @@ class World:
     def spec(self, disk_gb: int = 1, image: ImageRef | None = None) -> GuestSpec:
         return GuestSpec(SystemNames().uuid(), "né <'\"\x00\x1b😀>", 1, 128, disk_gb, image or self.image())
 
+    def deaf(self) -> GuestSpec:
+        """Of a guest that answers no request: it has no operating system."""
+        return self.spec(image=self.raw_image(b"\x00" * 512))
+
     def has_files(self, instance_id: str) -> bool:
         raise NotImplementedError
 
@@ -206,6 +210,11 @@ class SimulatedWorld(World):
     def nics_of(self, which: str, instance_id: str) -> list[tuple[str, str, str]]:
         nics = self.fleet.hosts[which].domains[instance_id].nics
         return [(device_of(nic.port_id), bridge_of(nic.network_id), nic.mac) for nic in nics]
+
+    def deaf(self) -> GuestSpec:
+        spec = super().deaf()
+        self.fleet.keeps_nics.add(spec.instance_id)
+        return spec
 
     def drive_of(self, instance_id: str) -> bytes:
         return msgspec.json.encode(self.fleet.stores["shared"].drives.get(instance_id, ()))

@@ -15,6 +15,7 @@ from droveway.ports.hypervisor import HypervisorRefused
 from tests.drivers.hypervisor_worlds import LabWorld, SimulatedWorld, World, until
 
 RED, BLUE = "aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002"
+LETS_GO_S = 30.0
 SCRIPT = b"#!/bin/sh\necho THE SCRIPT HAS RUN in $(hostname)\n"
 TOLD = (
     Document(("openstack/latest/meta_data.json",), b'{"hostname":"configured"}'),
@@ -114,3 +115,66 @@ def test_a_guest_whose_network_this_host_has_not_is_refused_and_leaves_nothing(
         await w.a.hypervisor.remove(spec.instance_id)
 
     LabWorld(tmp_path, lab, image).run(story)
+
+
+def test_interfaces_come_to_a_guest_that_runs_and_go_from_it(world: World) -> None:
+    async def story(w: World) -> None:
+        a, b = w.a.hypervisor, w.b.hypervisor
+        for network_id in (RED, BLUE):
+            await w.make_bridge(network_id)
+        one, two, three = nic(RED, 1), nic(BLUE, 2), nic(RED, 3)
+        spec = replace(w.spec(), nics=(one,))
+        await a.plug(spec.instance_id, two, "virtio")
+        assert (await a.guest(spec.instance_id)).state is GuestState.ABSENT, "nothing to do for one that does not run"
+        await a.unplug(spec.instance_id, two, 1.0)
+        await a.prepare(spec)
+        await a.start(spec)
+        for _ in range(2):
+            await a.plug(spec.instance_id, two, "virtio")
+        await a.plug(spec.instance_id, three, "virtio")
+        assert w.nics_of("a", spec.instance_id) == plugged(replace(spec, nics=(one, two, three)))
+        await w.until_booted(spec)
+        for _ in range(2):
+            await a.unplug(spec.instance_id, one, LETS_GO_S)
+        assert w.nics_of("a", spec.instance_id) == plugged(replace(spec, nics=(two, three)))
+        await w.move(spec)
+        assert w.nics_of("b", spec.instance_id) == plugged(replace(spec, nics=(two, three))), "a move takes them along"
+        await a.release(spec.instance_id)
+        await b.unplug(spec.instance_id, three, LETS_GO_S)
+        await b.stop(spec.instance_id, 0.0)
+        await b.unplug(spec.instance_id, two, 1.0)
+        await b.start(replace(spec, nics=(one, three)))
+        assert w.nics_of("b", spec.instance_id) == plugged(replace(spec, nics=(one, three))), "those of its spec"
+        await b.remove(spec.instance_id)
+
+    world.run(story)
+
+
+def test_a_guest_that_does_not_let_go_keeps_its_interface(world: World) -> None:
+    async def story(w: World) -> None:
+        await w.make_bridge(RED)
+        spec = replace(w.deaf(), nics=(nic(RED, 1),))
+        await w.a.hypervisor.prepare(spec)
+        await w.a.hypervisor.start(spec)
+        with pytest.raises(HypervisorRefused, match=r"has not let go of the interface fa:16:3e:00:00:01 \(port .* 1 s"):
+            await w.a.hypervisor.unplug(spec.instance_id, spec.nics[0], 1.0)
+        assert w.nics_of("a", spec.instance_id) == plugged(spec)
+        assert (await w.a.hypervisor.guest(spec.instance_id)).state is GuestState.RUNNING
+        await w.a.hypervisor.remove(spec.instance_id)
+
+    world.run(story)
+
+
+def test_a_machine_whose_bus_has_no_free_slots_is_begun_with_some(world: World) -> None:
+    async def story(w: World) -> None:
+        await w.make_bridge(RED)
+        spec = replace(w.spec(), machine_type="q35")
+        await w.a.hypervisor.prepare(spec)
+        await w.a.hypervisor.start(spec)
+        several = tuple(nic(RED, number) for number in range(1, 9))
+        for one in several:
+            await w.a.hypervisor.plug(spec.instance_id, one, "virtio")
+        assert w.nics_of("a", spec.instance_id) == plugged(replace(spec, nics=several))
+        await w.a.hypervisor.remove(spec.instance_id)
+
+    world.run(story)

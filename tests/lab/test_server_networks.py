@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from droveway.domain.network_plan import bridge_of, device_of
 from lab.hosts import obstacle
 from tests.lab.witness import COMPUTE, Witness
 
@@ -94,3 +95,25 @@ def test_guests_on_two_hosts_reach_each_other_also_after_one_has_moved(witness: 
     witness.compute.wait(north, "ACTIVE")
     for server in (north, south):
         goes_on(witness, server)
+    attach_and_detach(witness, north, red)
+    goes_on(witness, north)
+
+
+def attach_and_detach(witness: Witness, server: str, red: Red) -> None:
+    """One interface more for the guest that has moved: it sees the device, and lets go of it."""
+    beneath = f"{COMPUTE}/servers/{server}/os-interface"
+    asked = {"interfaceAttachment": {"net_id": red.network, "tag": "back"}}
+    made = witness.compute.must("POST", beneath, asked, version="2.96")["interfaceAttachment"]
+    there = [one["addr"] for one in witness.compute.server(server)["addresses"]["red"]]
+    assert (made["port_state"], made["fixed_ips"][0]["ip_address"] in there) == ("ACTIVE", True)
+    place = next(
+        one for one in witness.cloud.lab.hosts if one.name == witness.compute.server(server)["OS-EXT-SRV-ATTR:host"]
+    )
+    device = device_of(made["port_id"])
+    assert f"master {bridge_of(red.network)}" in place.run("ip", "link", "show", device).stdout
+    assert device in place.run("nft", "list", "map", "bridge", "droveway", "ports").stdout, (
+        "its rules were there before it"
+    )
+    witness.compute.must("DELETE", f"{beneath}/{made['port_id']}")
+    assert [one["addr"] for one in witness.compute.server(server)["addresses"]["red"]] == there[:1]
+    assert device not in place.run("ip", "link").stdout

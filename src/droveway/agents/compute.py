@@ -34,6 +34,7 @@ from droveway.ports.bus import (
     ListGuests,
     ListTasks,
     Ping,
+    Plug,
     PowerCycle,
     Prepare,
     Reach,
@@ -43,6 +44,7 @@ from droveway.ports.bus import (
     RemoveProbe,
     Start,
     Stop,
+    Unplug,
     Verb,
     Welcome,
 )
@@ -316,6 +318,10 @@ class ComputeAgent:
             case PowerCycle(spec, grace_s):
                 await h.stop(instance_id, grace_s)
                 await h.start(spec)
+            case Plug(nic, model):
+                await h.plug(instance_id, nic, model)
+            case Unplug(nic, within_s):
+                await h.unplug(instance_id, nic, within_s)
             case Remove():
                 await h.remove(instance_id)
                 return GuestStatus(Guest(instance_id, GuestState.ABSENT), self._boot_id)

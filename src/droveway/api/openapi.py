@@ -175,7 +175,8 @@ def body_schema(body: RequestBody, major: str) -> Schema:
         several = []
         for name, one in body.actions.items():
             inner = _in_wrapper(schema(one.form, major), name)
-            several.append(inner | {"description": needs(one.need)})
+            noted = {"x-openstack": {"max-ver": f"{major}{one.until}"}} if one.until != FOREVER else {}
+            several.append(inner | {"description": needs(one.need)} | noted)
         return {"oneOf": several}
     assert body.form is not None, "a body has a form, or actions"
     inner = schema(body.form, major)

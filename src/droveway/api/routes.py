@@ -2,6 +2,8 @@
 
 A path that is not here is a 404: what is not built is not advertised either. Admins reach every project's servers by
 id; everyone else's queries are bound to the project of the token.
+
+More than 400 lines because the whole API stands here.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from droveway.api.compute import (
     os_services,
     quotas,
     server_actions,
+    server_attach,
     server_create,
     server_groups,
     server_interfaces,
@@ -42,10 +45,13 @@ from droveway.api.network import (
     floatingips,
     networks,
     ports,
+    rbac_policies,
     routers,
     security_groups,
+    subnetpools,
     subnets,
     tags,
+    topologies,
 )
 from droveway.api.network import (
     quotas as network_quotas,
@@ -187,7 +193,9 @@ ROUTES = (
           nothing.none_of_server("volumeAttachments", ("limit", "offset")), READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-security-groups", server_interfaces.list_groups, READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-interface", server_interfaces.listing, READER),
+    Route("POST",   NOVA + "/servers/{server_id}/os-interface", server_attach.create, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}/os-interface/{port}", server_interfaces.show, READER),
+    Route("DELETE", NOVA + "/servers/{server_id}/os-interface/{port}", server_attach.delete, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}/ips", server_interfaces.list_addresses, READER),
     Route("GET",    NOVA + "/servers/{server_id}/ips/{network}", server_interfaces.show_addresses, READER),
     # the keys are those of the caller: any role in a project will do
@@ -328,22 +336,29 @@ ROUTES = (
     # -- network v2.0 -------------------------------------------------------------------------------------------------
     *_of("networks", networks),
     *_of("subnets", subnets),
+    *_of("subnetpools", subnetpools),
     *_of("ports", ports),
     *_of("security-groups", security_groups),
     *_of("routers", routers),
     *_of("floatingips", floatingips),
+    Route("GET",    NET + "/rbac-policies", rbac_policies.listing, READER),
+    Route("POST",   NET + "/rbac-policies", rbac_policies.create, MEMBER),
+    Route("GET",    NET + "/rbac-policies/{id}", rbac_policies.show, READER),
+    Route("PUT",    NET + "/rbac-policies/{id}", rbac_policies.update, MEMBER),
+    Route("DELETE", NET + "/rbac-policies/{id}", rbac_policies.delete, MEMBER),
     Route("GET",    NET + "/security-group-rules", security_groups.list_rules, READER),
     Route("POST",   NET + "/security-group-rules", security_groups.create_rule, MEMBER),
     Route("GET",    NET + "/security-group-rules/{id}", security_groups.show_rule, READER),
     Route("DELETE", NET + "/security-group-rules/{id}", security_groups.delete_rule, MEMBER),
     Route("PUT",    NET + "/routers/{id}/add_router_interface", routers.add_interface, MEMBER),
     Route("PUT",    NET + "/routers/{id}/remove_router_interface", routers.remove_interface, MEMBER),
+    Route("GET",    NET + "/auto-allocated-topology/{project_id}", topologies.show, MEMBER),
+    Route("DELETE", NET + "/auto-allocated-topology/{project_id}", topologies.delete, MEMBER),
     Route("GET",    NET + "/extensions", network_discovery.list_extensions, TOKEN),
     Route("GET",    NET + "/extensions/{alias}", network_discovery.show_extension, TOKEN),
     Route("GET",    NET + "/availability_zones", network_discovery.list_zones, READER),
     Route("GET",    NET + "/agents", network_discovery.list_agents, ADMIN),
     Route("GET",    NET + "/agents/{id}", network_discovery.show_agent, ADMIN),
-    Route("GET",    NET + "/subnetpools", network_discovery.list_subnet_pools, READER),
     Route("GET",    NET + "/quotas", network_quotas.listing, ADMIN),
     Route("GET",    NET + "/quotas/tenant", network_quotas.tenant, READER),
     Route("GET",    NET + "/quotas/{project_id}", network_quotas.show, READER),

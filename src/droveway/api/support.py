@@ -82,7 +82,9 @@ def _bounds(first: int, last: int, major: str) -> str:
 def _body(body: RequestBody, major: str) -> str:
     if body.actions:
         return "<br>".join(
-            f"`{name}` ({one.need.value}){_named(': ', _form(one.form, major))}" for name, one in body.actions.items()
+            f"`{name}` ({one.need.value}{_named(', ', _bounds(0, one.until, major))})"
+            + _named(": ", _form(one.form, major))
+            for name, one in body.actions.items()
         )
     assert body.form is not None, "a body has a form, or actions"
     inner = _form(body.form, major)

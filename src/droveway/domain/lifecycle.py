@@ -15,19 +15,25 @@ from droveway.domain.model import SagaKind, TaskState, VmState
 class Rule:
     verb: str  # as it reads in a sentence
     states: frozenset[VmState]
-    task: TaskState  # shown while it is under way
+    task: TaskState | None  # shown while it is under way; None: nothing is, as with Nova
     needs_host: bool = True
 
 
 S = VmState
+_HAS_INTERFACES = frozenset({S.ACTIVE, S.STOPPED})
 LIFECYCLE: dict[SagaKind, Rule] = {
     SagaKind.BOOT: Rule("boot", frozenset({S.BUILDING}), TaskState.SCHEDULING, needs_host=False),
     SagaKind.STOP: Rule("stop", frozenset({S.ACTIVE, S.ERROR}), TaskState.POWERING_OFF),
     SagaKind.START: Rule("start", frozenset({S.STOPPED}), TaskState.POWERING_ON),
     SagaKind.HARD_REBOOT: Rule("reboot", frozenset({S.ACTIVE, S.STOPPED, S.ERROR}), TaskState.REBOOTING_HARD),
     SagaKind.LIVE_MIGRATION: Rule("live-migrate", frozenset({S.ACTIVE}), TaskState.MIGRATING),
+    SagaKind.ATTACH_INTERFACE: Rule("attach_interface", _HAS_INTERFACES, None),
+    SagaKind.DETACH_INTERFACE: Rule("detach_interface", _HAS_INTERFACES, None),
     SagaKind.DELETE: Rule("delete", frozenset(S) - {S.DELETED}, TaskState.DELETING, needs_host=False),
 }
+# One of these waits for its turn behind another one of them: clients ask for several at once.
+IN_TURN = frozenset({SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE})
+IN_TURN_MAX = 16  # of one server, that have not ended
 
 
 def refusal(kind: SagaKind, name: str, vm_state: str, task_state: str | None, host: str | None) -> str | None:

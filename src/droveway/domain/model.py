@@ -194,6 +194,8 @@ class SagaKind(StrEnum):
     START = "start"
     HARD_REBOOT = "hard_reboot"
     LIVE_MIGRATION = "live_migration"
+    ATTACH_INTERFACE = "attach_interface"
+    DETACH_INTERFACE = "detach_interface"
 
 
 class SagaStatus(StrEnum):

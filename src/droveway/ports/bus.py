@@ -19,7 +19,7 @@ from droveway.domain import wire
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources, Subject
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, Subject
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
@@ -89,6 +89,20 @@ class PowerCycle(VerbWithReply[GuestStatus], frozen=True, tag="power_cycle"):
 
     spec: GuestSpec
     grace_s: float = 0.0
+
+
+class Plug(VerbWithReply[GuestStatus], frozen=True, tag="plug"):
+    """One interface more, now; `model` is that of its device. A guest that does not run has it when it starts."""
+
+    nic: Nic
+    model: ShortText
+
+
+class Unplug(VerbWithReply[GuestStatus], frozen=True, tag="unplug"):
+    """One interface less. Refused when the guest has not let it go within `within_s`."""
+
+    nic: Nic
+    within_s: float
 
 
 class Remove(VerbWithReply[GuestStatus], frozen=True, tag="remove"):
@@ -199,6 +213,8 @@ Verb = (
     | Start
     | Stop
     | PowerCycle
+    | Plug
+    | Unplug
     | Remove
     | CheckDestination
     | CheckSource

@@ -6,7 +6,9 @@ Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _re
   that a `begin_migration` whose call has not yet returned counts as an outgoing job;
 - `HypervisorRefused` is the hypervisor's own no (the sentence says why); `HypervisorDown` means it did not answer
   and may or may not have acted; after it is back the driver works again without help;
-- a guest has the network interfaces of its spec and no others, each plugged as its device whatever host it runs on; a
+- a guest has the network interfaces of its spec and no others, each plugged as its device whatever host it runs on,
+  but for what was plugged and unplugged since it started, which a move takes along; a refusal of either leaves the
+  guest with what it had; a
   config drive is read-only, and goes wherever its disk goes;
 - a guest whose spec names NUMA cells or a machine type is held to them while it runs; where this host has not those
   cells, CPUs or machines, it is refused and nothing is left;
@@ -22,7 +24,7 @@ from typing import NamedTuple, Protocol
 from droveway.domain.faults import Fault
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources
 from droveway.domain.resources import HostUsage
 
 
@@ -83,6 +85,15 @@ class Hypervisor(Protocol):
 
     async def stop(self, instance_id: str, grace_s: float) -> None:
         """Ask the guest to power off, wait at most `grace_s`, then end it. Its files stay."""
+        ...
+
+    async def plug(self, instance_id: str, nic: Nic, model: str) -> None:
+        """Give a guest that runs one interface more; nothing to do when it has it, or does not run."""
+        ...
+
+    async def unplug(self, instance_id: str, nic: Nic, within_s: float) -> None:
+        """Take an interface from a guest that runs; nothing to do when it has it not, or does not run. The guest itself
+        must let go of it: refused when it has not within `within_s`. It may still do so later."""
         ...
 
     async def remove(self, instance_id: str) -> None:

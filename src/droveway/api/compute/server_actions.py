@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
+from droveway.api.compute import server_addresses
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body
 from droveway.api.http.kinds import FLAG, HOST, anything, either, of, or_null, whole
@@ -137,5 +138,6 @@ ACTIONS = {
     "reboot": Action(_reboot, Reboot, Need.MEMBER),
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.ADMIN),
+    **server_addresses.ACTIONS,
 }
 action = dispatch(ACTIONS, "Each writes what is wanted and returns; the sagas do it.")

@@ -45,7 +45,7 @@ async def show_addresses(api: Api, request: Request) -> Response:
 
 
 # -- interfaces -------------------------------------------------------------------------------------------------------
-def _interface(one: ServerPort, version: int) -> dict[str, Any]:
+def interface(one: ServerPort, version: int) -> dict[str, Any]:
     port = one.port
     body: dict[str, Any] = {
         "port_id": port["id"],
@@ -61,7 +61,7 @@ async def listing(api: Api, request: Request) -> Response:
     request.known_query(())
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        return [_interface(one, request.version) for one in server_ports.of(tx, _server(tx, request))]
+        return [interface(one, request.version) for one in server_ports.of(tx, _server(tx, request))]
 
     return Response(200, {"interfaceAttachments": await api.store.read(read)})
 
@@ -71,7 +71,7 @@ async def show(api: Api, request: Request) -> Response:
         server_id, port_id = _server(tx, request), request.params["port"]
         for one in server_ports.of(tx, server_id):
             if one.port["id"] == port_id:
-                return _interface(one, request.version)
+                return interface(one, request.version)
         raise NotFound(f"Instance {server_id} has no interface with the port {port_id[:64]}.")
 
     return Response(200, {"interfaceAttachment": await api.store.read(read)})

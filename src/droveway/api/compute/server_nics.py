@@ -7,22 +7,19 @@ from collections.abc import Sequence
 
 from droveway.api.compute.server_body import NicsAsked
 from droveway.api.http.request import Request
+from droveway.api.network.topologies import made as made_topology
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Conflict, NotFound
-from droveway.domain.network.subnets import Asked, checked
-from droveway.domain.network_plan import VXLAN_OVERHEAD_BYTES
 from droveway.store.compute import server_ports
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import choosing, groups, networks, ports, quotas, subnets
-from droveway.store.network.networks import NewNetwork
+from droveway.store.network import choosing, groups, networks, ports, quotas, topologies
 
 NO_NETWORKS = (
     "There are no networks in this cloud; create the server without one (networks: none, openstack server create "
     "--nic none)."
 )
 TAGS_FIRST, TAGS_GONE, TAGS_AGAIN = 32, 37, 42  # microversions: an interface had a tag, had none, and has one again
-AUTO_NAME, AUTO_SUBNET, AUTO_CIDR = "auto_allocated_network", "auto_allocated_subnet", "10.0.0.0/24"
 DEFAULT = "default"
 
 
@@ -94,15 +91,12 @@ def _the_only(tx: Tx, project_id: str) -> list[str]:
 
 
 def _automatic(tx: Tx, api: Api, project_id: str) -> str:
-    """The one network of the project; it is made where there is none."""
+    """The one network of the project; what is missing of one is made, and a way out where there is one."""
     found = _the_only(tx, project_id)
-    if found:
+    there = topologies.of(tx, project_id)
+    if found and (there is None or found[0] != there.network_id):
         return found[0]
-    configured = api.settings.network
-    new = NewNetwork(project_id, configured.mtu_bytes - VXLAN_OVERHEAD_BYTES, AUTO_NAME)
-    network = networks.create(tx, new, configured.quotas)
-    subnets.create(tx, network, checked(Asked(4, AUTO_CIDR)), configured.quotas, name=AUTO_SUBNET)
-    return network["id"]
+    return made_topology(tx, api, project_id).network_id
 
 
 def group_ids(tx: Tx, api: Api, project_id: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -6,18 +6,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from droveway.api.http.bodies import Form, Handler, RequestBody, described
+from droveway.api.http.render import FOREVER
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Forbidden
+from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.domain.policy import Need, refusal
 
 
 class Action(NamedTuple):
-    """`perform` gets what `form` made of the member's value."""
+    """`perform` gets what `form` made of the member's value. `until`: the last microversion that has it."""
 
     perform: Callable[[Api, Request, Any], Awaitable[Response]]
     form: Form
     need: Need
+    until: int = FOREVER
 
 
 def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
@@ -32,6 +34,8 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
         wanted = actions.get(name)
         if wanted is None:
             raise BadRequest(f"There is no such action: {name[:64]}; there is {', '.join(actions)}.")
+        if request.version > wanted.until:
+            raise NotFound(f"There is no action {name} at this microversion.")
         caller = request.caller
         reason = refusal(wanted.need, caller.role_names, has_project=caller.project_id is not None)
         if reason is not None:

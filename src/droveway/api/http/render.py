@@ -52,6 +52,11 @@ class FieldTable(Generic[R]):
         self._fields = fields
         self._compiled: dict[tuple[int, bool], Renderer[R]] = {}
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all its fields, at any version."""
+        return frozenset(field.name for field in self._fields)
+
     def renderer(self, version: int, *, is_admin: bool) -> Renderer[R]:
         """Rows into bodies at that version for that caller."""
         known = self._compiled.get((version, is_admin))

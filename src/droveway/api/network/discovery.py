@@ -14,13 +14,25 @@ from droveway.store.fleet import services
 from droveway.store.rows import ServiceRow
 
 _UPDATED = "2026-11-20T00:00:00-00:00"
-_COLLECTIONS = ("network", "subnet", "port", "security-group", "security-group-rule", "router", "floatingip", "agent")
+_COLLECTIONS = (
+    "network",
+    "subnet",
+    "subnetpool",
+    "port",
+    "security-group",
+    "security-group-rule",
+    "router",
+    "floatingip",
+    "agent",
+)
 # Each alias with its name. What is not built is not here: clients ask this list before they ask for anything else.
 EXTENSIONS = {
     "agent": "agent",
     "allowed-address-pairs": "Allowed Address Pairs",
+    "auto-allocated-topology": "Auto Allocated Topology Services",
     "availability_zone": "Availability Zone",
     "binding": "Port Binding",
+    "default-subnetpools": "Default Subnetpools",
     "ext-gw-mode": "Neutron L3 Configurable external gateway mode",
     "external-net": "Neutron external network",
     "extraroute": "Neutron Extra Route",
@@ -37,6 +49,7 @@ EXTENSIONS = {
     "quota-check-limit": "Quota engine limit check",
     "quota_details": "Quota details management support",
     "quotas": "Quota management support",
+    "rbac-policies": "RBAC Policies",
     "router": "Neutron L3 Router",
     "router_availability_zone": "Router Availability Zone",
     "security-group": "security-group",
@@ -45,6 +58,7 @@ EXTENSIONS = {
     "standard-attr-revisions": "Resource revision numbers",
     "standard-attr-tag": "Tag support for resources with standard attribute: network, subnet, port, router, …",
     "standard-attr-timestamp": "Resource timestamps",
+    "subnet_allocation": "Subnet Allocation",
     "tag-creation": "Tag creation extension",
     "tag-ports-during-bulk-creation": "Tag Ports During Bulk Creation",
 }
@@ -81,11 +95,6 @@ async def show_extension(api: Api, request: Request) -> Response:
     if alias not in EXTENSIONS:
         raise ExtensionNotFound(f"Extension with alias {alias[:64]} does not exist")
     return Response(200, {"extension": _extension(alias)})
-
-
-async def list_subnet_pools(api: Api, request: Request) -> Response:
-    """There are none; clients look for a default one."""
-    return Response(200, {"subnetpools": []})
 
 
 # -- zones and agents -------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from droveway.api.http.render import Field, FieldTable, constant, seconds
-from droveway.store.network.rows import FloatingIpRow, Group, Network, Port, Router, RuleRow, SubnetRow
+from droveway.store.network.rbac import Policy
+from droveway.store.network.rows import FloatingIpRow, Group, Network, Port, Router, RuleRow, SubnetPoolRow, SubnetRow
 
 ZONE = "nova"
 
@@ -36,6 +37,7 @@ NETWORK = FieldTable(
     Field("admin_state_up", "admin_state_up"),
     Field("shared", "shared"),
     Field("router:external", "external"),
+    Field("is_default", "is_default"),
     Field("port_security_enabled", "port_security"),
     Field("mtu", "mtu_bytes"),
     Field("subnets", "subnets"),
@@ -60,7 +62,22 @@ SUBNET = FieldTable(
     Field("ipv6_ra_mode", "ipv6_ra_mode"),
     Field("allocation_pools", _pairs("pools", "start", "end")),
     Field("host_routes", _pairs("routes", "destination", "nexthop")),
-    constant("subnetpool_id", None),
+    Field("subnetpool_id", "pool_id"),
+)
+
+
+SUBNET_POOL = FieldTable(
+    SubnetPoolRow,
+    *_standard(),
+    Field("name", "name"),
+    Field("ip_version", "ip_version"),
+    Field("prefixes", "prefixes"),
+    Field("default_prefixlen", lambda row, _: str(row["default_prefixlen"])),
+    Field("min_prefixlen", lambda row, _: str(row["min_prefixlen"])),
+    Field("max_prefixlen", lambda row, _: str(row["max_prefixlen"])),
+    Field("default_quota", "default_quota"),
+    Field("shared", "shared"),
+    Field("is_default", "is_default"),
 )
 
 
@@ -130,6 +147,16 @@ ROUTER = FieldTable(
     Field("routes", _pairs("routes", "destination", "nexthop")),
     constant("availability_zone_hints", []),
     Field("availability_zones", lambda row, _: [ZONE] if row["host"] else []),
+)
+RBAC_POLICY = FieldTable(
+    Policy,
+    Field("id", "id"),
+    Field("project_id", "project_id"),
+    Field("tenant_id", "project_id"),
+    constant("object_type", "network"),
+    Field("object_id", "object_id"),
+    Field("action", "action"),
+    Field("target_tenant", "target"),
 )
 FLOATING_IP = FieldTable(
     FloatingIpRow,

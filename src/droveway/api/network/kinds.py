@@ -122,6 +122,10 @@ def _addresses(path: str, value: Any) -> tuple[str, ...]:
     return tuple(as_address(f"{path}.{number}", one) for number, one in enumerate(as_list(path, value)))
 
 
+def _cidrs(path: str, value: Any) -> tuple[str, ...]:
+    return tuple(_cidr(f"{path}.{number}", one) for number, one in enumerate(as_list(path, value)))
+
+
 def as_tags(path: str, value: Any) -> tuple[str, ...]:
     found = []
     for number, one in enumerate(as_list(path, value, TAGS_MAX)):
@@ -167,6 +171,7 @@ FIXED_IPS = of(
 )
 PAIRS = of(_pairs, anyOf=[{"type": "null"}, {"type": "array", "items": {"type": "object"}, "maxItems": PAIRS_MAX}])
 UUIDS = of(_uuids, anyOf=[{"type": "null"}, {"type": "array", "items": dict(_UUID_SCHEMA), "maxItems": LIST_MAX}])
+CIDRS = of(_cidrs, anyOf=[{"type": "null"}, dict(_STRINGS)])
 ADDRESSES = of(_addresses, anyOf=[{"type": "null"}, dict(_STRINGS)])
 TAGS = of(as_tags, type="array", items={"type": "string", "minLength": 1, "maxLength": TAG_MAX}, maxItems=TAGS_MAX)
 NOTHING = of(_nothing, anyOf=[{"type": "null"}, {"type": "array", "maxItems": 0}])

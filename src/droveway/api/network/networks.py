@@ -17,11 +17,21 @@ from droveway.api.wiring import Api, NetworkSettings
 from droveway.domain.network.refusals import InvalidInput
 from droveway.domain.network_plan import VXLAN_OVERHEAD_BYTES
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import networks
+from droveway.store.network import networks, topologies
 from droveway.store.network.networks import VNI_MAX, NewNetwork
 from droveway.store.network.rows import Network
 
 MTU_MIN, MTU_MAX = 68, 65535
+
+
+def _status(name: str, value: str) -> tuple[str, str]:
+    return "status", value
+
+
+def _network_type(name: str, value: str) -> tuple[str, str]:
+    return "network_type", value
+
+
 NETWORKS = Resource(
     "network",
     "networks",
@@ -31,8 +41,11 @@ NETWORKS = Resource(
         "admin_state_up": Filter("admin_state_up", FLAG_FILTER),
         "shared": Filter("shared", FLAG_FILTER),
         "router:external": Filter("external", FLAG_FILTER),
+        "is_default": Filter("is_default", FLAG_FILTER),
         "port_security_enabled": Filter("port_security", FLAG_FILTER),
         "mtu": Filter("mtu_bytes", as_number),
+        "status": Filter("", _status, is_column=False),
+        "provider:network_type": Filter("", _network_type, is_column=False),
         "provider:physical_network": Filter("physical_network"),
         "provider:segmentation_id": Filter("vni", as_number),
     },
@@ -41,6 +54,7 @@ NETWORKS = Resource(
 _OF_ADMIN = (
     "shared",
     "router:external",
+    "is_default",
     "provider:network_type",
     "provider:physical_network",
     "provider:segmentation_id",
@@ -53,6 +67,7 @@ class _Common(Body, frozen=True, kw_only=True):
     admin_state_up: Annotated[bool | UnsetType, FLAG] = UNSET
     shared: Annotated[bool | UnsetType, FLAG] = UNSET
     external: Annotated[bool | UnsetType, FLAG] = field(default=UNSET, name="router:external")
+    is_default: Annotated[bool | UnsetType, FLAG] = UNSET
     port_security: Annotated[bool | UnsetType, FLAG] = field(default=UNSET, name="port_security_enabled")
     mtu: Annotated[int | UnsetType, whole(MTU_MIN, MTU_MAX)] = UNSET
 
@@ -91,9 +106,23 @@ async def create(api: Api, request: Request, given: Any) -> Response:
     wanted = [_new(api.settings.network, request, one) for one in several]
 
     def write(tx: Tx) -> list[Network]:
-        return [networks.create(tx, one, api.settings.network.quotas) for one in wanted]
+        return [_make(tx, api, one) for one in wanted]
 
     return made(request, NETWORKS, await api.store.run(write), are_several=isinstance(given, list))
+
+
+def _make(tx: Tx, api: Api, wanted: NewNetwork) -> Network:
+    network = networks.create(tx, wanted, api.settings.network.quotas)
+    _check_default(tx, network)
+    return network
+
+
+def _check_default(tx: Tx, network: Network) -> None:
+    """Where routers lead of themselves: one external network. Raises InvalidInput, DefaultExternalNetworkExists."""
+    if network["is_default"] and not network["external"]:
+        raise InvalidInput("Invalid input for is_default. Reason: only a network with router:external can be it.")
+    if network["is_default"]:
+        topologies.check_one_default(tx, network["id"])
 
 
 def _new(settings: NetworkSettings, request: Request, given: NewNetworkBody) -> NewNetwork:
@@ -115,6 +144,7 @@ def _new(settings: NetworkSettings, request: Request, given: NewNetworkBody) -> 
         _or(given.admin_state_up, True),
         _or(given.shared, False),
         _or(given.external, False),
+        _or(given.is_default, False),
         _or(given.port_security, True),
         given.physical_network if is_flat else None,
         given.segmentation_id,
@@ -160,7 +190,10 @@ async def update(api: Api, request: Request, given: ChangedNetwork) -> Response:
         if given.mtu is not UNSET:
             link = api.settings.network.mtu_bytes
             _mtu(given.mtu, link if row["vni"] is None else link - VXLAN_OVERHEAD_BYTES)
-        return networks.update(tx, row["id"], {columns.get(name, name): value for name, value in changes.items()})
+        new = {columns.get(name, name): value for name, value in changes.items()}
+        network = networks.update(tx, row["id"], new)
+        _check_default(tx, network)
+        return network
 
     return shown(request, NETWORKS, await api.store.run(write))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from droveway.api.http.bodies import Body, given_in, takes, takes_several
@@ -15,8 +17,10 @@ from droveway.api.network.kinds import FIXED_IPS, FLAG, MAC, PAIRS, PROFILE, PRO
 from droveway.api.network.listing import FLAG as FLAG_FILTER
 from droveway.api.network.listing import NAMED, Filter, Resource, listed, made, shown
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest
+from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.domain.model import Nic, SagaKind
 from droveway.domain.network.refusals import PortSecurityAndIPRequiredForSecurityGroups
+from droveway.store.compute import instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import groups, networks, ports
 from droveway.store.network.addressing import AddressRequest
@@ -208,11 +212,23 @@ def _groups_of(
     return in_groups
 
 
+def _unplug(tx: Tx, request: Request, server_id: str, nic: Nic) -> None:
+    """From the guest, too, where nothing else is under way; its next start is without it in any case."""
+    params = {"port_id": nic.port_id, "nic": msgspec.to_builtins(nic), "user_id": request.caller.user_id}
+    with contextlib.suppress(Conflict, NotFound):
+        instances.intend(tx, server_id, SagaKind.DETACH_INTERFACE, params, request.id)
+
+
 async def delete(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
         row = ports.row_of(tx, request.params["id"], request.scope)
         ports.check_removable(row)
+        server_id = server_ports.owner_of(tx, row["id"])
+        nics = server_ports.nics(tx, server_id) if server_id is not None else ()
         ports.remove(tx, row["id"])
+        for nic in nics:
+            if server_id is not None and nic.port_id == row["id"]:
+                _unplug(tx, request, server_id, nic)
 
     await api.store.run(write)
     return Response(204)

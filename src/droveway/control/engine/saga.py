@@ -81,6 +81,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     network_quotas: NetworkQuotas = NO_NETWORK_LIMITS
     network_patience_s: float = 30.0  # for a host to put a port in force
     stop_grace_s: float = 20.0
+    unplug_patience_s: float = 20.0  # for a guest to let go of an interface
     kept_s: float = 7 * 24 * 3600.0  # how long rows of what was deleted or has ended stay
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0

@@ -3,8 +3,10 @@
 from droveway.control.engine.saga import Saga
 from droveway.control.sagas.boot import BOOT
 from droveway.control.sagas.delete import DELETE
+from droveway.control.sagas.interfaces import ATTACH_INTERFACE, DETACH_INTERFACE
 from droveway.control.sagas.live_migration import LIVE_MIGRATION
 from droveway.control.sagas.power import HARD_REBOOT, START, STOP
 from droveway.domain.model import SagaKind
 
-STORIES: dict[SagaKind, Saga] = {saga.kind: saga for saga in (BOOT, DELETE, START, STOP, HARD_REBOOT, LIVE_MIGRATION)}
+_ALL = (BOOT, DELETE, START, STOP, HARD_REBOOT, LIVE_MIGRATION, ATTACH_INTERFACE, DETACH_INTERFACE)
+STORIES: dict[SagaKind, Saga] = {saga.kind: saga for saga in _ALL}

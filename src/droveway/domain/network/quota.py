@@ -15,11 +15,13 @@ class NetworkQuotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     network: int = 100  # networks
     subnet: int = 100  # subnets
+    subnetpool: int = -1  # subnet pools
     port: int = 500  # ports, those of routers and DHCP included
     router: int = 10  # routers
     floatingip: int = 50  # floating IPs
     security_group: int = 10  # security groups, the default one included
     security_group_rule: int = 100  # rules of all its groups
+    rbac_policy: int = 10  # RBAC policies
 
 
 NO_NETWORK_LIMITS = NetworkQuotas(**dict.fromkeys(NetworkQuotas.__struct_fields__, UNLIMITED))

@@ -31,6 +31,22 @@ class InvalidIpForSubnet(BadRequest):
     """An address that is not of its subnet, or that no port may have there."""
 
 
+class IllegalSubnetPoolPrefixBounds(BadRequest):
+    """Prefix lengths that do not stand in their order."""
+
+
+class IllegalSubnetPoolPrefixUpdate(BadRequest):
+    """A pool that would lose a prefix."""
+
+
+class SubnetPoolDeleteError(BadRequest):
+    """A pool of which subnets have their ranges."""
+
+
+class NetworkSubnetPoolAffinityError(BadRequest):
+    """Subnets of one network that are not of the same pool."""
+
+
 class BadRouterRequest(BadRequest):
     """What a router cannot be made to do."""
 
@@ -114,6 +130,14 @@ class FloatingIPNotFound(NotFound):
 
 class ExternalGatewayForFloatingIPNotFound(NotFound):
     """No router leads from that port to the external network."""
+
+
+class RbacPolicyNotFound(NotFound):
+    """No such policy."""
+
+
+class SubnetPoolNotFound(NotFound):
+    """No such subnet pool."""
 
 
 class TagNotFound(NotFound):
@@ -219,6 +243,30 @@ class FlatNetworkInUse(Conflict):
 
 class VlanIdInUse(Conflict):
     """A number that another network has."""
+
+
+class DefaultExternalNetworkExists(Conflict):
+    """One external network is the default."""
+
+
+class SubnetAllocationError(Conflict):
+    """A pool has no such range."""
+
+
+class SubnetPoolQuotaExceeded(Conflict):
+    """More of a pool than a project may have."""
+
+
+class DuplicatePolicy(Conflict):
+    """The same policy again."""
+
+
+class RbacPolicyInUse(Conflict):
+    """Another project uses the network by it."""
+
+
+class AutoAllocationFailure(Conflict):
+    """Nothing can be made for a project that names no network."""
 
 
 class NoNetworkAvailable(Conflict):

@@ -1,11 +1,11 @@
-"""Whether a host can hold a guest to what it was promised: NUMA cells, CPUs of its own, a kind of machine. The same for
-every driver."""
+"""Whether a host can hold a guest to what it was promised: NUMA cells, CPUs of its own, a kind of machine; and what a
+guest that moves, or that holds on to a device, refuses. The same for every driver."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from droveway.domain.model import GuestSpec
+from droveway.domain.model import GuestJob, GuestSpec, Nic
 from droveway.domain.placement import NumaCell
 from droveway.ports.hypervisor import HypervisorRefused
 
@@ -43,6 +43,19 @@ def check_machine(spec: GuestSpec, machine_types: Sequence[str]) -> None:
             f"Guest {spec.instance_id} is to be a machine {spec.machine_type[:64]!r}; this host "
             f"knows {known} and {max(0, len(machine_types) - 5)} more."
         )
+
+
+def check_not_moving(instance_id: str, job: GuestJob) -> None:
+    """Refused while it goes to another host, or comes from one."""
+    if job is not GuestJob.NONE:
+        raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({job}).")
+
+
+def not_let_go(instance_id: str, nic: Nic, within_s: float) -> str:
+    return (
+        f"Guest {instance_id} has not let go of the interface {nic.mac} (port {nic.port_id}) within {within_s:.0f} s: "
+        "its operating system did not answer. Try again when it has booted, or stop the server and detach it then."
+    )
 
 
 def check_movable(spec: GuestSpec) -> None:

@@ -13,7 +13,7 @@ from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.guest_data import GuestKey
 from droveway.domain.hardware import claimed_disk_gb
-from droveway.domain.lifecycle import LIFECYCLE, refusal
+from droveway.domain.lifecycle import IN_TURN, IN_TURN_MAX, LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
@@ -24,7 +24,7 @@ from droveway.store.engine.in_list import in_list
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
-from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow
+from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow, SagaRow
 from droveway.store.schema import hosts, instances
 from droveway.store.work import counters, events, sagas
 
@@ -72,7 +72,6 @@ class NewInstance(msgspec.Struct, frozen=True):
 def create(tx: Tx, new: NewInstance) -> str:
     """The instance row and the saga that boots it, in one transaction; the instance's id."""
     instance_id = tx.names.uuid()
-    rule = LIFECYCLE[SagaKind.BOOT]
     tx.execute(
         _INSERT,
         {
@@ -102,7 +101,7 @@ def create(tx: Tx, new: NewInstance) -> str:
             "image_id": new.image_id,
             "image_properties": new.image_properties,
             "vm_state": VmState.BUILDING.value,
-            "task_state": rule.task.value,
+            "task_state": TaskState.SCHEDULING.value,
             "created_at_us": tx.now_us,
             "updated_at_us": tx.now_us,
             "fence": sagas.FIRST_FENCE,
@@ -140,7 +139,7 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
     reason = refusal(kind, instance["name"], instance["vm_state"], instance["task_state"], instance["host"])
     if reason is not None:
         raise Conflict(reason)
-    if active is not None:
+    if active is not None and not _takes_its_turn(tx, kind, active):
         if kind is not SagaKind.DELETE:
             rule = LIFECYCLE[kind]
             why = active["unreadable"] or active["blocked"] or "wait until it has ended"
@@ -155,8 +154,21 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
     saga_id = sagas.enqueue(tx, kind, subject, instance["project_id"], params, request_id=request_id)
     if kind is SagaKind.LIVE_MIGRATION:
         migrations.create(tx, instance, saga_id, params)
-    set_(tx, instance_id, task_state=LIFECYCLE[kind].task.value)
+    if (task := LIFECYCLE[kind].task) is not None:
+        set_(tx, instance_id, task_state=task.value)
     return saga_id
+
+
+def _takes_its_turn(tx: Tx, kind: SagaKind, active: SagaRow) -> bool:
+    """Whether it may wait behind what is under way. Raises Conflict when too many do."""
+    if kind not in IN_TURN or active["kind"] not in IN_TURN:
+        return False
+    if sagas.count_open_of(tx, sagas.subject_of(active)) >= IN_TURN_MAX:
+        raise Conflict(
+            f"Cannot '{LIFECYCLE[kind].verb}': {IN_TURN_MAX} changes of its interfaces wait for their turn; try again "
+            "when some have ended"
+        )
+    return True
 
 
 def set_(tx: Tx, instance_id: str, **values: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
 from droveway.domain.faults import Conflict, StepFailed
 from droveway.domain.guest_data import GuestNic
@@ -34,6 +34,13 @@ _OF = Prepared(
     select(server_ports.c.port_id, server_ports.c.tag, server_ports.c.is_made)
     .where(server_ports.c.instance_id == bindparam("of"))
     .order_by(server_ports.c.place)
+)
+_OWNER = Prepared(select(server_ports.c.instance_id).where(server_ports.c.port_id == bindparam("of")))
+_NEXT = Prepared(select(func.max(server_ports.c.place) + 1).where(server_ports.c.instance_id == bindparam("of")))
+_FORGET = Prepared(
+    delete(server_ports).where(
+        server_ports.c.instance_id == bindparam("of"), server_ports.c.port_id == bindparam("of_port")
+    )
 )
 _ANY = Prepared(select(server_ports.c.port_id).where(server_ports.c.instance_id == bindparam("of")).limit(1))
 _KINDS = Prepared(
@@ -73,12 +80,14 @@ _GROUPS = Prepared(
 
 
 class NicRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One interface as it was asked for: a port, or a network and perhaps an address there."""
+    """One interface as it was asked for: a port, or a network and perhaps an address there; of the port that is made
+    then, `made_id` is the id, where it was chosen before."""
 
     port_id: str = ""
     network_id: str = ""
     address: str = ""
     tag: str | None = None
+    made_id: str = ""
 
 
 class ServerPort(NamedTuple):
@@ -107,6 +116,12 @@ def of(tx: Tx, instance_id: str) -> list[ServerPort]:
     return [ServerPort(found[each], row.tag, row.is_made) for each, row in kept.items() if each in found]
 
 
+def owner_of(tx: Tx, port_id: str) -> str | None:
+    """The server whose interface it is."""
+    found: str | None = tx.execute(_OWNER, {"of": port_id}).scalar()
+    return found
+
+
 def carriers(tx: Tx, instance_id: str) -> dict[str, tuple[str, ...]]:
     """What its networks need of a host, each with the hosts that have it."""
     kinds = [(row.vni, row.physical_network) for row in tx.execute(_KINDS, {"of": instance_id})]
@@ -128,7 +143,8 @@ def create(
     """Make them, and take those that were given. Raises what is in the way."""
     owner = OWNER + (instance["zone"] or "nova")
     rows = []
-    for place, one in enumerate(wanted):
+    first = tx.execute(_NEXT, {"of": instance["id"]}).scalar() or 0
+    for place, one in enumerate(wanted, first):
         if one.port_id:
             _take(tx, one.port_id, instance, owner)
             port_id = one.port_id
@@ -139,6 +155,7 @@ def create(
                 device_id=instance["id"],
                 device_owner=owner,
                 groups=tuple(groups) or None,
+                id=one.made_id,
             )
             port_id = ports.create(tx, networks.row_of(tx, one.network_id), new, configured)["id"]
         rows.append(
@@ -170,13 +187,31 @@ def release(tx: Tx, instance_id: str) -> None:
     if not has_any(tx, instance_id):
         return
     for one in of(tx, instance_id):
-        if one.is_made:
-            ports.remove(tx, one.port["id"])
-        else:
-            changes.touch(
-                tx, port_table, one.port["id"], device_id="", device_owner="", host="", moving_to="", status=DOWN
-            )
+        _let_go(tx, one)
     tx.execute(delete(server_ports).where(server_ports.c.instance_id == instance_id))
+
+
+def _let_go(tx: Tx, one: ServerPort) -> None:
+    if one.is_made:
+        ports.remove(tx, one.port["id"])
+        return
+    nobodys = {"device_id": "", "device_owner": "", "host": "", "moving_to": "", "status": DOWN}
+    changes.touch(tx, port_table, one.port["id"], **nobodys)
+
+
+def release_one(tx: Tx, instance_id: str, port_id: str) -> None:
+    """The same with one of them, if it is still there."""
+    for one in of(tx, instance_id):
+        if one.port["id"] == port_id:
+            _let_go(tx, one)
+    tx.execute(_FORGET, {"of": instance_id, "of_port": port_id})
+
+
+def bind_one(tx: Tx, port_id: str, host: str) -> int:
+    """To the host where its guest is. The revision of networks that has it. Raises StepFailed."""
+    if not bindings.bind(tx, port_id, host):
+        raise StepFailed(f"port {port_id} is gone, or bound to another host than {host}")
+    return changes.revision(tx)
 
 
 def bind(tx: Tx, instance_id: str, host: str) -> int:

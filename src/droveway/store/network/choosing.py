@@ -6,9 +6,10 @@ from sqlalchemy import Select, bindparam, select
 
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.network.tables import networks, security_groups, subnets
+from droveway.store.network.rbac import SHARED
+from droveway.store.network.tables import networks, rbac_policies, security_groups, subnets
 
-n, g = networks.c, security_groups.c
+n, g, r = networks.c, security_groups.c, rbac_policies.c
 _HAS_SUBNET = Prepared(select(subnets.c.id).where(subnets.c.network_id == bindparam("of")).limit(1))
 _GROUPS = Prepared(
     select(g.id).where(g.project_id == bindparam("of"), (g.id == bindparam("called")) | (g.name == bindparam("called")))
@@ -21,12 +22,16 @@ def _usable() -> Select[tuple[str]]:
 
 
 _OWN = Prepared(_usable().where(n.project_id == bindparam("of")))
-_SHARED = Prepared(_usable().where(n.shared))
+_SHARED = Prepared(
+    _usable().where(n.shared | n.id.in_(select(r.object_id).where(r.action == SHARED, r.target == bindparam("of"))))
+)
 
 
 def usable_networks(tx: Tx, project_id: str) -> list[str]:
     """Two at most, with subnets: the project's own, or shared ones where it has none of its own."""
-    return list(tx.execute(_OWN, {"of": project_id}).scalars()) or list(tx.execute(_SHARED).scalars())
+    return list(tx.execute(_OWN, {"of": project_id}).scalars()) or list(
+        tx.execute(_SHARED, {"of": project_id}).scalars()
+    )
 
 
 def has_subnet(tx: Tx, network_id: str) -> bool:

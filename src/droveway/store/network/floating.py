@@ -113,6 +113,12 @@ def get(tx: Tx, floating_id: str, scope: str | None = None) -> FloatingIpRow:
     return row
 
 
+def with_address(tx: Tx, project_id: str, address: str) -> FloatingIpRow | None:
+    """Of that project."""
+    query = select(floating_ips).where(c.project_id == project_id, c.address == address)
+    return results.first(FloatingIpRow, tx.execute(query))
+
+
 def find(tx: Tx, asked: Asked) -> list[FloatingIpRow]:
     mine = [] if asked.scope is None else [c.project_id == asked.scope]
     return finding.rows(tx, FloatingIpRow, floating_ips, asked, *mine, what="Floating IP")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select
+from sqlalchemy import ColumnElement, bindparam, delete, false, insert, or_, select, true
 
 from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import (
@@ -21,7 +21,7 @@ from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import finding, quotas
+from droveway.store.network import finding, quotas, rbac
 from droveway.store.network.changes import changed, touch
 from droveway.store.network.finding import Asked
 from droveway.store.network.rows import Network, NetworkRow
@@ -35,6 +35,7 @@ SHOWN = 5  # ids in a refusal
 _GET = Prepared(select(networks).where(networks.c.id == bindparam("of")))
 _INSERT = Prepared(insert(networks))
 _VNI = Prepared(select(networks.c.id).where(networks.c.vni == bindparam("number")))
+_FLAT = networks.c.physical_network.is_not(None)
 _PHYSICAL = Prepared(select(networks.c.id).where(networks.c.physical_network == bindparam("called")))
 _SUBNETS = select(subnets.c.network_id, subnets.c.id).order_by(subnets.c.created_at_us, subnets.c.id)
 _SUBNETS_OF = Prepared(_SUBNETS.where(in_list(subnets.c.network_id, "ids")))
@@ -55,6 +56,7 @@ class NewNetwork(msgspec.Struct, frozen=True):
     admin_state_up: bool = True
     shared: bool = False
     external: bool = False
+    is_default: bool = False
     port_security: bool = True
     physical_network: str | None = None
     vni: int | None = None
@@ -64,7 +66,8 @@ def visible(scope: str | None) -> list[ColumnElement[bool]]:
     """Whose networks that project sees: its own, shared and external ones."""
     if scope is None:
         return []
-    return [or_(networks.c.project_id == scope, networks.c.shared.is_(True), networks.c.external.is_(True))]
+    open_to_all = (networks.c.shared.is_(True), networks.c.external.is_(True))
+    return [or_(networks.c.project_id == scope, *open_to_all, rbac.granted_to(scope))]
 
 
 def create(tx: Tx, new: NewNetwork, configured: NetworkQuotas) -> Network:
@@ -92,12 +95,14 @@ def create(tx: Tx, new: NewNetwork, configured: NetworkQuotas) -> Network:
         admin_state_up=new.admin_state_up,
         shared=new.shared,
         external=new.external,
+        is_default=new.is_default,
         port_security=new.port_security,
         vni=vni,
         physical_network=new.physical_network,
         mtu_bytes=new.mtu_bytes,
     )
     tx.execute(_INSERT, dict(row))
+    rbac.for_all(tx, row, {})
     changed(tx)
     return Network(**row, subnets=[])
 
@@ -113,11 +118,24 @@ def _free_vni(tx: Tx) -> int:
 
 
 def row_of(tx: Tx, network_id: str, scope: str | None = None) -> NetworkRow:
-    """That network, if that project sees it. Raises NetworkNotFound."""
+    """That network, if that project sees it, and as it stands for that project. Raises NetworkNotFound."""
     row = results.first(NetworkRow, tx.execute(_GET, {"of": network_id}))
+    if row is not None and scope not in (None, row["project_id"]):
+        _seen_by(tx, [row], scope)
     if row is None or not (scope is None or row["project_id"] == scope or row["shared"] or row["external"]):
         raise NetworkNotFound(f"Network {network_id[:64]} could not be found.")
     return row
+
+
+def _seen_by(tx: Tx, rows: Sequence[NetworkRow], project_id: str | None) -> None:
+    """What a policy lets that project do stands in its rows as what all may do does."""
+    others = [row for row in rows if project_id not in (None, row["project_id"])]
+    if not others or project_id is None:
+        return
+    granted = rbac.grants(tx, [row["id"] for row in others], project_id)
+    for row in others:
+        row["shared"] = row["shared"] or "shared" in granted.get(row["id"], ())
+        row["external"] = row["external"] or "external" in granted.get(row["id"], ())
 
 
 def get(tx: Tx, network_id: str, scope: str | None = None) -> Network:
@@ -125,7 +143,13 @@ def get(tx: Tx, network_id: str, scope: str | None = None) -> Network:
 
 
 def find(tx: Tx, asked: Asked) -> list[Network]:
-    rows = finding.rows(tx, NetworkRow, networks, asked, *visible(asked.scope), what="Network")
+    conditions = visible(asked.scope)
+    if "status" in asked.others:
+        conditions.append(true() if "ACTIVE" in asked.others["status"] else false())  # they are all
+    for kind in asked.others.get("network_type", ())[-1:]:
+        conditions.append(networks.c.vni.is_not(None) if kind == "vxlan" else _FLAT if kind == "flat" else false())
+    rows = finding.rows(tx, NetworkRow, networks, asked, *conditions, what="Network")
+    _seen_by(tx, rows, asked.scope)
     return with_subnets(tx, rows)
 
 
@@ -144,8 +168,11 @@ def update(tx: Tx, network_id: str, changes: dict[str, Any]) -> Network:
         )
     if changes.get("shared") is False:
         _check_unshared(tx, network_id)
+    before = row_of(tx, network_id)
     touch(tx, networks, network_id, **changes)
-    return get(tx, network_id)
+    changed_one = get(tx, network_id)
+    rbac.for_all(tx, changed_one, before)
+    return changed_one
 
 
 def _check_unshared(tx: Tx, network_id: str) -> None:
@@ -154,6 +181,7 @@ def _check_unshared(tx: Tx, network_id: str) -> None:
     others = select(ports.c.id).where(
         ports.c.network_id == network_id, ports.c.project_id.not_in(["", owner]), ports.c.device_owner != DHCP_OWNER
     )
+    others = others.where(ports.c.project_id.not_in(rbac.targets(network_id, rbac.SHARED)))
     found = tx.execute(others.limit(1)).first()
     if found is not None:
         raise InvalidInput(
@@ -176,5 +204,6 @@ def remove(tx: Tx, network_id: str) -> None:
     tx.execute(delete(port_groups).where(port_groups.c.port_id.in_(own)))
     tx.execute(delete(ports).where(ports.c.network_id == network_id))
     tx.execute(delete(subnets).where(subnets.c.network_id == network_id))
+    rbac.forget(tx, network_id)
     tx.execute(delete(networks).where(networks.c.id == network_id))
     changed(tx)

@@ -62,6 +62,7 @@ class NewPort(msgspec.Struct, frozen=True):
     port_security: bool | None = None
     pairs: tuple[tuple[str, str], ...] = ()
     groups: tuple[str, ...] | None = None
+    id: str = ""  # where it was chosen before
 
 
 def create(tx: Tx, network: NetworkRow, new: NewPort, configured: NetworkQuotas | None) -> Port:
@@ -69,7 +70,7 @@ def create(tx: Tx, network: NetworkRow, new: NewPort, configured: NetworkQuotas 
     what is in the way."""
     if configured is not None:
         quotas.claim(tx, "port", new.project_id, configured)
-    port_id, network_id = tx.names.uuid(), network["id"]
+    port_id, network_id = new.id or tx.names.uuid(), network["id"]
     mac = _mac(tx, network_id, new.mac)
     chosen = addressing.choose(tx, network_id, new.fixed_ips, mac, new.device_owner)
     has_security = network["port_security"] if new.port_security is None else new.port_security

@@ -17,11 +17,13 @@ from droveway.store.network import tables as t
 TABLES: Mapping[str, Table] = {
     "network": t.networks,
     "subnet": t.subnets,
+    "subnetpool": t.subnet_pools,
     "port": t.ports,
     "router": t.routers,
     "floatingip": t.floating_ips,
     "security_group": t.security_groups,
     "security_group_rule": t.security_group_rules,
+    "rbac_policy": t.rbac_policies,
 }
 _SET = Prepared(
     select(t.network_quotas.c.resource, t.network_quotas.c.hard_limit).where(

@@ -24,6 +24,7 @@ class NetworkRow(StandardRow):
     admin_state_up: bool
     shared: bool
     external: bool
+    is_default: bool
     port_security: bool
     vni: int | None
     physical_network: str | None
@@ -49,6 +50,20 @@ class SubnetRow(StandardRow):
     enable_dhcp: bool
     ipv6_address_mode: str | None
     ipv6_ra_mode: str | None
+    pool_id: str | None
+
+
+class SubnetPoolRow(StandardRow):
+    name: str
+    description: str
+    ip_version: int
+    prefixes: list[str]
+    default_prefixlen: int
+    min_prefixlen: int
+    max_prefixlen: int
+    default_quota: int | None
+    shared: bool
+    is_default: bool
 
 
 class PortRow(StandardRow):

@@ -8,20 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select
+from sqlalchemy import update as update_
 
 from droveway.domain.network import subnets as decided
 from droveway.domain.network.quota import NetworkQuotas
-from droveway.domain.network.refusals import GatewayIpInUse, SubnetInUse, SubnetNotFound
+from droveway.domain.network.refusals import GatewayIpInUse, NetworkSubnetPoolAffinityError, SubnetInUse, SubnetNotFound
 from droveway.domain.network.subnets import SubnetSpec
 from droveway.store.engine import results
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import addressing, finding, ports, quotas
+from droveway.store.network import addressing, finding, ports, quotas, rbac
 from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
 from droveway.store.network.changes import changed, touch
 from droveway.store.network.finding import Asked
 from droveway.store.network.networks import DHCP_OWNER
-from droveway.store.network.ports import NewPort
+from droveway.store.network.ports import WITH_THEIR_OWN_WAY_OUT, NewPort
 from droveway.store.network.rows import NetworkRow, SubnetRow
 from droveway.store.network.tables import networks, port_addresses, subnets
 from droveway.store.network.tables import ports as port_table
@@ -47,7 +48,7 @@ def visible(scope: str | None) -> list[ColumnElement[bool]]:
     """A project sees its own subnets, and those of shared networks."""
     if scope is None:
         return []
-    shared = select(networks.c.id).where(networks.c.shared.is_(True))
+    shared = select(networks.c.id).where(or_(networks.c.shared.is_(True), rbac.granted_to(scope, rbac.SHARED)))
     return [or_(c.project_id == scope, c.network_id.in_(shared))]
 
 
@@ -60,11 +61,17 @@ def create(
     name: str = "",
     description: str = "",
     tags: Sequence[str] = (),
+    pool_id: str | None = None,
 ) -> SubnetRow:
     """It is its network's project's. Raises InvalidInput when it overlaps with another of that network."""
     quotas.claim(tx, "subnet", network["project_id"], configured)
-    others = [(other["id"], other["cidr"]) for other in addressing.subnets_of(tx, network["id"])]
-    decided.check_apart(spec.cidr, network["id"], others)
+    there = addressing.subnets_of(tx, network["id"])
+    decided.check_apart(spec.cidr, network["id"], [(other["id"], other["cidr"]) for other in there])
+    if any(other["pool_id"] != pool_id for other in there if other["ip_version"] == spec.ip_version):
+        raise NetworkSubnetPoolAffinityError(
+            f"Subnets hosted on the same network must be allocated from the same subnet pool: those of {network['id']} "
+            f"are of {there[0]['pool_id'] or 'none'}."
+        )
     row = SubnetRow(
         id=tx.names.uuid(),
         project_id=network["project_id"],
@@ -84,6 +91,7 @@ def create(
         enable_dhcp=spec.enable_dhcp,
         ipv6_address_mode=spec.ipv6_address_mode,
         ipv6_ra_mode=spec.ipv6_ra_mode,
+        pool_id=pool_id,
     )
     tx.execute(_INSERT, dict(row))
     if spec.enable_dhcp:
@@ -128,14 +136,23 @@ def _stop_serving(tx: Tx, network_id: str, subnet_id: str) -> None:
 def get(tx: Tx, subnet_id: str, scope: str | None = None) -> SubnetRow:
     row = results.first(SubnetRow, tx.execute(_GET, {"of": subnet_id}))
     if row is not None and scope not in (None, row["project_id"]):
-        row = row if tx.execute(_SHARED, {"of": row["network_id"]}).scalar() else None
+        is_shared = tx.execute(_SHARED, {"of": row["network_id"]}).scalar()
+        row = row if is_shared or _is_granted(tx, row["network_id"], scope) else None
     if row is None:
         raise SubnetNotFound(f"Subnet {subnet_id[:64]} could not be found.")
     return row
 
 
+def _is_granted(tx: Tx, network_id: str, scope: str | None) -> bool:
+    return scope is not None and "shared" in rbac.grants(tx, [network_id], scope).get(network_id, ())
+
+
 def find(tx: Tx, asked: Asked) -> list[SubnetRow]:
-    return finding.rows(tx, SubnetRow, subnets, asked, *visible(asked.scope), what="Subnet")
+    conditions = visible(asked.scope)
+    if "shared" in asked.others:
+        shared = c.network_id.in_(select(networks.c.id).where(networks.c.shared.is_(True)))
+        conditions.append(shared if asked.others["shared"][-1] else ~shared)
+    return finding.rows(tx, SubnetRow, subnets, asked, *conditions, what="Subnet")
 
 
 def update(tx: Tx, subnet_id: str, given: dict[str, Any], network: NetworkRow) -> SubnetRow:
@@ -177,9 +194,13 @@ def _check_gateway_is_free(tx: Tx, row: SubnetRow) -> None:
 
 
 def remove(tx: Tx, subnet_id: str) -> None:
-    """Raises SubnetInUse, which names ports that have an address of it."""
+    """Raises SubnetInUse, which names ports that have an address of it. What guests made of it themselves goes with it:
+    then routers alone are in the way."""
     row = get(tx, subnet_id)
-    used = list(tx.execute(_USERS.where(port_table.c.device_owner != DHCP_OWNER).limit(SHOWN), {"of": subnet_id}))
+    is_self_made = decided.makes_own_address(row["ipv6_address_mode"])
+    owner = port_table.c.device_owner
+    in_the_way = owner.in_(WITH_THEIR_OWN_WAY_OUT) & (owner != DHCP_OWNER) if is_self_made else owner != DHCP_OWNER
+    used = list(tx.execute(_USERS.where(in_the_way).limit(SHOWN), {"of": subnet_id}))
     if used:
         shown = ", ".join(f"{one.address} of port {one.id} ({one.device_owner or 'no device'})" for one in used)
         raise SubnetInUse(
@@ -187,5 +208,12 @@ def remove(tx: Tx, subnet_id: str) -> None:
             f"subnet: {shown}; delete them first."
         )
     _stop_serving(tx, row["network_id"], subnet_id)
+    if is_self_made:
+        held = port_addresses.c.subnet_id == subnet_id
+        losing = port_table.c.id.in_(select(port_addresses.c.port_id).where(held))
+        tx.execute(
+            update_(port_table).where(losing).values(revision=port_table.c.revision + 1, updated_at_us=tx.now_us)
+        )
+        tx.execute(delete(port_addresses).where(held))
     tx.execute(delete(subnets).where(c.id == subnet_id))
     changed(tx)

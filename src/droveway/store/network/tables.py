@@ -36,6 +36,7 @@ networks = Table(
     Column("admin_state_up", Boolean, nullable=False, default=True),
     Column("shared", Boolean, nullable=False, default=False),
     Column("external", Boolean, nullable=False, default=False),
+    Column("is_default", Boolean, nullable=False, default=False),  # of the external ones
     Column("port_security", Boolean, nullable=False, default=True),
     Column("vni", Integer, unique=True),  # of a VXLAN network
     Column("physical_network", String(64), unique=True),  # of a flat one: each carries one
@@ -56,7 +57,22 @@ subnets = Table(
     Column("enable_dhcp", Boolean, nullable=False, default=True),
     Column("ipv6_address_mode", String(16)),
     Column("ipv6_ra_mode", String(16)),
+    Column("pool_id", ID, index=True),  # of which its range is
     Index("ix_subnets_project", "project_id", "created_at_us"),
+)
+subnet_pools = Table(
+    "subnet_pools",
+    metadata,
+    *_standard(),
+    Column("ip_version", Integer, nullable=False),
+    Column("prefixes", Json, nullable=False),
+    Column("default_prefixlen", Integer, nullable=False),
+    Column("min_prefixlen", Integer, nullable=False),
+    Column("max_prefixlen", Integer, nullable=False),
+    Column("default_quota", BigInteger),  # of a project; nothing: no limit
+    Column("shared", Boolean, nullable=False, default=False),
+    Column("is_default", Boolean, nullable=False, default=False),  # of its IP version
+    Index("ix_subnet_pools_project", "project_id", "created_at_us"),
 )
 ports = Table(
     "ports",
@@ -165,6 +181,25 @@ network_quotas = Table(  # what differs from the defaults of the configuration
     Column("resource", String(32), primary_key=True),
     Column("hard_limit", Integer, nullable=False),  # -1: no limit
     Column("set_at_us", BigInteger, nullable=False),
+)
+rbac_policies = Table(  # which projects may use a network beside its own (store/network/rbac.py)
+    "rbac_policies",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("object_id", ID, nullable=False),
+    Column("action", String(32), nullable=False),  # access_as_shared access_as_external
+    Column("target", String(64), nullable=False),  # a project, or * for all
+    Column("created_at_us", BigInteger, nullable=False),
+    UniqueConstraint("object_id", "action", "target"),
+    Index("ix_rbac_policies_target", "target"),
+)
+auto_topologies = Table(  # what was made for a project that named no network (store/network/topologies.py)
+    "auto_topologies",
+    metadata,
+    Column("project_id", String(64), primary_key=True),
+    Column("network_id", ID, nullable=False),
+    Column("router_id", ID),
 )
 host_networks = Table(  # what is in force on each host, as its network agent answered (store/network/in_force.py)
     "host_networks",

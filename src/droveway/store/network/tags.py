@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Table
 
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import floating, groups, networks, ports, routers, subnets, tables
+from droveway.store.network import floating, groups, networks, ports, routers, subnet_pools, subnets, tables
 from droveway.store.network.changes import touch
 
 
@@ -22,6 +22,7 @@ class Tagged(NamedTuple):
 TAGGED = {
     "networks": Tagged(networks.row_of, tables.networks),
     "subnets": Tagged(subnets.get, tables.subnets),
+    "subnetpools": Tagged(subnet_pools.get, tables.subnet_pools),
     "ports": Tagged(ports.row_of, tables.ports),
     "security-groups": Tagged(groups.row_of, tables.security_groups),
     "routers": Tagged(routers.row_of, tables.routers),

@@ -267,6 +267,11 @@ def count_open(tx: Tx) -> int:
     return int(tx.execute(select(func.count()).select_from(sagas).where(sagas.c.ended.is_(False))).scalar_one())
 
 
+def count_open_of(tx: Tx, subject: Subject) -> int:
+    query = select(func.count()).select_from(sagas).where(sagas.c.ended.is_(False), *_about(subject))
+    return int(tx.execute(query).scalar_one())
+
+
 def unheld(
     tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], passed_over: frozenset[str], *, most: int
 ) -> list[SagaRow]:

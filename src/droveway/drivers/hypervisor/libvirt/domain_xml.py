@@ -108,6 +108,7 @@ def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool, host_cells: Se
 def _devices(devices: ET.Element, spec: GuestSpec, instance_dir: str) -> None:
     devices.extend(hardware_xml.disks(spec, instance_dir))
     devices.extend(hardware_xml.nics(spec))
+    devices.extend(hardware_xml.free_slots(spec.machine_type or MACHINE))
     serial = ET.SubElement(devices, "serial", type="pty")
     # append: a restarted or arriving guest goes on in the same log, and the log may be cut short under it.
     ET.SubElement(serial, "log", file=f"{instance_dir}/console.log", append="on")

@@ -1,4 +1,7 @@
-"""The hypervisor as libvirt has it: QEMU guests on this host, KVM where that works and emulated where it does not."""
+"""The hypervisor as libvirt has it: QEMU guests on this host, KVM where that works and emulated where it does not.
+
+More than 400 lines because a driver answers every verb of the port.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ import msgspec
 
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
+from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Nic, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.libvirt import guest as acts
-from droveway.drivers.hypervisor.libvirt import reach
+from droveway.drivers.hypervisor.libvirt import interfaces, reach
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
@@ -34,7 +37,7 @@ from droveway.drivers.hypervisor.libvirt.facts import (
 )
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
-from droveway.drivers.hypervisor.promises import check_machine, check_movable
+from droveway.drivers.hypervisor.promises import check_machine, check_movable, not_let_go
 from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
@@ -42,6 +45,7 @@ from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import Images
 
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
+ASKED_TO_LET_GO_EVERY_S, LET_GO_LOOK_S = 5.0, 0.1  # the same
 COPY_VISIBLE_WITHIN_S = 2.0
 SWEEP_EVERY_S = 3600.0
 ABORT_WITHIN_S = 60.0
@@ -204,6 +208,23 @@ class LibvirtHypervisor:
                 now_s = self._clock.monotonic_s()
         finally:
             self._stops.pop(instance_id, None)
+
+    async def plug(self, instance_id: str, nic: Nic, model: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: interfaces.plug(c, instance_id, nic, model))
+
+    async def unplug(self, instance_id: str, nic: Nic, within_s: float) -> None:
+        self._files.directory(instance_id)
+        ask_at_s = now_s = self._clock.monotonic_s()
+        deadline_s = now_s + within_s
+        while not await self._connection.call(lambda c: interfaces.has_let_go(c, instance_id, nic)):
+            now_s = self._clock.monotonic_s()
+            if now_s >= deadline_s:
+                raise HypervisorRefused(not_let_go(instance_id, nic, within_s))
+            if now_s >= ask_at_s:
+                ask_at_s = now_s + ASKED_TO_LET_GO_EVERY_S
+                await self._connection.call(lambda c: interfaces.ask_to_let_go(c, instance_id, nic))
+            await self._clock.sleep(LET_GO_LOOK_S)
 
     async def remove(self, instance_id: str) -> None:
         self._files.directory(instance_id)

@@ -32,7 +32,7 @@ from droveway.drivers.hypervisor.libvirt.domain_xml import (
     is_instance_id,
     parse_mark,
 )
-from droveway.ports.hypervisor import HypervisorRefused
+from droveway.drivers.hypervisor.promises import check_not_moving
 
 _GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
 _NOT_RUNNING = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
@@ -156,8 +156,7 @@ def start(connection: Any, instance_id: str, xml: str) -> None:
         if guest.state is GuestState.RUNNING:
             return
         if guest.state is GuestState.PAUSED:
-            if guest.job is not GuestJob.NONE:
-                raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({guest.job}).")
+            check_not_moving(instance_id, guest.job)
             # The store's image lock refuses this when the guest runs on another host.
             _resume(domain)
             return

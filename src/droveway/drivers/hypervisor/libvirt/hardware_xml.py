@@ -6,11 +6,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 from droveway.domain.hardware import UEFI, Hardware
-from droveway.domain.model import GuestSpec
+from droveway.domain.model import GuestSpec, Nic
 from droveway.domain.network_plan import bridge_of, device_of
 from droveway.drivers.hypervisor.libvirt.config_drive import NAME
 
 NVRAM = "nvram.fd"
+ROOT_PORTS = 24  # one a device, those with which the guest starts among them
 EPHEMERAL, SWAP = "disk.eph0", "disk.swap"
 _PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
 _LETTERS, _LETTER_OF_DRIVE = "abc", "d"
@@ -56,13 +57,25 @@ def _config_drive(bus: str, instance_dir: str) -> ET.Element:
 def nics(spec: GuestSpec) -> Iterator[ET.Element]:
     """Each on the bridge of its network, under the name that the host's rules know: the same on every host."""
     for nic in spec.nics:
-        interface = ET.Element("interface", type="bridge")
-        ET.SubElement(interface, "mac", address=nic.mac)
-        ET.SubElement(interface, "source", bridge=bridge_of(nic.network_id))
-        ET.SubElement(interface, "target", dev=device_of(nic.port_id))
-        ET.SubElement(interface, "model", type=spec.hardware.nic_model)
-        ET.SubElement(interface, "mtu", size=str(nic.mtu_bytes))
-        yield interface
+        yield interface(nic, spec.hardware.nic_model)
+
+
+def interface(nic: Nic, model: str) -> ET.Element:
+    found = ET.Element("interface", type="bridge")
+    ET.SubElement(found, "mac", address=nic.mac)
+    ET.SubElement(found, "source", bridge=bridge_of(nic.network_id))
+    ET.SubElement(found, "target", dev=device_of(nic.port_id))
+    ET.SubElement(found, "model", type=model)
+    ET.SubElement(found, "mtu", size=str(nic.mtu_bytes))
+    return found
+
+
+def free_slots(machine: str) -> Iterator[ET.Element]:
+    """Of a machine whose bus has none for what is plugged later, unless it is begun with them."""
+    if "q35" in machine:
+        yield ET.Element("controller", type="pci", index="0", model="pcie-root")
+        for _ in range(ROOT_PORTS):
+            yield ET.Element("controller", type="pci", model="pcie-root-port")
 
 
 def devices(hardware: Hardware) -> Iterator[ET.Element]:

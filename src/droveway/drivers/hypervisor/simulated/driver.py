@@ -27,12 +27,14 @@ from droveway.domain.model import (
     GuestState,
     ImageRef,
     MigrationEndpoint,
+    Nic,
     Resources,
 )
 from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.console import last_lines
-from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable
+from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable, check_not_moving, not_let_go
 from droveway.drivers.hypervisor.simulated.fleet import (
+    Domain,
     Durations,
     Faults,
     Fleet,
@@ -304,8 +306,8 @@ class SimulatedHypervisor:
             if domain.state is GuestState.RUNNING:
                 return
             job = self._fleet.job(host, instance_id)
-            if domain.state is GuestState.PAUSED and job is not GuestJob.NONE:
-                raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({job}).")
+            if domain.state is GuestState.PAUSED:
+                check_not_moving(instance_id, job)
         self._fleet.run(host, instance_id, spec.ram_mb, spec.nics)
         self._fleet.hint(host, instance_id)
 
@@ -313,6 +315,35 @@ class SimulatedHypervisor:
         shortest, longest = self._fleet.durations.power_off
         span = (min(shortest, grace_s), min(longest, grace_s))
         await self._act(instance_id, span, lambda: self._end(instance_id, GuestEnd.STOP))
+
+    async def plug(self, instance_id: str, nic: Nic, model: str) -> None:
+        await self._act(instance_id, self._fleet.durations.plug, lambda: self._plug(instance_id, nic))
+
+    def _plug(self, instance_id: str, nic: Nic) -> None:
+        domain = self._with_devices(instance_id)
+        if domain is not None and nic.port_id not in {one.port_id for one in domain.nics}:
+            domain.nics = (*domain.nics, nic)
+
+    async def unplug(self, instance_id: str, nic: Nic, within_s: float) -> None:
+        shortest, longest = self._fleet.durations.plug
+        span = (min(shortest, within_s), min(longest, within_s))
+        await self._act(instance_id, span, lambda: self._unplug(instance_id, nic, within_s))
+
+    def _unplug(self, instance_id: str, nic: Nic, within_s: float) -> None:
+        domain = self._with_devices(instance_id)
+        if domain is None or nic.port_id not in {one.port_id for one in domain.nics}:
+            return
+        if instance_id in self._fleet.keeps_nics or self._fleet.happens(self._fleet.faults.keeps_nic):
+            raise HypervisorRefused(not_let_go(instance_id, nic, within_s))
+        domain.nics = tuple(one for one in domain.nics if one.port_id != nic.port_id)
+
+    def _with_devices(self, instance_id: str) -> Domain | None:
+        """The guest, if it runs or is paused. Raises HypervisorRefused in the middle of a move."""
+        domain, job = self._host.domains.get(instance_id), self._fleet.job(self._host, instance_id)
+        if domain is None or domain.state is GuestState.SHUTOFF:
+            return None
+        check_not_moving(instance_id, job)
+        return domain
 
     def _end(self, instance_id: str, why: GuestEnd) -> None:
         copy = self._fleet.copies.get(instance_id)

@@ -106,6 +106,7 @@ class Fleet:
         self.copies: dict[str, GuestCopy] = {}
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
         self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
+        self.keeps_nics = set[str]()  # guests that let go of no interface
         self.violations, self.cut_off = list[str](), set[str]()  # broken laws; hosts without a way to any other
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._task_number = 0

@@ -21,6 +21,7 @@ class Durations(msgspec.Struct, frozen=True):
     start: Span = NOTHING
     power_off: Span = NOTHING  # from the power button until the guest has obeyed
     remove: Span = NOTHING
+    plug: Span = NOTHING  # until a guest has taken an interface, or has let go of one
     arrive: Span = NOTHING  # until the destination's half is there
     copy: Span = NOTHING
     switch: Span = NOTHING  # paused on both sides
@@ -38,6 +39,7 @@ class Faults(msgspec.Struct, frozen=True):
     refused_after_acting: float = 0.0  # the command's error, although it did what it was told
     down_after_acting: float = 0.0  # it did what it was told, and its answer was lost with the connection
     hint_lost: float = 0.0
+    keeps_nic: float = 0.0  # a guest does not let go of an interface, this time
     base_swept: float = 0.0  # an image that a disk was made on is fetched anew for the next one
     images: ImageFaults = ImageFaults()
 

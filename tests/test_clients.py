@@ -1,0 +1,235 @@
+"""Clients as they are published, against the whole program with imagined hosts: a server that one can reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from openstack.config import loader
+from openstack.connection import Connection
+
+from lab import other_clients
+from lab.processes import wait_for
+from tests.test_starts import SOON_S, Program, upload
+
+CLONE = Path(__file__).parents[1]
+CLIENT_S = 600.0
+
+
+class Cloud(Program):
+    """With networks; `openstack` is the command, in a process that stays."""
+
+    def configure(self, more: str = "", api: str = "") -> None:
+        super().configure('[network]\ndriver = "simulated"\n' + more, api)
+        told = self.config.read_text()
+        services = 'services = ["nova-compute", "neutron-linuxbridge-agent"]\nnetwork = "simulated"\n'
+        services += 'physical_networks = ["physnet1:eth1"]\n'
+        for number, name in enumerate(("s1", "s2"), 1):
+            here = f'name = "{name}"\n'
+            told = told.replace(here, f'{here}{services}tunnel_address = "192.0.2.{number}"\n')
+        self.config.write_text(told)
+
+    def open(self) -> None:
+        self.start()
+        compute = self.is_up()
+        upload(self, compute)
+        compute.close()
+        self._shell = subprocess.Popen(
+            [sys.executable, "-m", "tests.api.openstack_shell"],
+            env={**os.environ, "OS_CLIENT_CONFIG_FILE": str(self.home / "clouds.yaml"), "OS_CLOUD": "droveway"},
+            cwd=CLONE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert wait_for(lambda: len(self.openstack("network", "agent", "list")) == 2, SOON_S), self.said.read_text()
+
+    def close(self) -> None:
+        assert self._shell.stdin is not None and self._shell.stdout is not None, "they are pipes"
+        self._shell.stdin.close()
+        assert self._shell.wait(SOON_S) == 0
+        self._shell.stdout.close()
+        assert self.running is not None
+        self.running.terminate()
+        self.running.wait(SOON_S)
+
+    def openstack(self, *words: str, fails: bool = False) -> Any:
+        assert self._shell.stdin is not None and self._shell.stdout is not None, "they are pipes"
+        is_shown = not fails and {"list", "show", "create"} & set(words)
+        self._shell.stdin.write(json.dumps([*words, *(["-f", "json"] if is_shown else [])]) + "\n")
+        self._shell.stdin.flush()
+        code, out, err = json.loads(self._shell.stdout.readline())
+        assert (code != 0) is fails, f"openstack {' '.join(words)}: {out}{err}"
+        if fails:
+            return err
+        return json.loads(out) if out.strip().startswith(("{", "[")) else out
+
+    def connection(self) -> Connection:
+        files = loader.OpenStackConfig(config_files=[str(self.home / "clouds.yaml")], load_envvars=False)
+        return Connection(config=files.get_one("droveway"))
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    made = Cloud(tmp_path_factory.mktemp("cloud"))
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def outside(cloud: Cloud) -> str:
+    """The one way out; its name."""
+    flat = ("--external", "--provider-network-type", "flat", "--provider-physical-network", "physnet1")
+    cloud.openstack("network", "create", "outside", *flat)
+    cloud.openstack("subnet", "create", "so", "--network", "outside", "--subnet-range", "198.51.100.0/24", "--no-dhcp")
+    return "outside"
+
+
+OF_ITS_OWN_PARTS = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+
+
+@OF_ITS_OWN_PARTS
+def test_openstacksdk_makes_a_server_that_one_can_reach(cloud: Cloud, outside: str) -> None:
+    """`auto_ip`: with nothing named, and on a network of one's own; and takes all of it away."""
+    with cloud.connection() as c:
+        c.create_server("auto", image="tiny", flavor="tiny", wait=True, auto_ip=True, timeout=60)
+        made = c.get_server("auto")
+        assert (made.status, made.interface_ip) == ("ACTIVE", made.public_v4)
+        assert made.public_v4.startswith("198.51.100."), made.addresses
+        network = c.create_network("own")
+        subnet = c.create_subnet(network.id, "10.7.0.0/24")
+        router = c.create_router("out", ext_gateway_net_id=c.get_network(outside).id)
+        c.add_router_interface(router, subnet_id=subnet.id)
+        named = {"network": "own", "security_groups": ["default"], "reuse_ips": False}
+        c.create_server("own", image="tiny", flavor="tiny", wait=True, auto_ip=True, timeout=60, **named)
+        own = c.get_server("own")
+        assert own.public_v4.startswith("198.51.100.") and own.public_v4 != made.public_v4
+        assert [one["addr"] for one in own.addresses["own"]] == [own.private_v4, own.public_v4]
+        for server in (made, own):
+            assert c.delete_server(server.id, wait=True, delete_ips=True)
+        assert c.list_floating_ips() == []
+        c.remove_router_interface(router, subnet_id=subnet.id)
+        assert c.delete_router(router.id) and c.delete_network(network.id)
+        c.network.delete_auto_allocated_topology()
+        assert [one.name for one in c.list_networks()] == [outside] and c.list_ports() == []
+
+
+def test_the_command_adds_to_a_server_that_runs_and_takes_away(cloud: Cloud, outside: str) -> None:
+    cli = cloud.openstack
+    for number in (1, 2):
+        cli("network", "create", f"n{number}")
+        subnet = f"10.{number}.0.0/24"
+        cli("subnet", "create", f"s{number}", "--network", f"n{number}", "--subnet-range", subnet)
+    cli("router", "create", "r", "--external-gateway", outside)
+    cli("router", "add", "subnet", "r", "s1")
+    cli("port", "create", "p", "--network", "n2")
+    cli("security", "group", "create", "web")
+    cli("server", "create", "g", "--image", "tiny", "--flavor", "tiny", "--network", "n1", "--wait")
+
+    def addresses() -> dict[str, list[str]]:
+        shown: dict[str, list[str]] = cli("server", "show", "g")["addresses"]
+        return shown
+
+    assert addresses() == {"n1": ["10.1.0.3"]}
+    cli("server", "add", "port", "g", "p", "--tag", "back")
+    cli("server", "add", "network", "g", "n2")
+    cli("server", "add", "fixed", "ip", "g", "n1", "--fixed-ip-address", "10.1.0.99")
+    assert addresses() == {"n1": ["10.1.0.3", "10.1.0.99"], "n2": ["10.2.0.3", "10.2.0.4"]}
+    floating = cli("floating", "ip", "create", outside)["floating_ip_address"]
+    cli("server", "add", "floating", "ip", "g", floating, "--fixed-ip-address", "10.1.0.3")
+    assert addresses()["n1"] == ["10.1.0.3", floating, "10.1.0.99"]
+    cli("server", "add", "security", "group", "g", "web")
+    assert {one["name"] for one in cli("server", "show", "g")["security_groups"]} == {"default", "web"}
+    assert len(cli("port", "list", "--server", "g")) == 4
+    cli("server", "remove", "security", "group", "g", "web")
+    cli("server", "remove", "floating", "ip", "g", floating)
+    cli("server", "remove", "port", "g", "p")
+    assert addresses()["n2"] == ["10.2.0.4"] and cli("port", "show", "p")["device_id"] == ""
+    cli("server", "remove", "network", "g", "n2")
+    assert addresses() == {"n1": ["10.1.0.3", "10.1.0.99"]}
+    assert "is still in use" in cli("server", "add", "port", "g", _router_port(cloud), fails=True)
+    events = [one["Action"] for one in cli("server", "event", "list", "g")]
+    assert events.count("attach_interface") == 3 and events.count("detach_interface") == 2
+    cli("server", "delete", "g", "--wait")
+    assert cli("port", "list", "--device-owner", "compute:nova") == []
+    cli("network", "auto", "allocated", "topology", "create", "--check-resources")
+    cli("floating", "ip", "delete", floating)
+    cli("router", "remove", "subnet", "r", "s1")
+    cli("router", "delete", "r")
+    cli("port", "delete", "p")
+    cli("network", "delete", "n1", "n2")
+
+
+def _router_port(cloud: Cloud) -> str:
+    (found,) = cloud.openstack("port", "list", "--device-owner", "network:router_interface")
+    return str(found["ID"])
+
+
+# -- the others, each in an environment of its own that is made when it is missing -------------------------------------
+@pytest.fixture
+def asked_for(request: pytest.FixtureRequest) -> None:
+    """They take minutes."""
+    if not request.config.getoption("--full"):
+        pytest.skip("other clients are tried with --full")
+
+
+def had(make: Callable[[], Path]) -> Path:
+    try:
+        return make()
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"it cannot be had here: {error}")
+
+
+@pytest.fixture
+def password(cloud: Cloud) -> str:
+    found = yaml.safe_load((cloud.home / "clouds.yaml").read_text())["clouds"]["droveway"]["auth"]["password"]
+    return str(found)
+
+
+@pytest.fixture
+def key() -> str:
+    public = ed25519.Ed25519PrivateKey.generate().public_key()
+    line = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return f"{line.decode()} me"
+
+
+def works(*command: str | Path, **env: str) -> None:
+    done = subprocess.run(
+        command, env=os.environ | env, cwd=CLONE, capture_output=True, text=True, check=False, timeout=CLIENT_S
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+
+
+@pytest.mark.timeout(900)
+def test_ansible_makes_changes_nothing_twice_and_takes_away(
+    cloud: Cloud, outside: str, key: str, asked_for: None
+) -> None:
+    bin_ = had(lambda: other_clients.environment("ansible"))
+    config = {"OS_CLIENT_CONFIG_FILE": str(cloud.home / "clouds.yaml"), "PATH": f"{bin_}:{os.environ['PATH']}"}
+    works(bin_ / "ansible-playbook", "tests/clients/ansible.yml", "-e", json.dumps({"key": key}), **config)
+    assert cloud.openstack("port", "list", "--device-owner", "compute:nova") == []
+
+
+@pytest.mark.timeout(900)
+def test_libcloud_waits_for_the_addresses_of_a_node(
+    cloud: Cloud, outside: str, password: str, key: str, asked_for: None
+) -> None:
+    bin_ = had(lambda: other_clients.environment("libcloud"))
+    works(bin_ / "python", "tests/clients/with_libcloud.py", f"http://127.0.0.1:{cloud.port}", password, key)
+
+
+@pytest.mark.timeout(900)
+def test_gophercloud_makes_ports_and_attaches_them(cloud: Cloud, outside: str, password: str, asked_for: None) -> None:
+    program = had(lambda: other_clients.go_program(CLONE / "tests/clients/with_gophercloud.go"))
+    ids = (cloud.openstack("image", "show", "tiny")["id"], cloud.openstack("network", "show", outside)["id"])
+    works(program, f"http://127.0.0.1:{cloud.port}", password, *ids)
