@@ -349,24 +349,11 @@ MUTANTS = {
     "heart inside the worker's loop": Parts(heart=HeartInTheLoop),
 }
 
-CAUGHT_BY = {  # where it is not the first
-    "no compare-and-swap of claims": 2,
-    "no rule of groups": 2,
-    "hung stores are trusted": 4,
-    "a report without a deadline": 2,
-    "no fence": 2,
-    "another release's saga is carried on": 6,
-    "an error taken for a verdict": 3,
-    "an answer taken for a switch": 3,
-    "an answer taken for an abort": 2,
-    "an image is not checked": 3,
-    "paused for ever": 3,
-    "wall clock in the judge": 5,
-    "no storm hold": 20,
-    "a service's death is its host's": 7,
-    "no echo": 7,
-    "a reading that depends on the verdict": 2,
-    "heart inside the worker's loop": 6,
+CAUGHT_BY = {  # where it is not among the first ones
+    **dict.fromkeys(("an error taken for a verdict", "an answer taken for a switch", "an image is not checked"), 3),
+    **{"paused for ever": 3, "hung stores are trusted": 4, "wall clock in the judge": 5, "no storm hold": 20},
+    **dict.fromkeys(("another release's saga is carried on", "heart inside the worker's loop"), 6),
+    **dict.fromkeys(("a service's death is its host's", "no echo"), 7),
 }
 
 
