@@ -351,7 +351,10 @@ MUTANTS = {
 
 CAUGHT_BY = {  # where it is not among the first ones
     **dict.fromkeys(("an error taken for a verdict", "an answer taken for a switch", "an image is not checked"), 3),
-    **{"paused for ever": 3, "hung stores are trusted": 4, "wall clock in the judge": 5, "no storm hold": 20},
+    "paused for ever": 3,
+    "hung stores are trusted": 4,
+    "wall clock in the judge": 5,
+    "no storm hold": 20,
     **dict.fromkeys(("another release's saga is carried on", "heart inside the worker's loop"), 6),
     **dict.fromkeys(("a service's death is its host's", "no echo"), 7),
 }
