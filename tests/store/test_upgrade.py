@@ -21,6 +21,8 @@ from droveway.store.compute import instances, inventories, quotas
 from droveway.store.engine.databases import open_engine
 from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.fleet import host_reports, hosts, services
+from droveway.store.network import networks
+from droveway.store.network.tables import rbac_policies
 from droveway.store.schema import events, metadata, migrations
 from tests.store import databases
 
@@ -70,6 +72,30 @@ def old(kind: str, tmp_path: Path) -> str:
             vm_state="active",
         )
     return url
+
+
+async def test_networks_of_before_have_the_policies_of_what_all_may_do(kind: str, tmp_path: Path) -> None:
+    url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
+    bring_to(url, "0016")
+    ids = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(4)]
+    kinds = ((False, False), (True, False), (False, True), (True, True))
+    with open_engine(url).connect().execution_options(writes=True) as connection, connection.begin():
+        for vni, (network_id, (shared, external)) in enumerate(zip(ids, kinds, strict=True), 1):
+            more = {"shared": shared, "external": external, "vni": vni, "tags": "[]"}
+            add(connection, "networks", id=network_id, project_id="p1", **more)
+    upgrade.bring_up_to_date(url)
+    store = DiskStore(url, SystemClock(), SystemNames())
+
+    def read(tx: Tx) -> set[tuple[str, str, str, str]]:
+        rows = tx.execute(select(rbac_policies)).all()
+        return {(row.object_id, row.action, row.target, row.project_id) for row in rows}
+
+    shared, external = "access_as_shared", "access_as_external"
+    wanted = ((1, shared), (2, external), (3, shared), (3, external))
+    assert await store.read(read) == {(ids[number], action, "*", "p1") for number, action in wanted}
+    await store.run(lambda tx: networks.update(tx, ids[1], {"shared": False}))
+    await store.run(lambda tx: networks.remove(tx, ids[3]))
+    assert await store.read(read) == {(ids[2], external, "*", "p1")}
 
 
 async def test_rows_of_before_are_there_and_count(old: str) -> None:
