@@ -76,6 +76,75 @@ async def test_a_network_is_shared_with_one_project_and_no_other(tmp_path: Path)
         assert (await refused(world, alice, "GET", f"rbac-policies/{policy['id']}"))[1] == "RbacPolicyNotFound"
 
 
+async def test_who_shares_a_network_and_who_uses_it_keep_what_is_theirs(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        alice, bob = await world.token("alice", "red"), await world.token("bob", "blue")
+        network = (await make(world, alice, "networks", name="n"))["id"]
+        subnet = (await make_subnet(world, alice, network, "10.1.0.0/24"))["id"]
+        await let(world, alice, network, SHARED, await project_of(world, bob))
+        port = await make(world, bob, "ports", network_id=network)
+        beneath = f"ports/{port['id']}"
+        for given in ({"name": "stolen"}, {"security_groups": [], "port_security_enabled": False}):
+            found = await refused(world, alice, "PUT", beneath, {"port": given})
+            assert found[:2] == (403, "PolicyNotAuthorized")
+        mine, theirs = await make(world, alice, "routers"), await make(world, bob, "routers")
+        for token, router, given, words in (
+            (alice, mine, {"port_id": port["id"]}, f"Port {port['id']} is not owned by project"),
+            (bob, theirs, {"subnet_id": subnet}, f"because subnet {subnet} is not owned by project"),
+        ):
+            found = await refused(world, token, "PUT", f"routers/{router['id']}/add_router_interface", given)
+            assert (found[:2], words in found[2]) == ((400, "BadRouterRequest"), True), found
+        reply = await post(world, alice, await make_image(world, alice), networks=[{"port": port["id"]}])
+        assert (reply.status_code, "is another project's" in reply.text) == (400, True), reply.text
+        image = await make_image(world, bob)
+        reply = await post(world, bob, image, networks=[{"uuid": network, "fixed_ip": "10.1.0.1"}])
+        assert (reply.status_code, "not for this project to say" in reply.text) == (403, True), reply.text
+        assert await get(world, bob, beneath) == port, "as it was"
+        outside = (await make(world, await world.token(), "networks", name="o", **FLAT))["id"]
+        await make_subnet(world, await world.token(), outside, "192.0.2.0/24")
+        gateway = {"router": {"external_gateway_info": {"network_id": outside}}}
+        assert (await send(world, alice, "PUT", f"routers/{mine['id']}", gateway)).status_code == 200
+        reply = await send(world, alice, "PUT", f"routers/{mine['id']}/add_router_interface", {"subnet_id": subnet})
+        assert reply.status_code == 200, reply.text
+        floating = {"floatingip": {"floating_network_id": outside, "port_id": port["id"]}}
+        found = await refused(world, alice, "POST", "floatingips", floating)
+        assert (found[:2], "a different tenant" in found[2]) == ((400, "BadFloatingipRequest"), True), found
+        reply = await send(world, bob, "PUT", f"routers/{theirs['id']}/add_router_interface", {"port_id": port["id"]})
+        assert reply.status_code == 200, "a port of its own"
+        assert (await send(world, alice, "DELETE", beneath)).status_code == 409, "a router's is not deleted as such"
+        other = await make(world, bob, "ports", network_id=network)
+        assert (await send(world, alice, "DELETE", f"ports/{other['id']}")).status_code == 204, (
+            "it may clear its network"
+        )
+
+
+async def test_a_project_is_not_led_outside_by_what_another_offers_it(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        alice, bob, admin = await world.token("alice", "red"), await world.token("bob", "blue"), await world.token()
+        network = (await make(world, alice, "networks", name="n"))["id"]
+        await make_subnet(world, alice, network, "198.51.100.0/24")
+        blue = await project_of(world, bob)
+        await let(world, alice, network, EXTERNAL, blue)
+        path = f"auto-allocated-topology/{blue}"
+        assert (await refused(world, bob, "GET", path))[1] == "AutoAllocationFailure"
+        outside = (await make(world, admin, "networks", name="o", is_default=True, **FLAT))["id"]
+        await make_subnet(world, admin, outside, "192.0.2.0/24")
+        assert (await send(world, bob, "GET", path)).status_code == 200
+        (router,) = await get(world, bob, "routers")
+        assert router["external_gateway_info"]["network_id"] == outside
+
+
+async def test_the_network_outside_where_nobody_names_one_is_external_for_all(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        admin = await world.token()
+        outside = (await make(world, admin, "networks", name="o", is_default=True, **FLAT))["id"]
+        (policy,) = await get(world, admin, f"rbac-policies?object_id={outside}")
+        assert (await send(world, admin, "DELETE", f"rbac-policies/{policy['id']}")).status_code == 204
+        found = await get(world, admin, f"networks/{outside}")
+        assert (found["router:external"], found["is_default"]) == (False, False)
+        assert (await make(world, admin, "networks", is_default=True, **{"router:external": True}))["is_default"]
+
+
 async def test_what_all_may_do_is_a_policy_too(tmp_path: Path) -> None:
     async with networked(tmp_path) as world:
         alice, bob, admin = await world.token("alice", "red"), await world.token("bob", "blue"), await world.token()
@@ -126,7 +195,7 @@ async def test_a_network_is_external_for_one_project(tmp_path: Path) -> None:
         assert (await send(world, bob, "GET", "auto-allocated-topology/None")).status_code in (403, 404)
         project = await project_of(world, bob)
         reply = await send(world, bob, "GET", f"auto-allocated-topology/{project}?fields=dry-run")
-        assert reply.status_code == 200, "its one way out"
+        assert reply.status_code == 409, "such a way out has to be named: any project may offer one"
         await send(world, bob, "DELETE", f"routers/{router['id']}")
         assert (await send(world, admin, "DELETE", f"rbac-policies/{policy['id']}")).status_code == 204
         await let(world, admin, outside, EXTERNAL, "p1")

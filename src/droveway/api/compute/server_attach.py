@@ -21,6 +21,7 @@ from droveway.store.compute import instances, server_ports
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import networks, ports
+from droveway.store.rows import InstanceRow
 
 NO_NETWORKS = "There are no networks in this cloud: its configuration names no driver of [network]."
 TAG_SINCE = 49
@@ -65,7 +66,7 @@ async def create(api: Api, request: Request, given: NewInterface) -> Response:
 
     def write(tx: Tx) -> str:
         server = instances.get(tx, request.params["server_id"], request.scope)
-        wanted = _checked(tx, api, request, asked, server["id"])
+        wanted = _checked(tx, api, request, asked, server)
         params = {"nic": msgspec.to_builtins(wanted), "user_id": request.caller.user_id}
         return instances.intend(tx, server["id"], SagaKind.ATTACH_INTERFACE, params, request.id)
 
@@ -82,17 +83,18 @@ async def create(api: Api, request: Request, given: NewInterface) -> Response:
     return Response(200, {"interfaceAttachment": await api.store.read(read)})
 
 
-def _checked(tx: Tx, api: Api, request: Request, asked: NicRequest, server_id: str) -> NicRequest:
+def _checked(tx: Tx, api: Api, request: Request, asked: NicRequest, server: InstanceRow) -> NicRequest:
     """As far as the rows say now; the saga looks again. Raises what is in the way."""
     if asked.port_id:
         port = ports.row_of(tx, asked.port_id, request.scope)
-        if port["device_id"] == server_id:
+        if port["device_id"] == server["id"]:
             raise Conflict(f"Port {asked.port_id} is still in use: it is an interface of this server.")
         if request.scope not in (None, port["project_id"]):
             raise NotFound(f"Port {asked.port_id} could not be found: it is another project's.")
     elif asked.network_id:
         networks.row_of(tx, asked.network_id, request.scope)
-    found = server_nics.resolved(tx, api, request, (asked,) if asked.port_id or asked.network_id else (), 1)
+    named = (asked,) if asked.port_id or asked.network_id else ()
+    found = server_nics.resolved(tx, api, request, named, 1, server["project_id"])
     if not found:
         raise BadRequest("No network could be chosen: this project has none; name one with net_id.")
     return msgspec.structs.replace(asked, network_id=found[0].network_id)

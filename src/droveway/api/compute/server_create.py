@@ -82,7 +82,7 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         config_drive=wanted.config_drive or image["properties"].get("img_config_drive") == "mandatory",
         key=_key(tx, caller.user_id, wanted.key_name),
         user_data=wanted.user_data,
-        nics=server_nics.resolved(tx, api, request, wanted.networks, count),
+        nics=server_nics.resolved(tx, api, request, wanted.networks, count, caller.project_id),
         group_ids=server_nics.group_ids(tx, api, caller.project_id, wanted.groups),
         hints=wanted.hints,
         server_group_id=group_id,

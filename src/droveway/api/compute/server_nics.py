@@ -9,7 +9,7 @@ from droveway.api.compute.server_body import NicsAsked
 from droveway.api.http.request import Request
 from droveway.api.network.topologies import made as made_topology
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.domain.faults import BadRequest, Conflict, Forbidden, NotFound
 from droveway.store.compute import server_ports
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine.transaction import Tx
@@ -42,12 +42,13 @@ def check(api: Api, request: Request, asked: NicsAsked, group_names: Sequence[st
         raise BadRequest("max_count cannot be greater than 1 if an fixed_ip is specified.")
 
 
-def resolved(tx: Tx, api: Api, request: Request, asked: NicsAsked, count: int) -> tuple[NicRequest, ...]:
-    """What each of `count` servers gets. Raises BadRequest, Conflict, and Forbidden when the quota is used up."""
+def resolved(
+    tx: Tx, api: Api, request: Request, asked: NicsAsked, count: int, project_id: str
+) -> tuple[NicRequest, ...]:
+    """What each of `count` servers of that project gets. Raises BadRequest, Conflict, and Forbidden when the quota is
+    used up, or what was asked for is another project's to give."""
     if not api.settings.network.is_on or asked == "none":
         return ()
-    project_id = request.caller.project_id
-    assert project_id is not None, "the route needs a project"
     if isinstance(asked, str):
         found: tuple[NicRequest, ...] = (NicRequest(network_id=_automatic(tx, api, project_id)),)
     elif not asked:
@@ -66,6 +67,8 @@ def _check(tx: Tx, request: Request, nic: NicRequest) -> None:
     try:
         if nic.port_id:
             port = ports.row_of(tx, nic.port_id, request.scope)
+            if request.scope not in (None, port["project_id"]):  # one sees those of others on one's network
+                raise BadRequest(f"Port {nic.port_id} not usable for this server: it is another project's.")
             server_ports.check_free(port)
             if nic.network_id not in ("", port["network_id"]):
                 raise BadRequest(f"Port {nic.port_id} is in the network {port['network_id']}, not {nic.network_id}.")
@@ -77,6 +80,11 @@ def _check(tx: Tx, request: Request, nic: NicRequest) -> None:
         raise BadRequest(
             f"It is not allowed to create an interface on external network {nic.network_id}: use one of your project's "
             "and give the server a floating IP."
+        )
+    if nic.address and request.scope not in (None, network["project_id"]):
+        raise Forbidden(
+            f"Which address a server has on network {nic.network_id} is not for this project to say: the network is "
+            "another's; leave the address out."
         )
     if not choosing.has_subnet(tx, nic.network_id):
         raise BadRequest(f"Network {nic.network_id} requires a subnet in order to boot instances on.")

@@ -190,6 +190,7 @@ async def update(api: Api, request: Request, given: ChangedPort) -> Response:
 
     def write(tx: Tx) -> Port:
         row = ports.row_of(tx, request.params["id"], request.scope)
+        policy.own(request, row, "update_port")  # those of others on its network a project sees, and may delete
         ports.check_changeable(row, given_in(given))
         _check_of_owner(request, networks.row_of(tx, row["network_id"]), given, "update_port")
         joins = _groups_of(tx, row, given, in_groups, changes)

@@ -38,7 +38,7 @@ async def show(api: Api, request: Request) -> Response:
 
     def write(tx: Tx) -> str:
         if topologies.of(tx, project_id) is None or is_trial:
-            topologies.check(tx, project_id)
+            topologies.check(tx)
         return f"{DRY_RUN}=pass" if is_trial else made(tx, api, project_id).network_id
 
     run = api.store.read if is_trial else api.store.run

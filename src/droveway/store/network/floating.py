@@ -127,6 +127,11 @@ def find(tx: Tx, asked: Asked) -> list[FloatingIpRow]:
 def associate(tx: Tx, row: FloatingIpRow, port_id: str, fixed: str | None, scope: str | None) -> None:
     """It leads there from now on. Raises what is in the way."""
     port = ports.get(tx, port_id, scope)
+    if scope not in (None, port["project_id"]):
+        raise BadFloatingipRequest(
+            f"Bad floatingip request: Port {port_id} is associated with a different tenant than Floating IP "
+            f"{row['id']} and therefore cannot be bound."
+        )
     subnet_id, address = _target(port, fixed)
     router_id = tx.execute(_ROUTER, {"of": subnet_id, "outside": row["floating_network_id"]}).scalar()
     if router_id is None:

@@ -134,7 +134,8 @@ def remove(tx: Tx, policy_id: str, scope: str | None) -> None:
 
 def _set_column(tx: Tx, row: Policy, target: str) -> None:
     if ALL in (row["target"], target):
-        touch(tx, networks, row["object_id"], **{COLUMNS[row["action"]]: target == ALL})
+        more = {"is_default": False} if row["action"] == EXTERNAL and target != ALL else {}  # only such a one can be it
+        touch(tx, networks, row["object_id"], **{COLUMNS[row["action"]]: target == ALL}, **more)
     changed(tx)
 
 

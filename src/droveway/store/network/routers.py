@@ -218,6 +218,11 @@ def _make_port(tx: Tx, row: RouterRow, subnet_id: str, configured: NetworkQuotas
             "one, or add a port of your own with port_id."
         )
     network = networks.row_of(tx, subnet["network_id"])
+    if scope not in (None, network["project_id"]):  # its address is that to which guests send
+        raise BadRouterRequest(
+            f"Bad router request: Cannot add interface to router because subnet {subnet_id} is not owned by project "
+            "making the request: add a port of your own with port_id."
+        )
     new = NewPort(
         row["project_id"],
         fixed_ips=(AddressRequest(subnet_id, subnet["gateway"]),),
@@ -237,6 +242,8 @@ def _check_not_there(there: Sequence[Leg], subnet_id: str) -> None:
 
 def _take_port(tx: Tx, row: RouterRow, port_id: str, scope: str | None) -> Port:
     port = ports.get(tx, port_id, scope)
+    if scope not in (None, port["project_id"]):
+        raise BadRouterRequest(f"Bad router request: Port {port_id} is not owned by project making the request.")
     if port["device_id"]:
         raise PortInUse(
             f"Unable to complete operation on port {port_id} for network {port['network_id']}. Port already has an "

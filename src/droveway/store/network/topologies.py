@@ -13,20 +13,19 @@ from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import addressing, networks, routers, subnet_pools, subnets
 from droveway.store.network.networks import NewNetwork
-from droveway.store.network.rbac import EXTERNAL
 from droveway.store.network.routers import Gateway, NewRouter
-from droveway.store.network.tables import auto_topologies, rbac_policies
+from droveway.store.network.tables import auto_topologies
 from droveway.store.network.tables import networks as network_table
 from droveway.store.network.tables import routers as router_table
 from droveway.store.network.tables import subnets as subnet_table
 
 NETWORK_NAME, SUBNET_NAME, ROUTER_NAME = "auto_allocated_network", "auto_allocated_subnet", "auto_allocated_router"
 CIDR = "10.0.0.0/24"
-n, t, r = network_table.c, auto_topologies.c, rbac_policies.c
+n, t = network_table.c, auto_topologies.c
 _OUTSIDE = Prepared(
     select(n.id, n.is_default)
     .where(
-        n.external | n.id.in_(select(r.object_id).where(r.action == EXTERNAL, r.target == bindparam("by"))),
+        n.external,
         n.admin_state_up,
         select(subnet_table.c.id).where(subnet_table.c.network_id == n.id).exists(),
     )
@@ -48,9 +47,10 @@ class Topology(msgspec.Struct, frozen=True):
     router_id: str | None  # None: there was no way out when it was made
 
 
-def outside(tx: Tx, project_id: str) -> str | None:
-    """The external network with a subnet to which its routers lead of themselves: the default one, or the only one."""
-    found = list(tx.execute(_OUTSIDE, {"by": project_id}))
+def outside(tx: Tx) -> str | None:
+    """The external network with a subnet to which routers lead of themselves: the default one, or the only one. One
+    that is external by a policy for one project has to be named: any project may make such a policy for any other."""
+    found = list(tx.execute(_OUTSIDE))
     return found[0].id if found and (len(found) == 1 or found[0].is_default) else None
 
 
@@ -69,9 +69,9 @@ def of(tx: Tx, project_id: str) -> Topology | None:
     return None if row is None else Topology(row.network_id, row.router_id)
 
 
-def check(tx: Tx, project_id: str) -> None:
+def check(tx: Tx) -> None:
     """Raises AutoAllocationFailure when what would be made led nowhere."""
-    if outside(tx, project_id) is None:
+    if outside(tx) is None:
         raise AutoAllocationFailure(
             "Deployment error: No default router:external network. An administrator makes one network with "
             "--external and a subnet, or says of one of several that it is the --default."
@@ -90,7 +90,7 @@ def make(tx: Tx, project_id: str, mtu_bytes: int, quotas: NetworkQuotas) -> Topo
         subnets.create(tx, network, checked(Asked(4, cidr)), quotas, name=SUBNET_NAME, pool_id=pool_id)
         tx.execute(insert(auto_topologies).values(project_id=project_id, network_id=network["id"], router_id=None))
         there = Topology(network["id"], None)
-    external_id = outside(tx, project_id)
+    external_id = outside(tx)
     inside = addressing.subnets_of(tx, there.network_id)
     if there.router_id is not None or external_id is None or not inside:
         return there
