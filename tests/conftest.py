@@ -35,18 +35,21 @@ def _umask() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="every case of a test that is marked `matrix`")
+    parser.addoption(
+        "--full", action="store_true", help="every case of a test that is marked `matrix`, and those marked `full`"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a matrix the first case is run, and one of the others, chosen by the commit: the next one runs another."""
+    """Of a matrix the first case is run, and one of the others, chosen by the commit: the next one runs another. What
+    takes minutes is not run."""
     if config.getoption("--full"):
         return
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("matrix") is not None:
             cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    left_out: set[pytest.Item] = set()
+    left_out = {item for item in items if item.get_closest_marker("full") is not None}
     for name, found in cases.items():
         others = found[1:]
         if len(others) > 1:

@@ -176,13 +176,6 @@ def _router_port(cloud: Cloud) -> str:
 
 
 # -- the others, each in an environment of its own that is made when it is missing -------------------------------------
-@pytest.fixture
-def asked_for(request: pytest.FixtureRequest) -> None:
-    """They take minutes."""
-    if not request.config.getoption("--full"):
-        pytest.skip("other clients are tried with --full")
-
-
 def had(make: Callable[[], Path]) -> Path:
     try:
         return make()
@@ -210,26 +203,25 @@ def works(*command: str | Path, **env: str) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(900)
-def test_ansible_makes_changes_nothing_twice_and_takes_away(
-    cloud: Cloud, outside: str, key: str, asked_for: None
-) -> None:
+def test_ansible_makes_changes_nothing_twice_and_takes_away(cloud: Cloud, outside: str, key: str) -> None:
     bin_ = had(lambda: other_clients.environment("ansible"))
     config = {"OS_CLIENT_CONFIG_FILE": str(cloud.home / "clouds.yaml"), "PATH": f"{bin_}:{os.environ['PATH']}"}
     works(bin_ / "ansible-playbook", "tests/clients/ansible.yml", "-e", json.dumps({"key": key}), **config)
     assert cloud.openstack("port", "list", "--device-owner", "compute:nova") == []
 
 
+@pytest.mark.full
 @pytest.mark.timeout(900)
-def test_libcloud_waits_for_the_addresses_of_a_node(
-    cloud: Cloud, outside: str, password: str, key: str, asked_for: None
-) -> None:
+def test_libcloud_waits_for_the_addresses_of_a_node(cloud: Cloud, outside: str, password: str, key: str) -> None:
     bin_ = had(lambda: other_clients.environment("libcloud"))
     works(bin_ / "python", "tests/clients/with_libcloud.py", f"http://127.0.0.1:{cloud.port}", password, key)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(900)
-def test_gophercloud_makes_ports_and_attaches_them(cloud: Cloud, outside: str, password: str, asked_for: None) -> None:
+def test_gophercloud_makes_ports_and_attaches_them(cloud: Cloud, outside: str, password: str) -> None:
     program = had(lambda: other_clients.go_program(CLONE / "tests/clients/with_gophercloud.go"))
     ids = (cloud.openstack("image", "show", "tiny")["id"], cloud.openstack("network", "show", outside)["id"])
     works(program, f"http://127.0.0.1:{cloud.port}", password, *ids)

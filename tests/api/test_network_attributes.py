@@ -54,9 +54,8 @@ def test_every_attribute_is_shown_taken_and_asked_for_as_neutron_lib_says(collec
     assert set(resource.filters) <= saying(collection, "filter") | FILTERS_MORE | more | {"external_network_id"}
 
 
-def test_what_is_kept_of_neutron_lib_is_what_it_says(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--full"):
-        pytest.skip("neutron-lib is installed with --full")
+@pytest.mark.full
+def test_what_is_kept_of_neutron_lib_is_what_it_says() -> None:
     try:
         bin_ = other_clients.environment("neutron-lib")
     except (OSError, subprocess.SubprocessError) as error:

@@ -11,7 +11,7 @@ import pytest
 
 from lab.hosts import obstacle
 from lab.processes import everyone, wait_for
-from tests.lab.witness import COMPUTE, Witness
+from tests.lab.witness import BOOTS_S, COMPUTE, Witness
 
 REASON = obstacle()
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(REASON is not None, reason=f"no lab hosts here: {REASON}")]
@@ -195,9 +195,14 @@ def test_libvirtd_goes_away_unseen_just_before_the_boot(witness: Witness) -> Non
 # -- what is not refused ----------------------------------------------------------------------------------------------
 def test_a_guest_that_powers_itself_off(witness: Witness) -> None:
     server = witness.booted("sleepy")
-    witness.wait_for_tick(server, 2)  # earlier it would not hear the button
-    host = witness.compute.host_of(server)
-    witness.virsh(host, "shutdown", server)
+    host = witness.cloud.lab.host(witness.compute.host_of(server))
+
+    def is_off() -> bool:
+        """Pressed again while it is on: a busy guest has no button before its modules are loaded."""
+        host.run("virsh", "-q", "-c", "qemu:///system", "shutdown", server)
+        return wait_for(lambda: witness.compute.server(server)["status"] == "SHUTOFF", 2.0)
+
+    witness.wait(is_off, BOOTS_S, "the guest is off")
     witness.compute.wait(server, "SHUTOFF")
     witness.settled()
     status, _ = witness.compute.act(server, {"os-start": None})
