@@ -40,8 +40,11 @@ def _interface(domain: Any, nic: Nic, flags: int = 0) -> ET.Element | None:
     wanted = device_of(nic.port_id)
     for found in ET.fromstring(domain.XMLDesc(flags)).iterfind("devices/interface"):
         target, mac = found.find("target"), found.find("mac")
-        is_named = target is not None and target.get("dev") == wanted  # a definition may leave the name out
-        if is_named or (mac is not None and mac.get("address") == nic.mac):
+        name = None if target is None else target.get("dev")
+        if name is None:  # a definition may leave it out; ports of two networks may have one MAC address
+            if mac is not None and mac.get("address") == nic.mac:
+                return found
+        elif name == wanted:
             return found
     return None
 
