@@ -315,11 +315,18 @@ class Served:
     def __init__(self) -> None:
         self.brought: list[tuple[HostNetworks, dict[str, GuestData]]] = []
         self.trouble, self.lost = "", lambda: None
+        self.calls: list[str] = []
 
     async def bring(self, plan: HostNetworks, guests: Mapping[str, GuestData]) -> None:
         if self.trouble:
             raise NotServed(self.trouble)
         self.brought.append((plan, dict(guests)))
+
+    async def withdraw(self, plan: HostNetworks) -> None:
+        self.calls.append(f"withdraw {plan.revision}")
+
+    def settle(self) -> None:
+        self.calls.append("settle")
 
     def close(self) -> None:
         pass
@@ -337,6 +344,13 @@ async def test_metadata_follows_the_plan_and_the_data_and_is_brought_again_when_
     monkeypatch.setattr(agents, "AGAIN_S", 0.05)
     scene = Scene()
     served = scene.agent._metadata = Served()  # type: ignore[assignment]
+    apply = scene.agent._network.apply
+
+    async def made(plan: HostNetworks) -> tuple[NotInForce, ...]:
+        served.calls.append(f"made {plan.revision}")
+        return await apply(plan)
+
+    monkeypatch.setattr(scene.agent._network, "apply", made)
     task = asyncio.create_task(scene.agent.run())
     await until(lambda: bool(scene.bus.hellos))
     await scene.apply(plan(1, of("vm-1")))
@@ -346,6 +360,7 @@ async def test_metadata_follows_the_plan_and_the_data_and_is_brought_again_when_
     count = len(served.brought)
     served.lost()
     await until(lambda: len(served.brought) > count)
+    assert served.calls == ["withdraw 1", "made 1", "settle"]
     served.trouble = "metadata is not served: it is lost"
     served.lost()
     await until(lambda: scene.agent.health() == (False, served.trouble))

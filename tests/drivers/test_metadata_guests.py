@@ -137,6 +137,35 @@ async def test_what_changes_is_served_and_what_has_gone_is_not() -> None:
         assert name_of(destination.plug(port)) == "g11"
 
 
+async def test_an_address_that_changes_hands_is_nobody_s_until_that_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While rules are made, its old owner has it still, and the documents of the new one are there."""
+    monkeypatch.setattr(server, "WITHDRAW_S", 0.5)
+    async with place() as (it,):
+        old, new = of(11), of(12)
+        plan, data = await it.make(old, new), {"vm-11": told(11), "vm-12": told(12)}
+        await it.server.bring(plan, data)
+        first, second = it.plug(old), it.plug(new)
+        next_plan = msgspec.structs.replace(plan, ports=(msgspec.structs.replace(new, fixed_ips=old.fixed_ips),))
+        for is_adopted in (False, True):
+            if is_adopted:  # another agent, whose first act this is
+                it.server.close()
+                it.server = MetadataServer(it.host.directory, it.host.name, it.host.driver)
+            pid = it.pid()
+            await it.server.withdraw(next_plan)
+            await it.server.bring(next_plan, data)
+            assert get(first, "/latest/meta-data/") == get(second, "/latest/meta-data/") == "404"
+            assert name_of(second, at=METADATA6) == "g12" and it.pid() == pid
+            it.server.settle()
+            await it.server.bring(plan, data)
+            assert (name_of(first), name_of(second)) == ("g11", "g12")
+        os.kill(pid, signal.SIGSTOP)
+        await it.server.withdraw(next_plan)
+        assert not w.is_running(pid)  # it told on what it could not be told to keep
+        it.server.settle()
+        await it.server.bring(plan, data)
+        assert name_of(first) == "g11"
+
+
 @pytest.mark.alone
 async def test_agent_and_process_end_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     async with place() as (it,):

@@ -152,6 +152,7 @@ class NetworkAgent:
         self._guests: dict[str, GuestData] = {}
         self._metadata = metadata
         self._unserved = ""  # why metadata is not served
+        self._made: HostNetworks | None = None  # the last plan that is, and not only is to be
         self._to_serve = asyncio.Event()
         self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None  # of the newest
         self._tasks: set[asyncio.Task[str]] = set()  # it, and those of older ones that have not ended
@@ -287,8 +288,8 @@ class NetworkAgent:
             self._to_serve.clear()
             before = self._unserved
             try:
-                if self._plan is not None and self._is_open:
-                    await metadata.bring(self._plan, self._guests)
+                if self._made is not None:
+                    await metadata.bring(self._made, self._guests)
                 self._unserved = ""
             except NotServed as fault:
                 self._unserved = fault.reason
@@ -312,8 +313,13 @@ class NetworkAgent:
             if self._plan is not None:
                 has_all = not self._is_of_earlier_boot or not self._plan.routers
                 plan = self._plan if has_all else msgspec.structs.replace(self._plan, routers=())
+                if self._metadata is not None:
+                    await self._metadata.withdraw(plan)
                 self._failed = await self._network.apply(plan)
                 self._in_force = plan.revision if has_all else -1
+                self._made = plan
+                if self._metadata is not None:
+                    self._metadata.settle()
                 self._to_serve.set()
             self._trouble = ""
         except NetworkRefused as fault:

@@ -52,11 +52,13 @@ class End(msgspec.Struct, frozen=True, tag="end"):
 
 
 class State(msgspec.Struct, frozen=True, tag="state"):
-    """The answer to Look: what is served. `networks`: their places; `guests`: the digests of their documents."""
+    """The answer to Look: what is served. `networks`: their places; `guests`: the digests of their documents;
+    `addresses`: whose they are, as in Addresses."""
 
     version: ShortText
     networks: dict[ShortText, ShortText]
     guests: dict[ShortText, ShortText]
+    addresses: dict[ShortText, dict[ShortText, ShortText]]
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

@@ -99,7 +99,7 @@ class AgentLine:
         match message:
             case Look():
                 digests = {instance_id: digest for instance_id, (digest, _) in service.documents.items()}
-                return State(service.version, service.places, digests)
+                return State(service.version, service.places, digests, service.addresses)
             case Listen(network_id, place):
                 given, self._sockets = self._sockets, []
                 await service.listen(network_id, place, given)

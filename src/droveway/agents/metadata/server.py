@@ -41,7 +41,8 @@ from droveway.domain.network_plan import HostNetworks, link_local
 from droveway.ports.network import Network, NetworkRefused
 
 ANSWER_S, STARTS_S = 5.0, 30.0
-NOTHING = State("", {}, {})
+WITHDRAW_S = 1.0  # so long a plan waits for addresses to be taken back, before the process that tells them is ended
+NOTHING = State("", {}, {}, {})
 BEGIN = "import sys; sys.path.append({!r}); from droveway.agents.metadata.process import main; main()"
 SOCKET, PID, EMPTY = "metadata.sock", "metadata.pid", "empty"
 
@@ -59,7 +60,8 @@ class MetadataServer:
         self._socket: socket.socket | None = None
         self._serving, self._pidfd = 0, -1  # the process
         self._state = NOTHING  # what it has
-        self._addresses: dict[str, dict[str, str]] | None = None
+        self._is_settled = True  # whether addresses may be told: no plan is being made
+        self._line, self._connecting = asyncio.Lock(), asyncio.Lock()
         self._rendered: dict[str, tuple[GuestFacts, str]] = {}  # of which the process has documents: their digest
 
     async def bring(self, plan: HostNetworks, guests: Mapping[str, GuestData]) -> None:
@@ -68,7 +70,8 @@ class MetadataServer:
             places = await self._network.metadata_networks()
             if not places and self._socket is None and not (self._directory / SOCKET).exists():
                 return
-            await self._connect()
+            async with self._connecting:
+                await self._connect()
             for network_id in [one for one, place in self._state.networks.items() if places.get(one) != place]:
                 await self._ask(Leave(network_id))
                 del self._state.networks[network_id]
@@ -84,11 +87,51 @@ class MetadataServer:
             self._disconnect()
             raise NotServed(f"metadata is not served: {error}") from None
 
+    async def withdraw(self, plan: HostNetworks) -> None:
+        """Before `plan` is made: an address that will be another guest's, or nobody's, is told to nobody from now on,
+        and no other is until `settle`. A process that does not answer to that is ended: then nothing is told."""
+        self._is_settled = False
+        try:
+            async with asyncio.timeout(WITHDRAW_S):
+                await self._connecting.acquire()
+            try:
+                if self._socket is None and not await self._adopt():
+                    return
+            finally:
+                self._connecting.release()
+            wanted, now = _addresses(plan), self._state.addresses
+            kept = {
+                network_id: {one: whose for one, whose in its.items() if wanted.get(network_id, {}).get(one) == whose}
+                for network_id, its in now.items()
+            }
+            if kept != now:
+                async with asyncio.timeout(WITHDRAW_S):
+                    await self._set_addresses(kept)
+        except (OSError, NotServed, msgspec.DecodeError):
+            self._kill()
+
+    def settle(self) -> None:
+        """The plan is made: its addresses are those of its guests."""
+        self._is_settled = True
+
+    async def _adopt(self) -> bool:
+        """Whether there is a process."""
+        with contextlib.suppress(ConnectionError, FileNotFoundError):
+            self._socket = await asyncio.to_thread(self._open)
+            self._state = await self._look()
+            if self._state.version == _version():
+                self._watch()
+                return True
+            self._kill()
+        return False
+
+    async def _set_addresses(self, addresses: dict[str, dict[str, str]]) -> None:
+        await self._ask(Addresses(addresses))
+        self._state = msgspec.structs.replace(self._state, addresses=addresses)
+
     async def _send(self, plan: HostNetworks, guests: Mapping[str, GuestData]) -> None:
         """Documents first: who finds its address finds them."""
-        addresses: dict[str, dict[str, str]] = {}
-        for network_id, address, instance_id in _addresses(plan):
-            addresses.setdefault(network_id, {})[address] = instance_id
+        addresses = _addresses(plan)
         facts = guest_data.at_host(guests, plan)
         for instance_id, its in facts.items():
             known = self._rendered.get(instance_id)
@@ -100,9 +143,10 @@ class MetadataServer:
                 await self._ask(Documents(instance_id, digest, documents))
             self._state.guests[instance_id] = digest
             self._rendered[instance_id] = its, digest
-        if addresses != self._addresses:
-            await self._ask(Addresses(addresses))
-            self._addresses = addresses
+        if not self._is_settled:
+            return
+        if addresses != self._state.addresses:
+            await self._set_addresses(addresses)
         for instance_id in self._state.guests.keys() - facts.keys():
             await self._ask(Documents(instance_id, "", None))
             del self._state.guests[instance_id]
@@ -137,7 +181,6 @@ class MetadataServer:
     async def _connect(self) -> None:
         if self._socket is not None:
             return
-        self._addresses = None
         self._rendered.clear()
         older: socket.socket | None = None
         with contextlib.suppress(ConnectionError, FileNotFoundError):
@@ -248,23 +291,26 @@ class MetadataServer:
         return pid
 
     async def _ask(self, message: Message, descriptors: list[int] | None = None) -> Reply:
-        assert self._socket is not None, "connect first"
-        reply = await asyncio.to_thread(_asked, self._socket, message, descriptors or [])
+        async with self._line:
+            if self._socket is None:
+                raise ConnectionResetError("what serves it was ended")
+            reply = await asyncio.to_thread(_asked, self._socket, message, descriptors or [])
         if isinstance(reply, Done) and reply.reason:
             raise NotServed(f"metadata is not served: {reply.reason}")
         return reply
 
 
-def _addresses(plan: HostNetworks) -> Iterator[tuple[str, str, str]]:
-    """Network, address, instance: only addresses that are a port's own, and none that it may send from beside."""
+def _addresses(plan: HostNetworks) -> dict[str, dict[str, str]]:
+    """Network -> address -> instance: only addresses that are a port's own, and none that it may send from beside."""
+    found: dict[str, dict[str, str]] = {}
     for port in plan.ports:
         if not port.data_digest:
             continue
-        for ip in port.fixed_ips:
-            if ":" not in ip.address:
-                yield port.network_id, ip.address, port.instance_id
+        its = found.setdefault(port.network_id, {})
+        its.update({ip.address: port.instance_id for ip in port.fixed_ips if ":" not in ip.address})
         if port.mac:
-            yield port.network_id, str(ipaddress.ip_address(link_local(port.mac))), port.instance_id
+            its[str(ipaddress.ip_address(link_local(port.mac)))] = port.instance_id
+    return found
 
 
 def _asked(connection: socket.socket, message: Message, descriptors: list[int]) -> Reply:

@@ -37,7 +37,7 @@ class Service:
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self.addresses: Mapping[str, Mapping[str, str]] = {}
+        self.addresses: dict[str, dict[str, str]] = {}
         self.documents: dict[str, tuple[str, Mapping[str, bytes]]] = {}  # by instance: the digest, and each by its path
         self.places: dict[str, str] = {}  # by network
         self._servers: dict[str, list[asyncio.Server]] = {}
