@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
+from kazoo.exceptions import SessionExpiredError
 
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.membership import zookeeper
@@ -211,6 +212,26 @@ async def test_a_znode_deleted_by_hand_comes_back(world: World) -> None:
                 by_hand.delete(f"/servicegroups/{EVERY_SERVICE}", recursive=True)
                 await asyncio.sleep(0.3)
                 await seen.until(MEMBERS[0], "present", within_s=SOON_S)
+
+
+async def test_it_is_closed_while_what_it_asks_fails(tmp_path: Path) -> None:
+    """The session ends in that moment; whoever closes does not wait for ever."""
+
+    async def fails(_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise SessionExpiredError from None
+
+    with servers.zookeeper(tmp_path, tick_ms=200) as server:
+        world = ZookeeperWorld(zookeeper_settings(server.address)).serve(server)
+        async with world.opened() as seen:
+            assert isinstance(seen.end, ZookeeperServiceGroup)
+            seen.end._register = fails  # type: ignore[method-assign,assignment]
+            joining = asyncio.create_task(seen.end.join(EVERY_SERVICE, MEMBERS[0]))
+            await asyncio.sleep(0.2)
+            await asyncio.wait_for(seen.end.close(), 10)
+            joining.cancel()
 
 
 async def test_only_names_are_read_and_only_when_they_change(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class ZookeeperServiceGroup:
         self._stale: set[str] = set()  # of those the ones to be read again
         self._must_sync = False  # this server may lag behind the one we were connected to before
         self._read_once: dict[str, asyncio.Event] = {}
-        self._is_up = self._is_broken = False
+        self._is_up = self._is_broken = self._is_closing = False
         self._woken = asyncio.Event()
         self._first = asyncio.Event()  # the first connection is made, or has been waited for in vain
         self._timers: list[asyncio.TimerHandle] = []
@@ -112,6 +112,7 @@ class ZookeeperServiceGroup:
     async def close(self) -> None:
         task, self._task = self._task, None
         if task is not None:
+            self._is_closing = True
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             for timer in self._timers:
@@ -272,6 +273,8 @@ class ZookeeperServiceGroup:
             if not self._is_up:
                 await self._start_again_if_ended()
                 wait_s = AGAIN_S
+            if self._is_closing:  # the cancellation met a failure of what was gathered, which came first
+                raise asyncio.CancelledError
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._woken.wait()
