@@ -35,6 +35,8 @@ _OF = Prepared(
     .where(server_ports.c.instance_id == bindparam("of"))
     .order_by(server_ports.c.place)
 )
+_INSERT = Prepared(insert(server_ports))
+_FORGET = Prepared(delete(server_ports).where(server_ports.c.instance_id == bindparam("of")))
 _ANY = Prepared(select(server_ports.c.port_id).where(server_ports.c.instance_id == bindparam("of")).limit(1))
 _KINDS = Prepared(
     select(network_table.c.vni, network_table.c.physical_network)
@@ -151,7 +153,7 @@ def create(
             }
         )
     if rows:
-        tx.execute(insert(server_ports), rows)
+        tx.execute(_INSERT, rows)
 
 
 def check_free(port: Mapping[str, Any], instance_id: str = "") -> None:
@@ -176,7 +178,7 @@ def release(tx: Tx, instance_id: str) -> None:
             changes.touch(
                 tx, port_table, one.port["id"], device_id="", device_owner="", host="", moving_to="", status=DOWN
             )
-    tx.execute(delete(server_ports).where(server_ports.c.instance_id == instance_id))
+    tx.execute(_FORGET, {"of": instance_id})
 
 
 def bind(tx: Tx, instance_id: str, host: str) -> int:
