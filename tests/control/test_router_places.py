@@ -118,6 +118,15 @@ async def test_an_agent_that_ended_is_given_time_and_a_host_that_is_gone_is_not(
         loop.cancel()
 
 
+async def test_only_what_concerns_routers_has_them_looked_at(store: MemoryStore) -> None:
+    called: list[str] = []
+    store.on_commit(called.append)
+    await store.run(changes.changed)
+    assert changes.ROUTERS not in called
+    await store.run(routers.create, NewRouter("red"), NO_NETWORK_LIMITS, "red")
+    assert changes.ROUTERS in called
+
+
 async def test_what_hosts_have_is_heeded(store: MemoryStore) -> None:
     from droveway.store.network import networks, router_places
     from droveway.store.network.networks import NewNetwork

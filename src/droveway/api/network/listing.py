@@ -5,9 +5,11 @@ A key of the query that is no filter of the resource is refused: what was wished
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
+
+import msgspec
 
 from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response, encode, encode_each
@@ -57,7 +59,7 @@ FLAG = as_flag
 
 
 class Resource(NamedTuple):
-    """How one is called and found. `sorts`: what may be sorted by beside the filters that are columns."""
+    """How one is called and found."""
 
     single: str
     plural: str
@@ -65,6 +67,7 @@ class Resource(NamedTuple):
     filters: Mapping[str, Filter]
     find: Callable[[Tx, Asked], Sequence[Any]]
     has_tags: bool = True
+    find_in_parts: Callable[[Tx, Asked], Iterable[Sequence[Any]]] | None = None  # of what there may be thousands
 
 
 class Page(NamedTuple):
@@ -127,11 +130,15 @@ async def listed(api: Api, request: Request, of: Resource) -> Response:
     is_admin = request.caller.is_admin
 
     def read(tx: Tx) -> bytes:
-        rows = of.find(tx, page.asked)
+        parts = of.find_in_parts(tx, page.asked) if of.find_in_parts else (of.find(tx, page.asked),)
         render = of.fields.renderer(1, is_admin=is_admin)
-        items = (chosen(render(row, None), page.fields) for row in rows)
-        body: dict[str, Any] = {of.plural: encode_each(items)}
-        links = _links(api, request, page.asked, rows)
+        ids: list[str] = []
+        items: list[msgspec.Raw] = []
+        for rows in parts:
+            ids += [row["id"] for row in rows]
+            items += encode_each(chosen(render(row, None), page.fields) for row in rows)
+        body: dict[str, Any] = {of.plural: items}
+        links = _links(api, request, page.asked, ids)
         return encode(body | ({f"{of.plural}_links": links} if links else {}))
 
     return Response(200, await api.store.read(read))
@@ -142,13 +149,13 @@ def chosen(body: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     return {name: body[name] for name in fields if name in body} if fields else body
 
 
-def _links(api: Api, request: Request, asked: Asked, rows: Sequence[Row]) -> list[dict[str, str]]:
+def _links(api: Api, request: Request, asked: Asked, ids: Sequence[str]) -> list[dict[str, str]]:
     found = []
-    is_full = len(rows) >= asked.limit
-    if rows and (is_full or asked.is_reverse):
-        found.append({"rel": "next", "href": _href(api, request, rows[-1]["id"], is_reverse=False)})
-    if rows and (asked.marker is not None or (asked.is_reverse and is_full)):
-        found.append({"rel": "previous", "href": _href(api, request, rows[0]["id"], is_reverse=True)})
+    is_full = len(ids) >= asked.limit
+    if ids and (is_full or asked.is_reverse):
+        found.append({"rel": "next", "href": _href(api, request, ids[-1], is_reverse=False)})
+    if ids and (asked.marker is not None or (asked.is_reverse and is_full)):
+        found.append({"rel": "previous", "href": _href(api, request, ids[0], is_reverse=True)})
     return found
 
 

@@ -61,6 +61,7 @@ PORTS = Resource(
         "security_groups": Filter("", _group, is_column=False),
     },
     ports.find,
+    find_in_parts=ports.find_in_parts,
 )
 _OF_ADMIN = ("binding:host_id", "binding:profile")
 _OF_NETWORK_OWNER = ("mac_address", "port_security_enabled", "allowed_address_pairs")  # on a shared network

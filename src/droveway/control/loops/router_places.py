@@ -15,7 +15,7 @@ from droveway.domain.faults import Busy
 from droveway.domain.network import placing
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store
-from droveway.store.network import changes, in_force, router_places
+from droveway.store.network import changes, router_places
 from droveway.store.work import events
 
 log = structlog.get_logger("droveway.networks")
@@ -40,7 +40,7 @@ class RouterPlaces:
 
     async def run(self) -> None:
         """Until cancelled."""
-        with self._nudges.listen(changes.CHANGED, in_force.CHANGED, events.SERVICES_CHANGED) as woken:
+        with self._nudges.listen(changes.ROUTERS, events.SERVICES_CHANGED) as woken:
             while True:
                 await self._once()
                 await wait(woken, AWAITING_S if self._ended_s else INTERVAL_S)

@@ -42,6 +42,8 @@ _FORGET = Prepared(
         server_ports.c.instance_id == bindparam("of"), server_ports.c.port_id == bindparam("of_port")
     )
 )
+_INSERT = Prepared(insert(server_ports))
+_FORGET_ALL = Prepared(delete(server_ports).where(server_ports.c.instance_id == bindparam("of")))
 _ANY = Prepared(select(server_ports.c.port_id).where(server_ports.c.instance_id == bindparam("of")).limit(1))
 _KINDS = Prepared(
     select(network_table.c.vni, network_table.c.physical_network)
@@ -168,7 +170,7 @@ def create(
             }
         )
     if rows:
-        tx.execute(insert(server_ports), rows)
+        tx.execute(_INSERT, rows)
 
 
 def check_free(port: Mapping[str, Any], instance_id: str = "") -> None:
@@ -188,7 +190,7 @@ def release(tx: Tx, instance_id: str) -> None:
         return
     for one in of(tx, instance_id):
         _let_go(tx, one)
-    tx.execute(delete(server_ports).where(server_ports.c.instance_id == instance_id))
+    tx.execute(_FORGET_ALL, {"of": instance_id})
 
 
 def _let_go(tx: Tx, one: ServerPort) -> None:

@@ -67,6 +67,14 @@ class Rows:
         except self._compiled.errors as error:
             self._compiled.fail(self._connection, self._cursor, error)
 
+    def tuples(self) -> Iterator[tuple[Any, ...]]:
+        """As the driver gives them: of columns that need no conversion, without names."""
+        assert not self._compiled.converts, "a column needs a conversion"
+        try:
+            yield from self._cursor
+        except self._compiled.errors as error:
+            self._compiled.fail(self._connection, self._cursor, error)
+
     def fetchall(self) -> list[Any]:
         return list(self)
 
@@ -117,6 +125,7 @@ class _Compiled:
         self._statement = statement
         self.names: tuple[str, ...] = ()
         self.row: Callable[[Any], Any] = tuple
+        self.converts = False
         assert dialect.dbapi is not None
         self.errors: type[Exception] = dialect.dbapi.Error
 
@@ -150,6 +159,7 @@ class _Compiled:
             return make(row)
 
         self.row = converted if conversions else make
+        self.converts = bool(conversions)
         self.names = names
 
     def run(self, connection: Connection, parameters: Parameters | None) -> Rows:

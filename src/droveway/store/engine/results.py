@@ -30,6 +30,13 @@ def every(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> l
     return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in rows])
 
 
+def parts(row_type: type[_R], found: CursorResult[*tuple[Any, ...]]) -> Iterator[list[_R]]:
+    """Some at a time, where there may be many."""
+    names = _names(row_type, found)
+    while rows := found.fetchmany(PART_ROWS):
+        yield cast("list[_R]", [dict(zip(names, row, strict=True)) for row in rows])
+
+
 def in_parts(found: CursorResult[*tuple[Any, ...]]) -> Iterator[Row[Any]]:
     """All rows, asked for in parts: one by one, asking costs as much again as making a row; all at once, they would
     hold the interpreter for as long as all of them take."""

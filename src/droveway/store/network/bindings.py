@@ -3,20 +3,35 @@ as it is, and the answer is False."""
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, bindparam, update
 
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network.changes import changed
 from droveway.store.network.ports import ACTIVE, DOWN
 from droveway.store.network.tables import ports
 
 c = ports.c
+_THERE = bindparam("there", type_=c.host.type)
+_TO = bindparam("to", type_=c.moving_to.type)
+_STATUS = bindparam("new_status", type_=c.status.type)
 
 
-def _set(tx: Tx, port_id: str, *seen: ColumnElement[bool], **values: object) -> bool:
-    done = tx.execute(
-        update(ports).where(c.id == port_id, *seen).values(**values, revision=c.revision + 1, updated_at_us=tx.now_us)
-    )
+def _where(*seen: ColumnElement[bool], **values: object) -> Prepared:
+    raised = {"revision": c.revision + 1, "updated_at_us": bindparam("now")}
+    return Prepared(update(ports).where(c.id == bindparam("of"), *seen).values({**values, **raised}))
+
+
+_BIND = _where(c.host.in_(["", _THERE]), host=_THERE)
+_UNBIND = _where(c.host == _THERE, c.moving_to == "", host="", status=DOWN)
+_MOVE = _where(c.host == _THERE, c.moving_to.in_(["", _TO]), moving_to=_TO)
+_ARRIVED = _where(c.moving_to == _THERE, host=_THERE, moving_to="", status=ACTIVE)
+_STAYED = _where(c.host == _THERE, moving_to="")
+_SET_STATUS = _where(c.host == _THERE, c.status != _STATUS, status=_STATUS)
+
+
+def _set(tx: Tx, statement: Prepared, port_id: str, there: str, **values: str) -> bool:
+    done = tx.execute(statement, {"of": port_id, "now": tx.now_us, "there": there, **values})
     if done.rowcount:
         changed(tx)
     return done.rowcount == 1
@@ -24,29 +39,29 @@ def _set(tx: Tx, port_id: str, *seen: ColumnElement[bool], **values: object) -> 
 
 def bind(tx: Tx, port_id: str, host: str) -> bool:
     """To a host; it was on none, or on that one."""
-    return _set(tx, port_id, c.host.in_(["", host]), host=host)
+    return _set(tx, _BIND, port_id, host)
 
 
 def unbind(tx: Tx, port_id: str, host: str) -> bool:
     """From that host, if it is there and not on its way elsewhere."""
-    return _set(tx, port_id, c.host == host, c.moving_to == "", host="", status=DOWN)
+    return _set(tx, _UNBIND, port_id, host)
 
 
 def move(tx: Tx, port_id: str, source: str, to: str) -> bool:
     """Its guest is about to leave `source`: it is bound to both hosts from now on."""
-    return _set(tx, port_id, c.host == source, c.moving_to.in_(["", to]), moving_to=to)
+    return _set(tx, _MOVE, port_id, source, to=to)
 
 
 def arrived(tx: Tx, port_id: str, at: str) -> bool:
     """Its guest runs there: it is bound there alone."""
-    return _set(tx, port_id, c.moving_to == at, host=at, moving_to="", status=ACTIVE)
+    return _set(tx, _ARRIVED, port_id, at)
 
 
 def stayed(tx: Tx, port_id: str, at: str) -> bool:
     """Its guest has not left after all."""
-    return _set(tx, port_id, c.host == at, moving_to="")
+    return _set(tx, _STAYED, port_id, at)
 
 
 def set_status(tx: Tx, port_id: str, host: str, status: str) -> bool:
     """ACTIVE, DOWN or BUILD, as its host has it."""
-    return _set(tx, port_id, c.host == host, c.status != status, status=status)
+    return _set(tx, _SET_STATUS, port_id, host, new_status=status)

@@ -13,6 +13,7 @@ from droveway.store.schema import counters
 from droveway.store.work.counters import next_number
 
 CHANGED = "networks"  # the nudge
+ROUTERS = "router places"  # another: where routers are, or may be, is to be looked at
 COUNTER = "network"
 _REVISION = Prepared(select(counters.c.value).where(counters.c.name == COUNTER))
 
@@ -22,6 +23,12 @@ def changed(tx: Tx) -> None:
     if CHANGED not in tx.nudges:
         tx.nudges.append(CHANGED)
         next_number(tx, COUNTER)
+
+
+def look_at_routers(tx: Tx) -> None:
+    """To be called by whatever changes which routers there are, what they need, or which host has it."""
+    if ROUTERS not in tx.nudges:
+        tx.nudges.append(ROUTERS)
 
 
 def revision(tx: Tx) -> int:

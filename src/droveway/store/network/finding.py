@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -43,6 +43,21 @@ def rows(
     tx: Tx, row_type: type[_R], table: Table, asked: Asked, *conditions: ColumnElement[bool], what: str
 ) -> list[_R]:
     """The rows in order. Raises NotFound when there is no such marker."""
+    found = results.every(row_type, tx.execute(_query(tx, table, asked, conditions, what)))
+    return found[::-1] if asked.is_reverse else found
+
+
+def in_parts(
+    tx: Tx, row_type: type[_R], table: Table, asked: Asked, *conditions: ColumnElement[bool], what: str
+) -> Iterator[list[_R]]:
+    """The same, some at a time: of a long list, which is never in memory as a whole."""
+    if asked.is_reverse:  # the last of them come first
+        yield rows(tx, row_type, table, asked, *conditions, what=what)
+        return
+    yield from results.parts(row_type, tx.execute(_query(tx, table, asked, conditions, what)))
+
+
+def _query(tx: Tx, table: Table, asked: Asked, conditions: Sequence[ColumnElement[bool]], what: str) -> Select[Any]:
     usual = [("created_at_us", False), ("id", False)]
     sort = [*asked.sort, *(key for key in usual if key[0] not in dict(asked.sort))]
     keys = [(table.c[name], down is not asked.is_reverse) for name, down in sort]
@@ -56,9 +71,7 @@ def rows(
         if last is None:
             raise NotFound(f"{what} {asked.marker[:64]} could not be found.")
         wanted.append(order.behind(keys, list(last)))
-    query: Select[Any] = select(table).where(*wanted).order_by(*order.clauses(keys)).limit(asked.limit)
-    found = results.every(row_type, tx.execute(query))
-    return found[::-1] if asked.is_reverse else found
+    return select(table).where(*wanted).order_by(*order.clauses(keys)).limit(asked.limit)
 
 
 def _exact(table: Table, name: str, values: Sequence[Any]) -> ColumnElement[bool]:

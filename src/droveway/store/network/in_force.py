@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from droveway.domain.network_plan import NotInForce
 from droveway.domain.resources import storable
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import changes
 from droveway.store.network.tables import host_networks
@@ -23,22 +24,25 @@ CHANGED = "networks in force"  # the nudge
 FAILED_MAX = 1000  # things kept of one host
 REASON_MAX = 500
 
-_ALL = select(host_networks)
-_OF = select(host_networks).where(host_networks.c.host == bindparam("of"))
-_TUNNELS = select(host_networks.c.host, host_networks.c.tunnel_address).where(host_networks.c.tunnel_address != "")
-_PHYSICAL = select(host_networks.c.host, host_networks.c.physical_networks)
+_ALL = Prepared(select(host_networks))
+_OF = Prepared(select(host_networks).where(host_networks.c.host == bindparam("of")))
+_INSERT = Prepared(insert(host_networks))
+_TUNNELS = Prepared(
+    select(host_networks.c.host, host_networks.c.tunnel_address).where(host_networks.c.tunnel_address != "")
+)
+_PHYSICAL = Prepared(select(host_networks.c.host, host_networks.c.physical_networks))
 _NAMES = ("tunnel_address", "physical_networks", "revision", "failed", "applied_at_us")
-_SET = (
+_SET = Prepared(
     update(host_networks)
     .where(host_networks.c.host == bindparam("of"))
-    .values({name: bindparam(f"new_{name}") for name in _NAMES})
+    .values({name: bindparam(f"new_{name}", type_=host_networks.c[name].type) for name in _NAMES})
 )
-_RAISE = (
+_RAISE = Prepared(
     update(host_networks)
     .where(in_list(host_networks.c.host, "hosts"), host_networks.c.revision < bindparam("new_revision"))
     .values(revision=bindparam("new_revision"), applied_at_us=bindparam("now_us"))
 )
-_LIFT = (
+_LIFT = Prepared(
     update(counters)
     .where(counters.c.name == bindparam("of"), counters.c.value < bindparam("least"))
     .values(value=bindparam("least"))
@@ -108,11 +112,13 @@ def record(
         "applied_at_us": tx.now_us,
     }
     if before is None:
-        tx.execute(insert(host_networks).values(host=host, **values))
+        tx.execute(_INSERT, {"host": host, **values})
     else:
         tx.execute(_SET, {"of": host, **{f"new_{name}": value for name, value in values.items()}})
     if (before["tunnel_address"] if before else "") != tunnel_address:
         changes.changed(tx)
+    if before is None or before["physical_networks"] != values["physical_networks"]:
+        changes.look_at_routers(tx)
     tx.nudges.append(CHANGED)
 
 
@@ -134,6 +140,7 @@ def lift(tx: Tx, least: int) -> None:
 def forget(tx: Tx, host: str) -> None:
     if tx.execute(delete(host_networks).where(host_networks.c.host == host)).rowcount:
         changes.changed(tx)
+        changes.look_at_routers(tx)
 
 
 def why_not(tx: Tx, host: str, revision: int, port_id: str, network_id: str) -> str | None:

@@ -39,6 +39,7 @@ _LEGS = Prepared(select(p.network_id).where(in_list(p.device_id, "ids")))
 _NETWORKS = Prepared(select(networks).where(in_list(networks.c.id, "ids")))
 _SUBNETS = Prepared(select(subnets).where(in_list(subnets.c.network_id, "ids")))
 _PORTS = select(port_table).where(in_list(p.network_id, "ids"))
+_PORTS_OF = Prepared(_PORTS)
 _DHCP = Prepared(_PORTS.where(p.device_owner == plan.DHCP_OWNER))
 _ROUTERS_OF = Prepared(select(routers).where(in_list(routers.c.id, "ids")))
 _RULES = Prepared(
@@ -99,7 +100,7 @@ def facts_of(tx: Tx, host: str, tunnels: Mapping[str, str]) -> Facts:
     ids = {row["network_id"] for row in bound}
     ids |= set(tx.execute(_LEGS, {"ids": [row["id"] for row in carried]}).scalars())
     here = {"ids": sorted(ids)}
-    there = ports.whole(tx, results.every(PortRow, tx.execute(_PORTS, here)))
+    there = ports.whole(tx, results.every(PortRow, tx.execute(_PORTS_OF, here)))
     groups = {group for row in there if host in (row["host"], row["moving_to"]) for group in row["groups"]}
     rules = _rules(tx, groups)
     named = {rule.remote_group_id for several in rules.values() for rule in several if rule.remote_group_id}

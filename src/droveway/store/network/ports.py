@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -38,6 +38,7 @@ _ADDRESSES_OF = Prepared(_ADDRESSES.where(in_list(port_addresses.c.port_id, "ids
 _GROUPS = select(port_groups.c.port_id, port_groups.c.group_id).order_by(port_groups.c.port_id, port_groups.c.group_id)
 _GROUPS_OF = Prepared(_GROUPS.where(in_list(port_groups.c.port_id, "ids")))
 _FORGET_GROUPS = Prepared(delete(port_groups).where(port_groups.c.port_id == bindparam("of")))
+_DELETE = Prepared(delete(ports).where(c.id == bindparam("of")))
 _OF_DEVICE = Prepared(select(ports).where(c.device_id == bindparam("of")).order_by(c.created_at_us, c.id))
 _FLOATING = Prepared(select(floating_ips.c.id).where(floating_ips.c.port_id == bindparam("of")))
 _NETWORKS_OF = select(networks.c.id).where(networks.c.project_id == bindparam("scope"))
@@ -153,9 +154,14 @@ def of_device(tx: Tx, device_id: str) -> list[Port]:
 
 
 def find(tx: Tx, asked: Asked) -> list[Port]:
+    return [port for some in find_in_parts(tx, asked) for port in some]
+
+
+def find_in_parts(tx: Tx, asked: Asked) -> Iterator[list[Port]]:
+    """A network may have thousands."""
     conditions = [*visible(asked.scope), *_by_address(asked.others)]
-    rows = finding.rows(tx, PortRow, ports, asked, *conditions, what="Port")
-    return whole(tx, rows)
+    for rows in finding.in_parts(tx, PortRow, ports, asked, *conditions, what="Port"):
+        yield whole(tx, rows)
 
 
 def _by_address(others: Mapping[str, Sequence[str]]) -> list[ColumnElement[bool]]:
@@ -185,10 +191,10 @@ def whole(tx: Tx, rows: Iterable[PortRow]) -> list[Port]:
         port["addresses"], port["groups"] = [], []
         found[row["id"]] = port
     ids = {"ids": list(found)}
-    for held in tx.execute(_ADDRESSES_OF, ids):
-        found[held.port_id]["addresses"].append((held.subnet_id, held.address))
-    for joined in tx.execute(_GROUPS_OF, ids):
-        found[joined.port_id]["groups"].append(joined.group_id)
+    for port_id, *held in tx.execute(_ADDRESSES_OF, ids).tuples():
+        found[port_id]["addresses"].append(tuple(held))
+    for port_id, group_id in tx.execute(_GROUPS_OF, ids).tuples():
+        found[port_id]["groups"].append(group_id)
     return list(found.values())
 
 
@@ -241,5 +247,5 @@ def remove(tx: Tx, port_id: str) -> None:
         touch(tx, floating_ips, floating_id, port_id=None, fixed_address=None, router_id=None, status=DOWN)
     addressing.release(tx, port_id)
     tx.execute(_FORGET_GROUPS, {"of": port_id})
-    tx.execute(delete(ports).where(c.id == port_id))
+    tx.execute(_DELETE, {"of": port_id})
     changed(tx)

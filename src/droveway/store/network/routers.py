@@ -27,7 +27,7 @@ from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import finding, networks, ports, quotas, subnets
 from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
-from droveway.store.network.changes import changed, touch
+from droveway.store.network.changes import changed, look_at_routers, touch
 from droveway.store.network.finding import Asked
 from droveway.store.network.ports import ACTIVE, NewPort
 from droveway.store.network.rows import Port, Router, RouterRow
@@ -99,6 +99,7 @@ def create(tx: Tx, new: NewRouter, configured: NetworkQuotas, scope: str | None)
     )
     tx.execute(_INSERT, dict(row))
     changed(tx)
+    look_at_routers(tx)
     if new.gateway is not None:
         set_gateway(tx, row, new.gateway, scope)
     return get(tx, row["id"])
@@ -180,6 +181,7 @@ def set_gateway(tx: Tx, row: RouterRow, wanted: Gateway, scope: str | None) -> N
         gateway_port_id=port["id"],
         enable_snat=snat,
     )
+    look_at_routers(tx)
 
 
 def clear_gateway(tx: Tx, row: RouterRow) -> None:
@@ -193,6 +195,7 @@ def clear_gateway(tx: Tx, row: RouterRow) -> None:
         )
     ports.remove(tx, row["gateway_port_id"])
     touch(tx, routers, row["id"], external_network_id=None, gateway_port_id=None, enable_snat=True)
+    look_at_routers(tx)
 
 
 # -- inside -----------------------------------------------------------------------------------------------------------
