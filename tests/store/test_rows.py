@@ -45,6 +45,7 @@ WHOLE = {
     network_rows.RuleRow: "security_group_rules",
     network_rows.RouterRow: "routers",
     network_rows.FloatingIpRow: "floating_ips",
+    network_rows.SubnetPoolRow: "subnet_pools",
 }
 # Of what a part, or a join, is made: a column of that name in one of these tables, or one that is named here.
 SUMS: dict[str, Any] = dict.fromkeys(("vcpus_used", "ram_mb_used", "disk_gb_used", "running_vms"), int)
