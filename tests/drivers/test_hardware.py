@@ -47,6 +47,7 @@ def filesystem_of(path: Path) -> str:
     return found.stdout.decode().strip()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("bus", "firmware", "machine"),
     [
