@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -15,13 +16,15 @@ from msgspec.structs import replace
 
 from droveway.agents.network import HostFacts, MemoryKeptPlan, NetworkAgent
 from droveway.control.engine.saga import ControlSettings
+from droveway.control.loops import guest_rows
 from droveway.domain.faults import Conflict, NotFound, Unreachable
 from droveway.domain.guest_data import GuestKey
 from droveway.domain.liveness import State
-from droveway.domain.model import SagaKind
+from droveway.domain.model import Guest, GuestState, SagaKind
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.network.subnets import Asked, checked
 from droveway.domain.network_plan import PlannedPort, device_of
+from droveway.domain.reconcile import Remedy
 from droveway.domain.service_kinds import NETWORK
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
@@ -379,3 +382,17 @@ async def test_a_server_on_a_flat_network_goes_where_that_network_is_and_no_furt
         await world.quiet()
         assert (await world.server(server))["host"] == "h2"
         assert "physnet1" in (await world.store.read(sagas.get, moved))["error"]
+
+
+async def test_ports_say_whether_their_guest_was_found_to_run() -> None:
+    """It ended by itself; or a start that was said to have failed had begun after all."""
+    async with networked() as world:
+        server = await world.boot(NicRequest(network_id=world.network_id))
+        for state, remedy, status in (
+            (GuestState.SHUTOFF, Remedy.RECORD_STOPPED, "DOWN"),
+            (GuestState.RUNNING, Remedy.RECORD_RUNNING, "ACTIVE"),
+        ):
+            seen, guest = await world.server(server), Guest(server, state)
+            facts = {"seen": seen, "found": remedy, "guest": guest, "boot_id": "boot", "pause_us": 0}
+            await world.store.run(functools.partial(guest_rows.apply, **facts))
+            assert [port["status"] for port in await world.ports_of(server)] == [status]

@@ -12,7 +12,7 @@ from droveway.domain.faults import NotFound
 from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState, of_host, of_instance
 from droveway.domain.reconcile import Remedy, was_lost
 from droveway.ports.bus import Report
-from droveway.store.compute import instances
+from droveway.store.compute import instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import DeferredCleanupRow, InstanceRow
 from droveway.store.work import events, sagas, subjects
@@ -125,11 +125,13 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
     if found is Remedy.RECORD_STOPPED:
         power = instances.POWER_CRASHED if guest.crashed else instances.POWER_SHUTDOWN
         instances.set_(tx, seen["id"], vm_state=VmState.STOPPED.value, power_state=power)
+        server_ports.set_status(tx, seen["id"], is_running=False)
     elif found is Remedy.RECORD_RUNNING:
         mended = {"fault": None} if instance["vm_state"] == VmState.ERROR else {}
         instances.set_(
             tx, seen["id"], vm_state=VmState.ACTIVE.value, power_state=POWER[guest.state], ran_boot_id=boot_id, **mended
         )
+        server_ports.set_status(tx, seen["id"], is_running=True)
     else:
         instances.set_power(tx, seen["id"], POWER[guest.state])
 
