@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +17,7 @@ from openstack.connection import Connection
 
 from lab import other_clients
 from lab.processes import wait_for
+from tests.openstack_process import OpenstackProcess
 from tests.test_starts import SOON_S, Program, upload
 
 CLONE = Path(__file__).parents[1]
@@ -43,35 +42,15 @@ class Cloud(Program):
         compute = self.is_up()
         upload(self, compute)
         compute.close()
-        self._shell = subprocess.Popen(
-            [sys.executable, "-m", "tests.api.openstack_shell"],
-            env={**os.environ, "OS_CLIENT_CONFIG_FILE": str(self.home / "clouds.yaml"), "OS_CLOUD": "droveway"},
-            cwd=CLONE,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._shell = OpenstackProcess(self.home / "clouds.yaml")
+        self.openstack = self._shell.run
         assert wait_for(lambda: len(self.openstack("network", "agent", "list")) == 2, SOON_S), self.said.read_text()
 
     def close(self) -> None:
-        assert self._shell.stdin is not None and self._shell.stdout is not None, "they are pipes"
-        self._shell.stdin.close()
-        assert self._shell.wait(SOON_S) == 0
-        self._shell.stdout.close()
+        self._shell.close()
         assert self.running is not None
         self.running.terminate()
         self.running.wait(SOON_S)
-
-    def openstack(self, *words: str, fails: bool = False) -> Any:
-        assert self._shell.stdin is not None and self._shell.stdout is not None, "they are pipes"
-        is_shown = not fails and {"list", "show", "create"} & set(words)
-        self._shell.stdin.write(json.dumps([*words, *(["-f", "json"] if is_shown else [])]) + "\n")
-        self._shell.stdin.flush()
-        code, out, err = json.loads(self._shell.stdout.readline())
-        assert (code != 0) is fails, f"openstack {' '.join(words)}: {out}{err}"
-        if fails:
-            return err
-        return json.loads(out) if out.strip().startswith(("{", "[")) else out
 
     def connection(self) -> Connection:
         files = loader.OpenStackConfig(config_files=[str(self.home / "clouds.yaml")], load_envvars=False)

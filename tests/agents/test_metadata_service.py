@@ -1,4 +1,4 @@
-"""HTTP for guests that are no friends: what a request may be, and what one guest may cost. Over loopback."""
+"""HTTP for guests that are not trusted: what a request may be, and what one guest may cost. Over loopback."""
 
 from __future__ import annotations
 

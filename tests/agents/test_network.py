@@ -379,7 +379,7 @@ async def test_what_a_guest_is_told_and_cannot_be_kept_is_wanted_on() -> None:
 
     async with running(None, FullDisk()) as it:
         await it.apply(plan(1, of("vm-1")))
-        reason = "what guests are told cannot be kept: No space left on device"
+        reason = "guest metadata cannot be stored: No space left on device"
         assert await it.ask(SendGuestData((told("vm-1"),))) == Unavailable(reason)
         assert await wants(it) == ("vm-1",)
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from openstack.config import loader
 from openstack.connection import Connection
 
 from droveway.api.wiring import NetworkSettings
-from tests.api.test_services_cli import SOON_S, Served
+from tests.api.test_services_cli import Served
 from tests.api.world import World
+from tests.openstack_process import OpenstackProcess
 
 CLONE = Path(__file__).parents[2]
 
@@ -29,34 +25,12 @@ class Cloud(Served):
 
     def start(self) -> None:
         super().start()
-        self._shell = subprocess.Popen(
-            [sys.executable, "-m", "tests.api.openstack_shell"],
-            env={**os.environ, "OS_CLIENT_CONFIG_FILE": str(self.home / "clouds.yaml"), "OS_CLOUD": "droveway"},
-            cwd=CLONE,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._shell = OpenstackProcess(self.home / "clouds.yaml")
+        self.openstack = self._shell.run
 
     def stop(self) -> None:
-        assert self._shell.stdin is not None and self._shell.stdout is not None, "they are pipes"
-        self._shell.stdin.close()
-        assert self._shell.wait(SOON_S) == 0
-        self._shell.stdout.close()
+        self._shell.close()
         super().stop()
-
-    def openstack(self, *words: str, fails: bool = False) -> Any:
-        """What the command answers: JSON where it has some, else its text. Of one that fails, what it says."""
-        assert self._shell.stdin is not None and self._shell.stdout is not None, "they are pipes"
-        is_shown = not fails and {"list", "show", "create"} & set(words)
-        asked = [*words, *(["-f", "json"] if is_shown else [])]
-        self._shell.stdin.write(json.dumps(asked) + "\n")
-        self._shell.stdin.flush()
-        code, out, err = json.loads(self._shell.stdout.readline())
-        assert (code != 0) is fails, f"openstack {' '.join(words)}: {out}{err}"
-        if fails:
-            return err
-        return json.loads(out) if out.strip().startswith(("{", "[")) else out
 
 
 @pytest.fixture(scope="module")

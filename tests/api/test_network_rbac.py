@@ -98,7 +98,7 @@ async def test_who_shares_a_network_and_who_uses_it_keep_what_is_theirs(tmp_path
         assert (reply.status_code, "is another project's" in reply.text) == (400, True), reply.text
         image = await make_image(world, bob)
         reply = await post(world, bob, image, networks=[{"uuid": network, "fixed_ip": "10.1.0.1"}])
-        assert (reply.status_code, "not for this project to say" in reply.text) == (403, True), reply.text
+        assert (reply.status_code, "a fixed IP there cannot be chosen" in reply.text) == (403, True), reply.text
         assert await get(world, bob, beneath) == port, "as it was"
         outside = (await make(world, await world.token(), "networks", name="o", **FLAT))["id"]
         await make_subnet(world, await world.token(), outside, "192.0.2.0/24")

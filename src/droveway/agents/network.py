@@ -270,7 +270,7 @@ class NetworkAgent:
                     await self._off_loop(functools.partial(self._kept_guests.write, guest))
                     self._guests[guest.facts.instance_id] = guest
             except OSError as error:
-                return Unavailable(f"what guests are told cannot be kept: {error.strerror}")
+                return Unavailable(f"guest metadata cannot be stored: {error.strerror}")
         self._to_serve.set()
         return self._applied()
 

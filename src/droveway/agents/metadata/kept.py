@@ -42,7 +42,7 @@ class FileKeptGuests:
                 with path.open("rb") as file:
                     guest = msgspec.json.decode(file.read(MAX_MESSAGE_BYTES + 1), type=GuestData)
             except (OSError, msgspec.DecodeError) as error:
-                log.error("what a guest is told cannot be read", path=str(path), because=str(error))
+                log.error("guest metadata cannot be read", path=str(path), because=str(error))
                 continue
             found[guest.facts.instance_id] = guest
         return found

@@ -63,7 +63,7 @@ class AgentLine:
                 message = await self._next()
                 if message is None:
                     return
-                reply = await self._heed(message)
+                reply = await self._handle(message)
                 await self._loop.sock_sendall(self._socket, messages.frame(reply))
                 if isinstance(message, End):
                     self._ended.set()
@@ -94,7 +94,7 @@ class AgentLine:
                 return None
             self._received += data
 
-    async def _heed(self, message: Message) -> Reply:
+    async def _handle(self, message: Message) -> Reply:
         service = self._service
         match message:
             case Look():

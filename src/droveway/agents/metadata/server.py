@@ -82,7 +82,7 @@ class MetadataServer:
                 await self.end()
         except TimeoutError:
             self._kill()
-            raise NotServed("metadata is not served: what serves it does not answer, and is started anew") from None
+            raise NotServed("metadata is not served: its process does not answer, and is started anew") from None
         except (OSError, NetworkRefused, msgspec.DecodeError) as error:
             self._disconnect()
             raise NotServed(f"metadata is not served: {error}") from None
@@ -113,17 +113,6 @@ class MetadataServer:
     def settle(self) -> None:
         """The plan is made: its addresses are those of its guests."""
         self._is_settled = True
-
-    async def _adopt(self) -> bool:
-        """Whether there is a process."""
-        with contextlib.suppress(ConnectionError, FileNotFoundError):
-            self._socket = await asyncio.to_thread(self._open)
-            self._state = await self._look()
-            if self._state.version == _version():
-                self._watch()
-                return True
-            self._kill()
-        return False
 
     async def _set_addresses(self, addresses: dict[str, dict[str, str]]) -> None:
         await self._ask(Addresses(addresses))
@@ -182,27 +171,30 @@ class MetadataServer:
         if self._socket is not None:
             return
         self._rendered.clear()
-        older: socket.socket | None = None
+        if await self._adopt():
+            return
+        await asyncio.to_thread(self._start)
+        self._socket = await asyncio.to_thread(self._open)
+        self._socket.settimeout(STARTS_S)
+        self._state = await self._look()
+        self._socket.settimeout(ANSWER_S)
+        self._watch()
+
+    async def _adopt(self) -> bool:
+        """Whether there is a process. One of another release is ended."""
         with contextlib.suppress(ConnectionError, FileNotFoundError):
             self._socket = await asyncio.to_thread(self._open)
             self._state = await self._look()
-            if self._state.version != _version():
-                older, self._socket = self._socket, None
-        if self._socket is None:
-            await asyncio.to_thread(self._start)
-            self._socket = await asyncio.to_thread(self._open)
-            self._socket.settimeout(STARTS_S)
-            self._state = await self._look()
-            self._socket.settimeout(ANSWER_S)
-        if older is not None:  # it served until the new one was there
-            with older, contextlib.suppress(OSError, msgspec.DecodeError):
-                await asyncio.to_thread(_asked, older, End(), [])
-        self._watch()
+            if self._state.version == _version():
+                self._watch()
+                return True
+            self._kill()
+        return False
 
     async def _look(self) -> State:
         reply = await self._ask(Look())
         if not isinstance(reply, State):
-            raise NotServed("metadata is not served: what serves it does not say what it has")
+            raise NotServed("metadata is not served: the metadata process does not say what it has")
         return reply
 
     def _start(self) -> None:
@@ -293,7 +285,7 @@ class MetadataServer:
     async def _ask(self, message: Message, descriptors: list[int] | None = None) -> Reply:
         async with self._line:
             if self._socket is None:
-                raise ConnectionResetError("what serves it was ended")
+                raise ConnectionResetError("the metadata process was ended")
             reply = await asyncio.to_thread(_asked, self._socket, message, descriptors or [])
         if isinstance(reply, Done) and reply.reason:
             raise NotServed(f"metadata is not served: {reply.reason}")
@@ -322,7 +314,7 @@ def _asked(connection: socket.socket, message: Message, descriptors: list[int]) 
     while len(received) < HEADER_BYTES or len(received) < HEADER_BYTES + _size(received):
         part = connection.recv(65_536)
         if not part:
-            raise ConnectionResetError("what serves it has ended")
+            raise ConnectionResetError("the metadata process has ended")
         received += part
     return messages.reply_of(bytes(received[HEADER_BYTES:]))
 
@@ -343,7 +335,7 @@ def _bury(pid: int) -> None:
 def _size(received: bytearray) -> int:
     size = int.from_bytes(received[:HEADER_BYTES], "big")
     if size > FRAME_MAX_BYTES:
-        raise ConnectionAbortedError("what serves it answers with too much")
+        raise ConnectionAbortedError("the metadata process answers with too much")
     return size
 
 

@@ -1,7 +1,7 @@
 """HTTP for guests, as far as metadata needs it. Who asks is known by the network that a connection came from and its
 address there, and by no word of the request.
 
-A guest is no friend: how many connections it has, how long a request may take to arrive and an answer to leave, how
+A guest is not trusted: how many connections it has, how long a request may take to arrive and an answer to leave, how
 long a head may be and how often it may ask are bounded, each guest by itself, so that one is no burden to the others.
 """
 

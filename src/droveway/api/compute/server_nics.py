@@ -83,8 +83,8 @@ def _check(tx: Tx, request: Request, nic: NicRequest) -> None:
         )
     if nic.address and request.scope not in (None, network["project_id"]):
         raise Forbidden(
-            f"Which address a server has on network {nic.network_id} is not for this project to say: the network is "
-            "another's; leave the address out."
+            f"Network {nic.network_id} is another project's, and a fixed IP there cannot be chosen: leave the address "
+            "out."
         )
     if not choosing.has_subnet(tx, nic.network_id):
         raise BadRequest(f"Network {nic.network_id} requires a subnet in order to boot instances on.")

@@ -230,7 +230,7 @@ class NetworksLoop:
                 break  # they have left in the meantime: the next plan says so
             before, answer = answer, await self._ask(host, answer.revision, SendGuestData(data))
             if not set(answer.wants) < set(before.wants):  # else this might go on for ever
-                raise NotYet(AGAIN_S, f"{host} has not kept what its guests are to be told")
+                raise NotYet(AGAIN_S, f"{host} has not stored the metadata of its guests")
         return answer
 
     async def _record(self, host: str, known: _Known) -> None:

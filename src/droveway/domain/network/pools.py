@@ -144,4 +144,4 @@ def check_quota(pool: Pool, mine: Iterable[str], more: str) -> None:
 
 
 def _units(cidr: str, unit: int) -> int:
-    return int(2.0 ** (unit - ipaddress.ip_network(cidr).prefixlen)) or 1
+    return 1 << max(0, unit - ipaddress.ip_network(cidr).prefixlen)

@@ -46,7 +46,7 @@ class Policy(TypedDict):
 
 # -- who may --------------------------------------------------------------------------------------------------------
 def granted_to(project_id: str, *actions: str) -> ColumnElement[bool]:
-    """Of networks: that project was let do one of these, or any of them when none is named."""
+    """Of networks: that project was allowed one of these, or any of them when none is named."""
     let = select(c.object_id).where(c.target == project_id)
     return networks.c.id.in_(let.where(c.action.in_(actions)) if actions else let)
 

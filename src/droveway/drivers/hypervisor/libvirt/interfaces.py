@@ -67,7 +67,7 @@ def plug(connection: Any, instance_id: str, nic: Nic, model: str) -> None:
 
 
 def ask_to_let_go(connection: Any, instance_id: str, nic: Nic) -> None:
-    """Said again to a guest that was still booting when it was said first. One that thinks about it is not asked
+    """Said again to a guest that was still booting when it was said first. One that is at it is not asked
     twice: that is an error, and says nothing."""
     domain = _with_devices(connection, instance_id)
     there = None if domain is None else _interface(domain, nic)
