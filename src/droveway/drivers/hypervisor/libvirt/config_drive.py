@@ -36,4 +36,5 @@ def write_tree(root: Path, documents: Sequence[Document]) -> None:
 def arguments(tree: Path, target: Path) -> tuple[str, ...]:
     """Of PROGRAM. Joliet and Rock Ridge: names are kept as they are."""
     made = ("-as", "mkisofs", "-quiet", "-o", str(target), "-V", LABEL, "-J", "-r", "-no-pad")
-    return (*made, f"--modification-date={_EPOCH}", "--set_all_file_dates", _EPOCH, str(tree))
+    # Not "--set_all_file_dates" and a date: xorriso then stamps the directories' changes with the present all the same.
+    return (*made, f"--modification-date={_EPOCH}", "--set_all_file_dates", "set_to_mtime", str(tree))
