@@ -183,10 +183,9 @@ class FailureDetector:
 
     def _look_at_input(self) -> None:
         """Without input the detector's time stands still, and then every host has one `service_down_time` to send a
-        heartbeat; likewise after a silence of all, and after it was
-        itself stopped for so long that what was sent meanwhile may have been dropped. Granted only to hosts heard
-        shortly before: where a broker stalls every few seconds, or one of two hosts beats too slowly, a host that is
-        off would never be found down."""
+        heartbeat; likewise after a silence of all, and after it was itself stopped for so long that what was sent
+        meanwhile may have been dropped. Granted only to hosts heard shortly before: where a broker stalls every few
+        seconds, or one of two hosts beats too slowly, a host that is off would never be found down."""
         monotonic_s = self._clock.monotonic_s()
         was_stopped = monotonic_s - self._looked_s > self.timing.suspect_after_s
         silence_ended = self._observer.take_silence_ended()
@@ -194,7 +193,7 @@ class FailureDetector:
         if self.no_input is not None or before is not None:
             self._observer.credit(monotonic_s - self._looked_s)
         self._looked_s = monotonic_s
-        for since_s, until_s in self.input.take_paused():
+        for since_s, until_s in self.input.take_paused():  # too short for all that
             self._observer.discount(since_s, until_s)
         if self.no_input is not None and before is None:
             self.no_input_since_s = monotonic_s
