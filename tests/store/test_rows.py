@@ -34,6 +34,7 @@ WHOLE = {
     rows.ServerPortRow: "server_ports",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
+    rows.ServerRequestRow: "server_requests",
     rows.SagaRow: "sagas",
     rows.LeaseRow: "leases",
     rows.EventRow: "events",
@@ -65,7 +66,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.HoldingRow: (("instances",), {}),
     rows.ServerGroupWithMembers: (("server_groups",), {"members": list[str]}),
     rows.MigrationWithName: (("migrations",), {"instance_name": str}),
-    rows.ActionRow: (("sagas",), {"owner_id": str}),
+    rows.ActionRow: (("sagas",), {"instance_id": str}),
     rows.WaitingRow: (("sagas", "instances"), {"blocked": str}),  # likewise
     network_rows.StandardRow: (("networks",), {}),
     network_rows.Network: (("networks",), {"subnets": list[str]}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.compute.fields import View, addresses_of
+from droveway.api.compute.fields import View, plain_addresses
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.faults import NotFound
@@ -25,11 +25,7 @@ def _server(tx: Tx, request: Request) -> str:
 # -- addresses --------------------------------------------------------------------------------------------------------
 def _addresses(tx: Tx, request: Request) -> dict[str, list[dict[str, Any]]]:
     server_id = _server(tx, request)
-    shown = addresses_of(server_id, View("", addresses=server_ports.addresses(tx, [server_id])))
-    return {
-        network: [{"version": one["version"], "addr": one["addr"]} for one in several]
-        for network, several in shown.items()
-    }
+    return plain_addresses(server_id, View("", addresses=server_ports.addresses(tx, [server_id])))
 
 
 async def list_addresses(api: Api, request: Request) -> Response:

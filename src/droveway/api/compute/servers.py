@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from droveway.api.compute import fields
+from droveway.api.compute import fields, server_access
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
 from droveway.api.http.render import FieldTable
@@ -25,15 +25,15 @@ USER_DATA_SINCE = 3
 # -- show, delete -----------------------------------------------------------------------------------------------------
 async def show(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> tuple[InstanceRow, View]:
-        row = instances.get(tx, request.params["server_id"], request.scope)
-        return row, _view(tx, api, request, [row])
+        row = server_access.visible(tx, request)
+        return row, view_of(tx, api, request, [row])
 
     row, view = await api.store.read(read)
     render = fields.SERVER_SHOW.renderer(request.version, is_admin=request.caller.is_admin)
     return Response(200, {"server": render(row, view)})
 
 
-def _view(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> View:
+def view_of(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> View:
     """What details tell beside the rows."""
     shows_user_data = request.caller.is_admin and request.version >= USER_DATA_SINCE
     ids, has_networks = [row["id"] for row in rows], api.settings.network.is_on
@@ -48,8 +48,8 @@ def _view(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> Vi
 
 async def delete(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
-        row = instances.get(tx, request.params["server_id"], request.scope)
-        instances.intend(tx, row["id"], SagaKind.DELETE, {}, request.id)
+        row = server_access.changeable(tx, request)
+        instances.intend(tx, row["id"], SagaKind.DELETE, {}, request.id, request.caller.user_id)
 
     await api.store.run(write)
     return Response(204)
@@ -72,7 +72,7 @@ async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> R
 
     def read(tx: Tx) -> bytes:
         rows = _find(tx, filters)
-        view = _view(tx, api, request, rows) if table is fields.SERVER_DETAIL else View(api.settings.base_url)
+        view = view_of(tx, api, request, rows) if table is fields.SERVER_DETAIL else View(api.settings.base_url)
         items = table.render(rows, request.version, view, is_admin=request.caller.is_admin)
         return encode(paging.listed(api, request, page, "servers", items, rows))
 

@@ -55,6 +55,9 @@ class NewInstance(msgspec.Struct, frozen=True):
     description: str | None = None
     metadata: dict[str, str] = {}
     tags: tuple[str, ...] = ()
+    access_ipv4: str | None = None
+    access_ipv6: str | None = None
+    auto_disk_config: bool = False
     zone: str | None = None
     requested_host: str | None = None
     config_drive: bool = False
@@ -81,6 +84,9 @@ def create(tx: Tx, new: NewInstance) -> str:
             "user_id": new.user_id,
             "name": new.name,
             "hostname": new.hostname,
+            "access_ipv4": new.access_ipv4,
+            "access_ipv6": new.access_ipv6,
+            "auto_disk_config": new.auto_disk_config,
             "description": new.description,
             "metadata": new.metadata,
             "tags": list(new.tags),
@@ -111,7 +117,15 @@ def create(tx: Tx, new: NewInstance) -> str:
     params: dict[str, Any] = {"requested_host": new.requested_host} if new.requested_host else {}
     if new.nics:
         params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}
-    sagas.enqueue_first(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, request_id=new.request_id)
+    sagas.enqueue_first(
+        tx,
+        SagaKind.BOOT,
+        of_instance(instance_id),
+        new.project_id,
+        params,
+        request_id=new.request_id,
+        user_id=new.user_id,
+    )
     return instance_id
 
 
@@ -123,7 +137,14 @@ def get(tx: Tx, instance_id: str, project_id: str | None = None, *, deleted: boo
     return row
 
 
-def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], request_id: str = "") -> str:
+def intend(
+    tx: Tx,
+    instance_id: str,
+    kind: SagaKind,
+    params: dict[str, Any],
+    request_id: str = "",
+    user_id: str | None = None,
+) -> str:
     """Want `kind` of the instance: checks the state machine, writes the saga, shows the task. Returns the saga's id.
 
     Raises Conflict with the sentence of the refusal. Deleting cancels what is under way and is idempotent.
@@ -151,7 +172,7 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
             return deleting
         if (active["subject_kind"], active["subject_id"]) == (subject.kind, subject.id):
             sagas.cancel(tx, active["id"], "the instance is to be deleted")
-    saga_id = sagas.enqueue(tx, kind, subject, instance["project_id"], params, request_id=request_id)
+    saga_id = sagas.enqueue(tx, kind, subject, instance["project_id"], params, request_id=request_id, user_id=user_id)
     if kind is SagaKind.LIVE_MIGRATION:
         migrations.create(tx, instance, saga_id, params)
     if (task := LIFECYCLE[kind].task) is not None:
