@@ -200,7 +200,7 @@ async def test_put_changes_names_as_its_microversion_knows_them(tmp_path: Path) 
         {"name": "n" * 256},
         {"name": None},
         {"description": "d" * 256},
-        {"hostname": "-x"},
+        {"hostname": "a b"},
         {"hostname": None},
         {"accessIPv4": "2001:db8::1"},
         {"accessIPv6": "192.0.2.1"},

@@ -149,6 +149,12 @@ def _image(row: InstanceRow, view: View) -> Any:
     return {"id": image_id, "links": bookmark(view.base, "images", image_id)} if image_id else ""
 
 
+def _image_with_properties(row: InstanceRow, view: View) -> Any:
+    """Those that the server took from its image and that mean something here."""
+    image = _image(row, view)
+    return image and image | {"properties": row["image_properties"]}
+
+
 def _server_links(row: InstanceRow, view: View) -> list[dict[str, str]]:
     return links(view.base, "servers", row["id"])
 
@@ -201,7 +207,8 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     Field("flavor", _flavor_link, 1, 46),
     Field("flavor", _flavor, 47),
     Field("hostId", lambda row, view: host_id(row["host"], row["project_id"]) if row["host"] else ""),
-    Field("image", _image),
+    Field("image", _image, 1, 97),
+    Field("image", _image_with_properties, 98),
     Field("metadata", "metadata"),
     Field("status", lambda row, view: status_of(row)),
     Field("tenant_id", "project_id"),
@@ -238,6 +245,7 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     constant("trusted_image_certificates", None, 63),
     Field("locked_reason", "locked_reason", 73),
     Field("pinned_availability_zone", "zone", 96),
+    Field("scheduler_hints", lambda row, view: row["hints"] or {}, 100),
 )
 SERVER = FieldTable(InstanceRow, *_SERVER)
 SERVER_DETAIL = FieldTable(InstanceRow, *_SERVER_DETAIL)  # in GET /servers/detail

@@ -23,7 +23,6 @@ DESCRIPTION_MAX = 255
 # Asked for with any of these values, a feature that is not built is not asked for.
 NOTHING: tuple[Any, ...] = (None, "", [], {}, False)
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+")
-_FQDN = re.compile(r"[a-zA-Z0-9]+[a-zA-Z0-9-.]*[a-zA-Z0-9]+")
 METADATA_MAX = 1024  # items of one server, whatever its quota says: every list of servers carries them
 
 
@@ -163,13 +162,6 @@ def _hostname(path: str, value: Any) -> str:
     return hostname
 
 
-def _fqdn(path: str, value: Any) -> str:
-    hostname = as_text(path, value)
-    if _FQDN.fullmatch(hostname) is None:
-        raise BadRequest(f"Invalid input for {path}: it must be 2 to 255 letters, digits, inner hyphens and dots.")
-    return hostname
-
-
 def _ip(version: int) -> Kind:
     def check(path: str, value: Any) -> str:
         address = ipaddress.ip_address(_address(path, value) or "0.0.0.0") if isinstance(value, str) else None
@@ -193,7 +185,7 @@ def check_metadata(metadata: Mapping[str, str], limits: Mapping[str, int]) -> No
 
 
 HOSTNAME = of(_hostname, type="string", pattern=f"^{_HOSTNAME.pattern}$", minLength=2, maxLength=63)
-FQDN = of(_fqdn, type="string", pattern=f"^{_FQDN.pattern}$", minLength=2, maxLength=255)
+FQDN = HOST
 IPV4, IPV6 = _ip(4), _ip(6)
 DISK_CONFIG = of(_disk_config, enum=["AUTO", "MANUAL"])
 SHORT_DESCRIPTION = or_null(text(DESCRIPTION_MAX))

@@ -82,12 +82,12 @@ async def list_groups(api: Api, request: Request) -> Response:
         ids = sorted({group_id for port in there for group_id in port["groups"]})
         found = [groups.get(tx, group_id) for group_id in ids]
         names = {group["id"]: group for group in found}
-        return [_group(tx, group, names) for group in sorted(found, key=lambda one: (one["name"], one["id"]))]
+        return [shown_group(tx, group, names) for group in sorted(found, key=lambda one: (one["name"], one["id"]))]
 
     return Response(200, {"security_groups": await api.store.read(read)})
 
 
-def _group(tx: Tx, group: Group, known: dict[str, Group]) -> dict[str, Any]:
+def shown_group(tx: Tx, group: Group, known: dict[str, Group]) -> dict[str, Any]:
     """As compute showed groups when they were its own: what comes in, and by whom."""
     return {
         "id": group["id"],
