@@ -21,6 +21,7 @@ WHOLE = {
     rows.UserRow: "users",
     rows.RoleRow: "roles",
     rows.ImageRow: "images",
+    rows.ImageMemberRow: "image_members",
     rows.FlavorRow: "flavors",
     rows.CertificateRow: "certificates",
     rows.HostRow: "hosts",

@@ -55,7 +55,8 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "/identity/v3/users": _keys("name", "domain_id", "enabled"),
     "/identity/v3/roles": _keys("name"),
     "/identity/v3/role_assignments": _keys(*_ASSIGNMENTS),
-    "/image/v2/images": _keys(*_IMAGES),
+    "/image/v2/images": _keys("member_status", *_IMAGES),
+    "/image/v2/metadefs/namespaces": _keys("resource_types", "visibility", *_PAGE),
     "/compute/v2.1/servers": _SERVERS,
     "/compute/v2.1/servers/detail": _SERVERS,
     "/compute/v2.1/servers/{server_id}/os-instance-actions": (

@@ -43,7 +43,7 @@ from droveway.api.compute import unbuilt_lists as nothing
 from droveway.api.http.request import Request, Response
 from droveway.api.http.router import Route
 from droveway.api.identity import assignments, identity, tokens
-from droveway.api.image import host_images, images, uploads
+from droveway.api.image import glance, host_images, images, members, metadefs, uploads
 from droveway.api.network import (
     discovery as network_discovery,
 )
@@ -177,9 +177,43 @@ ROUTES = (
     Route("DELETE", IMG + "/images/{id}/tags/{tag}", images.remove_tag, MEMBER),
     Route("POST",   IMG + "/images/{id}/actions/deactivate", images.deactivate, ADMIN),
     Route("POST",   IMG + "/images/{id}/actions/reactivate", images.reactivate, ADMIN),
+    Route("GET",    IMG + "/images/{id}/members", members.listing, READER),
+    Route("POST",   IMG + "/images/{id}/members", members.create, MEMBER),
+    Route("GET",    IMG + "/images/{id}/members/{member}", members.show, READER),
+    Route("PUT",    IMG + "/images/{id}/members/{member}", members.update, MEMBER),
+    Route("DELETE", IMG + "/images/{id}/members/{member}", members.delete, MEMBER),
+    Route("PUT",    IMG + "/images/{id}/stage", glance.refuse_import, MEMBER),
+    Route("POST",   IMG + "/images/{id}/import", glance.refuse_import, MEMBER),
+    Route("GET",    IMG + "/images/{id}/tasks", glance.tasks_of_image, READER),
+    Route("GET",    IMG + "/info/import", glance.import_info, READER),
+    Route("GET",    IMG + "/info/stores", glance.stores, READER),
+    Route("GET",    IMG + "/info/stores/detail", glance.stores_detail, ADMIN),
+    Route("GET",    IMG + "/tasks", glance.tasks, ADMIN),
+    Route("POST",   IMG + "/tasks", glance.refuse_task, ADMIN),
+    Route("GET",    IMG + "/tasks/{task}", glance.show_task, ADMIN),
+    Route("GET",    IMG + "/cache", glance.cache, ADMIN),
+    Route("DELETE", IMG + "/cache", glance.clear_cache, ADMIN),
+    Route("PUT",    IMG + "/cache/{id}", glance.refuse_cached, ADMIN),
+    Route("DELETE", IMG + "/cache/{id}", glance.clear_cache, ADMIN),
+    Route("GET",    IMG + "/metadefs/namespaces", metadefs.list_namespaces, READER),
+    Route("POST",   IMG + "/metadefs/namespaces", metadefs.refuse, ADMIN),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}", metadefs.show_namespace, READER),
+    Route("PUT",    IMG + "/metadefs/namespaces/{namespace}", metadefs.refuse, ADMIN),
+    Route("DELETE", IMG + "/metadefs/namespaces/{namespace}", metadefs.refuse, ADMIN),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/properties", metadefs.list_properties, READER),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/properties/{name}", metadefs.show_property, READER),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/objects", metadefs.list_objects, READER),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/tags", metadefs.list_tags, READER),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/resource_types", metadefs.list_associations, READER),
+    Route("GET",    IMG + "/metadefs/resource_types", metadefs.list_resource_types, READER),
     Route("GET",    IMG + "/info/usage", image_quotas.usage, READER),
     Route("GET",    IMG + "/schemas/image", images.schema, TOKEN),
     Route("GET",    IMG + "/schemas/images", images.list_schema, TOKEN),
+    Route("GET",    IMG + "/schemas/member", members.schema, TOKEN),
+    Route("GET",    IMG + "/schemas/members", members.list_schema, TOKEN),
+    Route("GET",    IMG + "/schemas/task", glance.task_schema, TOKEN),
+    Route("GET",    IMG + "/schemas/tasks", glance.tasks_schema, TOKEN),
+    Route("GET",    IMG + "/schemas/metadefs/{name}", metadefs.schema, TOKEN),
 
     # -- compute: servers ---------------------------------------------------------------------------------------------
     Route("GET",    NOVA + "/servers", servers.listing, READER),

@@ -90,6 +90,14 @@ class ImageRow(TypedDict):
     updated_at_us: int
 
 
+class ImageMemberRow(TypedDict):
+    image_id: str
+    member: str
+    status: str
+    created_at_us: int
+    updated_at_us: int
+
+
 class FlavorRow(TypedDict):
     id: str
     name: str

@@ -116,6 +116,15 @@ images = Table(
     Column("updated_at_us", BigInteger, nullable=False),
     Index("ix_images_project", "project_id"),
 )
+image_members = Table(  # projects with which an image is shared
+    "image_members",
+    metadata,
+    Column("image_id", ID, primary_key=True),
+    Column("member", String(255), primary_key=True, index=True),
+    Column("status", String(16), nullable=False),  # pending accepted rejected
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+)
 ticket_keys = Table(  # sign the tickets for image data; the newest few, in turn
     "ticket_keys",
     metadata,
