@@ -167,6 +167,37 @@ def collect(root: Path) -> dict[str, Any]:
     return calls
 
 
+# -- policies ---------------------------------------------------------------------------------------------------------
+RANKS = {  # of the names in nova/policies/base.py; of several policies of one call the weakest is that of the call
+    "RULE_ANY": 0,
+    "PROJECT_READER_OR_ADMIN": 1,
+    "PROJECT_MEMBER_OR_ADMIN": 2,
+    "PROJECT_MANAGER_OR_ADMIN": 3,
+    "ADMIN": 4,
+    "SERVICE_ROLE": 4,
+}
+ROLES = ("any", "reader", "member", "manager", "admin")
+
+
+def _policies(root: Path) -> dict[str, str]:
+    """Who may call what by default: method, path and the name of an action -> role."""
+    found: dict[str, int] = {}
+    for module in sorted(root.joinpath("nova", "policies").glob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if not isinstance(node, ast.Call) or getattr(node.func, "attr", "") != "DocumentedRuleDefault":
+                continue
+            words = {word.arg: word.value for word in node.keywords}
+            check = words["check_str"]
+            rank = RANKS.get(check.attr if isinstance(check, ast.Attribute) else "", 0)  # what is composed: the owner
+            for operation in ast.literal_eval(words["operations"]):
+                for method in [operation["method"]] if isinstance(operation["method"], str) else operation["method"]:
+                    path, _, action = operation["path"].partition(" (")
+                    path = "/" + path.strip().lstrip("/").rstrip("/")
+                    key = f"{method} {path}" + (f" {action.rstrip(')')}" if action else "")
+                    found[key] = min(found.get(key, rank), rank)
+    return {key: ROLES[rank] for key, rank in found.items()}
+
+
 def main(root: Path) -> None:
     prepare(root)
     schemas: list[Any] = []
@@ -185,7 +216,8 @@ def main(root: Path) -> None:
             if kind in call:
                 call[kind] = [[low, high, numbered(schema)] for low, high, schema in call[kind]]
     about = "Of nova 34.0.0 as PyPI has it (Apache-2.0), by lab/nova_schemas.py: [first, last, place among the schemas]"
-    made = json.dumps({"about": about, "calls": calls, "schemas": schemas}, separators=(",", ":"))
+    found = {"about": about, "calls": calls, "schemas": schemas, "policies": _policies(root)}
+    made = json.dumps(found, separators=(",", ":"))
     TARGET.write_bytes(gzip.compress(made.encode(), mtime=0))
 
 

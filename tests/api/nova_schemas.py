@@ -52,6 +52,7 @@ def anonymous(path: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", path)
 
 
+POLICIES: dict[str, str] = {anonymous(call): role for call, role in _DATA["policies"].items()}
 CALLS: dict[str, dict[str, Any]] = {anonymous(call): found for call, found in _DATA["calls"].items()}
 
 
