@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 
+from droveway.api.consoles import web
 from droveway.api.http import faults, microversions
 from droveway.api.http.faults import COMPUTE, IDENTITY, IMAGE, NETWORK, PLACEMENT, ROOT, VOLUME
 from droveway.api.http.request import Disconnected, Receive, Request, Response, Scope, Send
@@ -38,9 +39,8 @@ class App:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
-        else:  # a web socket: none is spoken here
-            await receive()
-            await send({"type": "websocket.close", "code": 1002})
+        else:
+            await web.serve(self._api, scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -116,6 +116,18 @@ images = Table(
     Column("updated_at_us", BigInteger, nullable=False),
     Index("ix_images_project", "project_id"),
 )
+console_tokens = Table(  # each opens one session of one console, once
+    "console_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("instance_id", ID, nullable=False, index=True),
+    Column("host", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("as_admin", Boolean, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False),
+)
 ticket_keys = Table(  # sign the tickets for image data; the newest few, in turn
     "ticket_keys",
     metadata,
