@@ -76,7 +76,7 @@ class Page:
 
     async def picture(self, path: Path) -> None:
         found = await self.do("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(found["data"]))
+        path.write_bytes(base64.b64decode(found["data"]))  # noqa: ASYNC240 - a test
 
     async def until(self, holds: Callable[[], Awaitable[Any]]) -> None:
         async with asyncio.timeout(SOON_S):
@@ -89,9 +89,8 @@ class Page:
 
     async def line_shows(self) -> str:
         """The text of a serial page."""
-        return str(
-            await self.value("[...document.querySelectorAll('.xterm-rows > div')].map(d => d.textContent).join('\\n')")
-        )
+        rows = "[...document.querySelectorAll('.xterm-rows > div')]"
+        return str(await self.value(f"{rows}.map(row => row.textContent).join('\\n')"))
 
 
 @contextlib.asynccontextmanager

@@ -23,7 +23,7 @@ from droveway.cli.session import Session, address
 SERVERS = "/compute/v2.1/servers"
 LEAVE = b"\x1d"  # Ctrl-]
 PIECE_BYTES = 4096
-AFTERWARDS_S = 1.0  # of silence, after the end of an input that is no terminal
+AFTERWARDS_S = 3.0  # for what comes back, after the end of an input that is no terminal
 OPENS_S, CLOSES_S = 10.0, 2.0
 
 
@@ -76,12 +76,11 @@ async def _carry(url: str, session: Session, *, is_terminal: bool) -> str:
     try:
         async with connect(there, open_timeout=OPENS_S, close_timeout=CLOSES_S, **options) as socket:
             typing = asyncio.create_task(_type(socket, is_terminal=is_terminal))
-            screen = _Screen()
-            showing = asyncio.create_task(screen.show(socket))
+            showing = asyncio.create_task(_show(socket))
             try:
                 await asyncio.wait({typing, showing}, return_when=asyncio.FIRST_COMPLETED)
                 if not showing.done() and not is_terminal:
-                    await screen.quiet(showing)
+                    await asyncio.wait({showing}, timeout=AFTERWARDS_S)
                 if not showing.done():
                     return ""
             finally:
@@ -108,21 +107,7 @@ async def _type(socket: Any, *, is_terminal: bool) -> None:
         loop.remove_reader(sys.stdin.fileno())
 
 
-class _Screen:
-    """What the server writes, shown as it comes. `last_s`: when something came, by the loop's clock."""
-
-    def __init__(self) -> None:
-        self.last_s = asyncio.get_running_loop().time()
-
-    async def show(self, socket: Any) -> None:
-        async for data in socket:
-            self.last_s = asyncio.get_running_loop().time()
-            sys.stdout.buffer.write(data if isinstance(data, bytes) else data.encode())
-            sys.stdout.buffer.flush()
-
-    async def quiet(self, showing: asyncio.Task[None]) -> None:
-        """Until nothing has come for a moment."""
-        loop = asyncio.get_running_loop()
-        self.last_s = loop.time()
-        while not showing.done() and (left_s := self.last_s + AFTERWARDS_S - loop.time()) > 0:
-            await asyncio.wait({showing}, timeout=left_s)
+async def _show(socket: Any) -> None:
+    async for data in socket:
+        sys.stdout.buffer.write(data if isinstance(data, bytes) else data.encode())
+        sys.stdout.buffer.flush()
