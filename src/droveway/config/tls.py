@@ -46,6 +46,16 @@ class Tls:
         return self._context
 
 
+_asked_to_read = 0  # how often
+
+
+def read_again() -> None:
+    """Somebody says that the files have changed (SIGHUP): they are read at the next connection, whatever they look
+    like."""
+    global _asked_to_read
+    _asked_to_read += 1
+
+
 class ServerTls:
     """The TLS of a listener. Each new connection shows the certificate that the files hold then; while they cannot be
     used, as in the middle of their replacement, the one before, and that is said once."""
@@ -53,11 +63,11 @@ class ServerTls:
     def __init__(self, section: str, tls_cert: str, tls_key: str) -> None:
         """Raises WrongConfiguration, so that a wrong file is told at the start."""
         self._section, self._files = section, (tls_cert, tls_key)
-        self._tried = stamps(self._files)
+        self._tried = self._seen()
         self._context = self._read()
 
     def context(self) -> ssl.SSLContext:
-        found = stamps(self._files)
+        found = self._seen()
         if found != self._tried:
             self._tried = found  # a file that is wrong is not read again until it changes
             try:
@@ -66,6 +76,9 @@ class ServerTls:
             except WrongConfiguration as fault:
                 log.error("certificate not read: the one before is shown on", because=fault.reason)
         return self._context
+
+    def _seen(self) -> tuple[object, ...]:
+        return (_asked_to_read, *stamps(self._files))
 
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
