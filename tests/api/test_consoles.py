@@ -17,7 +17,7 @@ from droveway.domain.consoles import STREAMS, ConsoleKind
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts, assignments
-from droveway.store.identity.assignments import AssignmentTarget
+from droveway.store.identity.assignments import Actor, AssignmentTarget
 from droveway.store.schema import console_tokens as tokens
 from tests.api.world import NOVA, in_world, make_image, make_server, reason
 from tests.console_served import Served, heard, last_words, served
@@ -107,7 +107,7 @@ async def test_a_session_ends_with_what_it_hangs_on_and_says_why(tmp_path: Path)
                 alice = accounts.find_user(tx, name="alice")
                 red, role = accounts.find_project(tx, name="red"), accounts.find_role(tx, name="member")
                 assert alice and red and role
-                assignments.revoke(tx, alice["id"], AssignmentTarget("project", red["id"]), role["id"])
+                assignments.revoke(tx, Actor("user", alice["id"]), AssignmentTarget("project", red["id"]), role["id"])
 
             await store.run(write)
 

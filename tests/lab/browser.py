@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 PROGRAM = shutil.which("chromium") or ""
 STARTS_S, SOON_S, STEP_S = 60.0, 60.0, 0.2
@@ -37,7 +38,11 @@ class Page:
         self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        async for text in self._socket:
+        while True:
+            try:
+                text = await self._socket.recv()
+            except ConnectionClosed:
+                return
             message = json.loads(text)
             if "id" in message:
                 self._waiting.pop(message["id"]).set_result(message)

@@ -8,13 +8,11 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from droveway.domain.consoles import ConsoleGrant, ConsoleKind, ServerState, why_over
 from droveway.domain.faults import Forbidden
-from droveway.domain.policy import expand
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.identity import accounts, assignments
-from droveway.store.identity.assignments import AssignmentTarget
+from droveway.store.identity import tokens
 from droveway.store.rows import ConsoleTokenRow
 from droveway.store.schema import console_tokens, instances
 
@@ -81,14 +79,5 @@ def why_over_each(tx: Tx, grants: Sequence[ConsoleGrant]) -> list[str]:
     rows = tx.execute(_SERVERS, {"ids": list({one.instance_id for one in grants})}).fetchall()
     servers = {row.id: ServerState(row.host, row.vm_state, row.power_state, bool(row.deleted)) for row in rows}
     people = {(one.user_id, one.project_id) for one in grants}
-    roles = {who: _roles(tx, *who) for who in people}
+    roles = {who: tokens.role_names_in(tx, *who) for who in people}
     return [why_over(one, servers.get(one.instance_id), roles[one.user_id, one.project_id]) for one in grants]
-
-
-def _roles(tx: Tx, user_id: str, project_id: str) -> frozenset[str]:
-    """With what they imply; none of a user or in a project that is disabled."""
-    user, project = accounts.find_user(tx, id=user_id), accounts.find_project(tx, id=project_id)
-    if user is None or project is None or not user["enabled"] or not project["enabled"]:
-        return frozenset()
-    held = assignments.roles_of(tx, user_id, AssignmentTarget("project", project_id))
-    return expand(row["name"] for row in held)
