@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from tests.api.world import NOVA, World, booted, make_image, make_server
 
 SOON_S = 30.0
 BOUNDS = HttpBounds()
+QUIET = logging.getLogger("tests.client")  # the words of a user's program are not those of ours
+QUIET.setLevel(logging.WARNING)
 
 
 class Served:
@@ -87,7 +90,7 @@ class Served:
         """As a browser would, wherever the URL says that the API is."""
         parts = urlsplit(url)
         there = f"ws://127.0.0.1:{self.port}{parts.path}?{parts.query}"
-        return connect(there, subprotocols=["binary"], compression=None, proxy=None, **more)  # type: ignore[list-item]
+        return connect(there, subprotocols=["binary"], compression=None, proxy=None, logger=QUIET, **more)  # type: ignore[list-item]
 
 
 async def last_words(socket: ClientConnection) -> str:

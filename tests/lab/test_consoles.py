@@ -29,6 +29,12 @@ SOON_S = 60.0
 MOST_BYTES = 1 << 20
 
 
+@pytest.fixture
+def seen(witness: Witness) -> str:
+    """A guest of the test's own: what is typed at a console stands among its ticks."""
+    return witness.booted("seen")
+
+
 def url_of(witness: Witness, server: str, kind: str) -> str:
     action, name = {"serial": ("os-getSerialConsole", "serial"), "vnc": ("os-getVNCConsole", "novnc")}[kind]
     body = {action: {"type": name}}
@@ -52,11 +58,11 @@ def listening(witness: Witness) -> str:
 
 @needs_browser
 def test_a_command_typed_in_a_browser_is_answered_on_the_line_and_on_the_screen(
-    witness: Witness, ada: str, tmp_path: Path
+    witness: Witness, seen: str, tmp_path: Path
 ) -> None:
     async def story() -> None:
         async with browser(tmp_path) as page:
-            await page.go(url_of(witness, ada, "serial"))
+            await page.go(url_of(witness, seen, "serial"))
             await page.until(lambda: connected(page))
             await page.type("\n")
 
@@ -69,7 +75,7 @@ def test_a_command_typed_in_a_browser_is_answered_on_the_line_and_on_the_screen(
             await page.picture(tmp_path / "serial.png")
             assert "token" not in str(await page.value("location.href"))
 
-            await page.go(url_of(witness, ada, "vnc"))
+            await page.go(url_of(witness, seen, "vnc"))
             await page.until(lambda: connected(page))
             await asyncio.sleep(1.0)
             before = await _pixels(page)
@@ -103,30 +109,33 @@ async def _pixels(page: Page) -> int:
 
 
 def test_a_guest_that_moves_ends_its_sessions_with_a_sentence_and_the_next_url_works_there(
-    witness: Witness, ada: str
+    witness: Witness, seen: str
 ) -> None:
     async def story() -> None:
-        async with socket_at(url_of(witness, ada, "serial")) as line, socket_at(url_of(witness, ada, "vnc")) as screen:
+        async with (
+            socket_at(url_of(witness, seen, "serial")) as line,
+            socket_at(url_of(witness, seen, "vnc")) as screen,
+        ):
             await heard(screen, b"RFB")
             await line.send(b"\n")
-            early = url_of(witness, ada, "serial")
-            await asyncio.to_thread(witness.compute.migrate, ada)
+            early = url_of(witness, seen, "serial")
+            await asyncio.to_thread(witness.compute.migrate, seen)
             moved = "The server has moved to another host: ask for another URL."
             assert (await last_words(line), await last_words(screen)) == (moved, moved)
             async with socket_at(early) as socket:  # of before the move
                 assert await last_words(socket) == moved
-        await asyncio.to_thread(witness.compute.wait_migrated, ada)
-        async with socket_at(url_of(witness, ada, "serial")) as line:
+        await asyncio.to_thread(witness.compute.wait_migrated, seen)
+        async with socket_at(url_of(witness, seen, "serial")) as line:
             await line.send(b"\n\necho moved$((20 + 3))\n")
             await heard(line, b"moved23")
 
     asyncio.run(story())
 
 
-def test_the_terminal_is_a_serial_console_until_ctrl_bracket(witness: Witness, ada: str) -> None:
+def test_the_terminal_is_a_serial_console_until_ctrl_bracket(witness: Witness, seen: str) -> None:
     own, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "droveway.main", "console", "ada"],
+        [sys.executable, "-m", "droveway.main", "console", "seen"],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -109,6 +109,8 @@ class ApiSettings:
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
     consoles: ConsoleConfig = CONSOLES
+    max_requests_per_s_per_address: int = 0  # no bound
+    max_requests_per_s_per_project: int = 0
     allowed_origins: tuple[str, ...] = ()  # of web pages that may call this API; none but its own otherwise
     joining: JoinSettings = JoinSettings(reason="Agents cannot join through this API.")
 

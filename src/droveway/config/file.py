@@ -47,6 +47,7 @@ class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     metrics_by_project: bool = False  # GET /metrics, which needs no token, tells what each project holds, by its id
     tls_cert: str = ""  # a file: with it and its key `listen` speaks TLS; both are read again when they change
     tls_key: str = ""  # a file: its key, without a password
+    tls_ca: str = ""  # a file: who has signed it, for `clouds_yaml`; empty: one that clients trust anyway
     allowed_origins: tuple[str, ...] = ()  # of web pages that may call this API, such as a dashboard's; empty: none
     agents_listen: str = ""  # where hosts renew their certificates, with TLS; empty: this API hands out none
     agents_url: str = ""  # as hosts reach that; empty: https:// and `agents_listen`
@@ -338,7 +339,7 @@ def _problems(config: Config) -> list[str]:
     if config.api.listen and config.role != "agent":
         problems += http_bounds.wrong_address(config.api.listen)
         problems += http_bounds.wrong_url(config.api.listen, config.api.url, scheme=config.api_scheme)
-        problems += tls.wrong_files("api", "", config.api.tls_cert, config.api.tls_key)
+        problems += tls.wrong_files("api", config.api.tls_ca, config.api.tls_cert, config.api.tls_key)
     problems += network.problems(config.network)
     problems += console_config.problems(config.console, config.api.allowed_origins)
     problems += certificates.problems(config.ca, config.api, config.host)

@@ -62,6 +62,8 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
         quotas=config.quota,
         consoles=config.console,
         allowed_origins=config.api.allowed_origins,
+        max_requests_per_s_per_address=config.api.max_requests_per_s_per_address,
+        max_requests_per_s_per_project=config.api.max_requests_per_s_per_project,
         joining=joining(config, SystemClock(), SystemNames()),
         placement=config.scheduler.settings,
         network=NetworkSettings(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from droveway.api.consoles.web import origin_of
+from droveway.api.http.origins import origin_of
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.faults import NotFound, Unreachable

@@ -10,9 +10,10 @@ wrong with a token is told in the closing of the websocket, where a page can rea
 from __future__ import annotations
 
 import logging
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from droveway.api.consoles.sessions import REFUSED, Channel, Session
+from droveway.api.http.origins import origin_of
 from droveway.api.http.request import Receive, Scope, Send
 from droveway.api.wiring import Api, hash_token
 from droveway.domain.certificates import HOST, Holder
@@ -28,14 +29,6 @@ PROTOCOL = "binary"  # what noVNC and Nova's clients offer
 def url_of(base_url: str, kind: ConsoleKind, instance_id: str, token: str) -> str:
     """What a user opens in a browser, or another program as a websocket."""
     return f"{base_url}/console/{kind.value}/{instance_id}?token={token}"
-
-
-def origin_of(url: str) -> str:
-    """As a browser says it, without the port that the scheme has anyway."""
-    parts = urlsplit(url)
-    usual = {"http": 80, "https": 443}.get(parts.scheme)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, usual) else "")
 
 
 def is_allowed(api: Api, origin: str) -> bool:
