@@ -11,12 +11,13 @@ import asyncio
 import logging
 import ssl
 from pathlib import Path
-
-from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from typing import TYPE_CHECKING
 
 from droveway.domain.consoles import PIECE_BYTES, SESSION_HEADER, STREAMS, UNIX, last_words
 from droveway.ports.consoles import UplinkRefused
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
 
 CONNECT_S = 3.0
 CLOSE_S = 1.0
@@ -35,6 +36,8 @@ class WebsocketUplink:
         self._connection = connection
 
     async def receive(self) -> bytes | None:
+        from websockets.exceptions import ConnectionClosed
+
         try:
             message = await self._connection.recv()
         except ConnectionClosed:
@@ -42,6 +45,8 @@ class WebsocketUplink:
         return message.encode() if isinstance(message, str) else message
 
     async def send(self, data: bytes) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         try:
             await self._connection.send(data)
         except ConnectionClosed:
@@ -59,6 +64,10 @@ class WebsocketUplinks:
         self._host, self._socket_path, self._tls_path = host, socket_path, tls_path
 
     async def connect(self, url: str, session: str) -> WebsocketUplink:
+        # Here, so that an agent that carries no console does not keep in memory what carries one.
+        from websockets.asyncio.client import connect, unix_connect
+        from websockets.exceptions import InvalidHandshake, InvalidURI
+
         options = {
             "additional_headers": {SESSION_HEADER: session},
             "user_agent_header": None,
