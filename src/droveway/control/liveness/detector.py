@@ -95,8 +95,8 @@ class FailureDetector:
         self._grant()
         self.is_active = True
 
-    def _grant(self, heard_within_s: float = math.inf) -> None:
-        self._observer.grant(heard_within_s)
+    def _grant(self, heard_within_s: float = math.inf, *, undecided: bool = False) -> None:
+        self._observer.grant(heard_within_s, undecided=undecided)
         self.holds.clear()
         if heard_within_s == math.inf:
             self._settled.clear()
@@ -185,7 +185,8 @@ class FailureDetector:
         """Without input the detector's time stands still, and then every host has one `service_down_time` to send a
         heartbeat; likewise after a silence of all, and after it was itself stopped for so long that what was sent
         meanwhile may have been dropped. Granted only to hosts heard shortly before: where a broker stalls every few
-        seconds, or one of two hosts beats too slowly, a host that is off would never be found down."""
+        seconds, or one of two hosts beats too slowly, a host that is off would never be found down. After a longer loss
+        to all without a verdict: they may have come back meanwhile."""
         monotonic_s = self._clock.monotonic_s()
         was_stopped = monotonic_s - self._looked_s > self.timing.suspect_after_s
         silence_ended = self._observer.take_silence_ended()
@@ -199,11 +200,11 @@ class FailureDetector:
             self.no_input_since_s = monotonic_s
             log.warning("no input: failure detection suspended, the last state is kept", because=self.no_input.reason)
         elif self.no_input is None and before is not None:
-            log.info(
-                "input has returned: failure detection continues", after_s=round(monotonic_s - self.no_input_since_s, 1)
-            )
+            lost_s = monotonic_s - self.no_input_since_s
+            log.info("input has returned: failure detection continues", after_s=round(lost_s, 1))
             self._observer.input_restored()
-            self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
+            is_long = lost_s > self.timing.service_down_time_s
+            self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s, undecided=is_long)
         elif silence_ended or was_stopped:
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
 

@@ -52,13 +52,14 @@ class DetectorState:
         """For so long no heartbeat could arrive: the failure detector's time stood still."""
         self._observer_clock.credit(seconds)
 
-    def grant(self, heard_within_s: float = math.inf) -> None:
+    def grant(self, heard_within_s: float = math.inf, *, undecided: bool = False) -> None:
         """Every host has one `service_down_time` to send a heartbeat: the failure detector has just begun, or had no
         input. What was concluded from silence is dropped; with `heard_within_s` only of hosts that were heard within
-        that time, and holds on the others end."""
+        that time, or, with `undecided`, have no verdict on their silence; and holds on the others end."""
         now_s, granted = self.now_s(), dict[str, HostObservation]()
         for host, seen in self._seen.items():
-            if now_s - (self._began_s if seen.beat_s is None else seen.beat_s) <= heard_within_s:
+            is_heard = now_s - (self._began_s if seen.beat_s is None else seen.beat_s) <= heard_within_s
+            if is_heard or (undecided and host in self._silent):
                 granted[host] = seen
             elif seen.held_since_s is not None:
                 self.release(seen)
