@@ -209,16 +209,10 @@ class SimLoop(asyncio.AbstractEventLoop):
             while ready:
                 handle = ready.popleft()
                 if not handle._cancelled:
-                    context = handle._context
-                    if held and (kept := held.get(context.get(OWNER))) is not None:
+                    if held and (kept := held.get(handle._context.get(OWNER))) is not None:
                         kept.append(handle)
                     else:
-                        try:
-                            context.run(handle._callback, *handle._args)
-                        except (SystemExit, KeyboardInterrupt):
-                            raise
-                        except BaseException as error:  # noqa: BLE001 - nobody awaits a callback: the seed is told
-                            self.troubles.append(f"Exception in callback {handle._callback!r}: {error!r}")
+                        handle._run()
                 run_now += 1
                 if run_now > CALLBACKS_PER_INSTANT_MAX:
                     raise Deadlock(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {now_s:.6f} s and time stands still")
