@@ -54,6 +54,15 @@ images = Table(
     Column("updated_at_us", BigInteger, nullable=False),
     Index("ix_images_project", "project_id"),
 )
+image_members = Table(  # projects with which an image is shared
+    "image_members",
+    metadata,
+    Column("image_id", ID, primary_key=True),
+    Column("member", String(255), primary_key=True, index=True),
+    Column("status", String(16), nullable=False),  # pending accepted rejected
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+)
 console_tokens = Table(  # each opens one session of one console, once
     "console_tokens",
     metadata,
@@ -65,15 +74,6 @@ console_tokens = Table(  # each opens one session of one console, once
     Column("project_id", String(64), nullable=False),
     Column("as_admin", Boolean, nullable=False),
     Column("expires_at_us", BigInteger, nullable=False),
-)
-image_members = Table(  # projects with which an image is shared
-    "image_members",
-    metadata,
-    Column("image_id", ID, primary_key=True),
-    Column("member", String(255), primary_key=True, index=True),
-    Column("status", String(16), nullable=False),  # pending accepted rejected
-    Column("created_at_us", BigInteger, nullable=False),
-    Column("updated_at_us", BigInteger, nullable=False),
 )
 ticket_keys = Table(  # sign the tickets for image data; the newest few, in turn
     "ticket_keys",

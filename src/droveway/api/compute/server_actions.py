@@ -139,7 +139,7 @@ ACTIONS = {
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.ADMIN),
     **server_addresses.ACTIONS,
-    **remote_consoles.ACTIONS,
     **server_locks.ACTIONS,
+    **remote_consoles.ACTIONS,
 }
 action = dispatch(ACTIONS, "Each writes what is wanted and returns; the sagas do it.")
