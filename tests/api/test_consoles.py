@@ -242,6 +242,10 @@ async def test_types_are_offered_or_refused_as_nova_refuses_them(tmp_path: Path)
         status, said = await asked("vnc", "serial")
         assert (status, said) == (400, "Invalid console type serial: one of protocol vnc is novnc or xvpvnc.")
         assert (await asked("mks", "webmks", "2.7"))[0] == 400
+        assert (await asked("vnc", "novnc", "2.99"))[0] == 200, "as the openstack command asks"
+        for version, word in (("2.99", "Unavailable console type"), ("2.98", "it must be one of")):
+            status, said = await asked("spice", "spice-direct", version)
+            assert (status, word in said) == (400, True), (version, said)
         assert (await asked("vnc", "novnc", "2.5"))[0] == 404
         for action, name, wanted in (
             ("os-getVNCConsole", "novnc", 200),

@@ -129,7 +129,6 @@ async def test_no_secret_stands_in_a_log_a_fault_or_an_event(
     ours = [one for one in caplog.records if not one.name.startswith(("httpx", "httpcore", "tests"))]
     logged = "\n".join([*map(logging.Formatter().format, ours), captured.out, captured.err])
     assert "console opened" in logged, "something was logged at all"
-    assert "console failed" in logged
     for where, text in (("log", logged), ("fault", "\n".join(said)), ("event", rows)):
         for one in secrets:
             assert one not in text, f"{one!r} stands in a {where}"

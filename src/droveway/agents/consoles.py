@@ -46,14 +46,14 @@ class Consoles:
         if asked.kind is ConsoleKind.SERIAL:
             await self._take_over(instance_id)
         stream = await self._hypervisor.open_console(instance_id, asked.kind)
+        uplink = None
         try:
             uplink = await self._uplinks.connect(asked.url, asked.session)
         except UplinkRefused as fault:
-            stream.close()
             raise HypervisorRefused(fault.reason) from None
-        except BaseException:
-            stream.close()
-            raise
+        finally:
+            if uplink is None:
+                stream.close()
         session = _Session(instance_id, asked.kind, stream, uplink)
         task = asyncio.create_task(session.run(), name=f"console of {instance_id}")
         self._sessions[task] = session
@@ -88,7 +88,7 @@ class _Session:
         self._stream, self._uplink = stream, uplink
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
-        self._more, self._room = asyncio.Event(), asyncio.Event()
+        self._more, self._taken = asyncio.Event(), asyncio.Event()
         self._has_ended = False
 
     async def run(self) -> None:
@@ -119,8 +119,8 @@ class _Session:
             if self._bytes > WAITING_MAX_BYTES:
                 raise _TooSlow
             while self.kind is not ConsoleKind.SERIAL and self._waiting:
-                self._room.clear()
-                await self._room.wait()
+                self._taken.clear()
+                await self._taken.wait()
         self._has_ended = True
         self._more.set()
         await asyncio.Event().wait()
@@ -131,7 +131,7 @@ class _Session:
                 piece = self._waiting.popleft()
                 self._bytes -= len(piece)
                 await self._uplink.send(piece)
-                self._room.set()
+                self._taken.set()
             if self._has_ended:
                 return
             self._more.clear()

@@ -50,7 +50,7 @@ _asked_to_read = 0  # how often
 
 
 def read_again() -> None:
-    """Somebody says that the files have changed (SIGHUP): they are read at the next connection, whatever they look
+    """An operator says that the files have changed (SIGHUP): they are read at the next connection, whatever they look
     like."""
     global _asked_to_read
     _asked_to_read += 1

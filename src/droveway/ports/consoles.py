@@ -1,4 +1,4 @@
-"""The bytes of a console, on their way from a guest to whoever looks at it.
+"""The bytes of a console, on their way from a guest to a user.
 
     page of the user ── websocket ── API ── ConsoleUplink, opened by the agent ── agent ── ConsoleStream ── guest
 

@@ -30,7 +30,7 @@ from droveway.store.identity import accounts
 
 log = structlog.get_logger("droveway.console")
 CHECK_S = 2.0
-SPEAKS_S = 15.0  # within which whoever looks at a screen answers its greeting
+SPEAKS_S = 15.0  # within which the viewer of a screen answers its greeting
 ARRIVES_S = 5.0  # a host, after it was asked
 WHY_S, WHY_STEP_S = 3.0, 0.2  # how long is waited for the store to know why a guest's end is gone
 OVER, REFUSED = 1000, 1008  # codes of websockets
@@ -158,14 +158,14 @@ class ConsoleSessions:
         session = Session(self._begun, grant, self._clock)
         key = _hash(secret)
         self._open[key] = session
-        said = {"session": session.number, "server": instance_id, "console": kind.value, "host": grant.host}
+        fields = {"session": session.number, "server": instance_id, "console": kind.value, "host": grant.host}
         try:
             host = await self._host_of(session, secret)
-            log.info("console opened", **said, user=grant.user_id)
+            log.info("console opened", **fields, user=grant.user_id)
             self._watch()
             if await session.carry(page, host):
                 session.end(host.reason or await self._why(grant))
-            log.info("console closed", **said, because=session.reason or "its user has left")
+            log.info("console closed", **fields, because=session.reason or "its user has left")
         finally:
             self._open.pop(key, None)
             session.end("")

@@ -9,7 +9,6 @@ wrong with a token is told in the closing of the websocket, where a page can rea
 
 from __future__ import annotations
 
-import logging
 from urllib.parse import parse_qs
 
 from droveway.api.consoles.sessions import REFUSED, Channel, Session
@@ -21,8 +20,6 @@ from droveway.domain.consoles import SESSION_HEADER, STREAMS, ConsoleKind
 from droveway.domain.faults import Fault, Unauthorized
 from droveway.store.fleet import certificates
 
-log = logging.getLogger("droveway.api")
-FAILED = "The console has failed in the server; its log says how."
 PROTOCOL = "binary"  # what noVNC and Nova's clients offer
 
 
@@ -65,9 +62,6 @@ async def _page(api: Api, scope: Scope, channel: Channel, kind: ConsoleKind, ins
         await channel.close(REFUSED, "The query of this URL is not valid.")
     except Fault as fault:
         await channel.close(REFUSED, fault.reason)
-    except Exception as error:  # a bug, told as any of a request is (api/app.py): with the path and no token
-        log.error("console failed path=%s", scope["path"], exc_info=error)
-        await channel.close(REFUSED, FAILED)
 
 
 async def _session_of_host(api: Api, scope: Scope, secret: str) -> Session | None:

@@ -2,7 +2,7 @@
 
 To the agents' listener of the API, with TLS: the certificate of the host is shown, and that of the API checked
 (decision 021). Where control, API and agents are one program on one machine, to a unix socket beside that of the bus,
-which is its user's alone. Nowhere else: an agent goes to no address of another kind, whoever names it.
+which is its user's alone. Nowhere else: an agent goes to no address of another kind, whatever a command names.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _query(tx: Tx, table: Table, asked: Asked, conditions: Sequence[ColumnElemen
     wanted = [
         *conditions,
         *(_exact(table, name, values) for name, values in asked.exact.items()),
-        *tags.matching(table.c.tags, asked.tags),
+        *(tags.matching(table.c.tags, asked.tags) if "tags" in table.c else ()),  # not every resource has them
     ]
     if asked.marker is not None:
         last = tx.execute(select(*(column for column, _ in keys)).where(table.c.id == asked.marker)).first()
