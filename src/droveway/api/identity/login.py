@@ -23,9 +23,8 @@ SHOWN_MAX = 64
 
 def wrong(request: Request, who: str, reason: str) -> Unauthorized:
     """The one refusal, told to the log with its reason."""
-    log.warning(
-        "login refused request_id=%s user=%r from=%s because=%r", request.id, who[:SHOWN_MAX], request.address, reason
-    )
+    line = 'login refused request_id=%s user=%r from=%s because="%s"'
+    log.warning(line, request.id, who[:SHOWN_MAX], request.address, reason)
     return Unauthorized(WRONG)
 
 
