@@ -12,12 +12,13 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from droveway.config import certificates, http_bounds, images, membership, moved, network, roles, scripts
+from droveway.config import certificates, http_bounds, identity, images, membership, moved, network, roles, scripts
 from droveway.config import hosts as host_config
 from droveway.config.certificates import CaConfig
 from droveway.config.drivers import BUSES, known
 from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import HttpBounds
+from droveway.config.identity import IdentityConfig
 from droveway.config.images import ImageCacheConfig
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.config.network import NetworkConfig
@@ -158,6 +159,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deleted_kept_days: float = 7.0  # how long rows of what was deleted, has ended or was said are kept
     shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
     api: ApiConfig = ApiConfig()
+    identity: IdentityConfig = IdentityConfig()
     ca: CaConfig = CaConfig()
     agents: AgentsConfig = AgentsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
@@ -324,6 +326,7 @@ def _problems(config: Config) -> list[str]:
         problems += http_bounds.wrong_address(config.api.listen)
         problems += http_bounds.wrong_url(config.api.listen, config.api.url)
     problems += network.problems(config.network)
+    problems += identity.problems(config.identity)
     problems += certificates.problems(config.ca, config.api, config.host)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         problems.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
@@ -360,6 +363,7 @@ def _wrong_numbers(config: Config) -> list[str]:
         *_of_scheduler(config.scheduler),
         *_limits(config.quota),
         *network.numbers(config.network),
+        *identity.numbers(config.identity),
     )
     return [
         f"{key} = {value} must be from {least} to {most} {what}"

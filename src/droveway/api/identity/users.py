@@ -109,6 +109,8 @@ class PasswordChange(Body, frozen=True):
 # -- reading ----------------------------------------------------------------------------------------------------------
 async def list_all(api: Api, request: Request) -> Response:
     given = in_domain(request, filters(request, FILTERS))
+    if given is not None and "domain_id" in given:
+        await api.meet(given["domain_id"], given.get("name"))
     return await listing(api, request, "users", given, accounts.list_users, shown)
 
 
