@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, Table, delete, insert, select, update
+from sqlalchemy import Select, Table, delete, insert, select, tuple_, update
 
-from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.policy import ADMIN, IMPLIES, ROLES
 from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
@@ -49,7 +49,16 @@ def _one(tx: Tx, row_type: type[_R], table: Table, filters: Mapping[str, Any]) -
 
 
 def _many(tx: Tx, row_type: type[_R], table: Table, filters: Mapping[str, Any]) -> list[_R]:
-    return results.every(row_type, tx.execute(_where(table, filters).order_by(table.c.name, table.c.id)))
+    """By name. With `limit` at most so many, with `marker` those behind the row of that id. Raises BadRequest."""
+    by = dict(filters)
+    limit, marker = by.pop("limit", None), by.pop("marker", None)
+    query = _where(table, by).order_by(table.c.name, table.c.id).limit(limit)
+    if marker is not None:
+        last = tx.execute(select(table.c.name, table.c.id).where(table.c.id == marker)).first()
+        if last is None:
+            raise BadRequest(f"marker [{marker[:64]}] not found")
+        query = query.where(tuple_(table.c.name, table.c.id) > tuple_(*last))
+    return results.every(row_type, tx.execute(query))
 
 
 def find_domain(tx: Tx, /, **filters: Any) -> DomainRow | None:

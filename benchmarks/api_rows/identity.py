@@ -1,0 +1,89 @@
+"""Identity v3: logins, tokens that are checked, and a long list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.api_rows.control_alone import ControlAlone
+from benchmarks.claims import Claim, progress
+
+V3 = "/identity/v3"
+LOGINS, CHECKS, LISTS, RUNS = 20, 500, 10, 5
+PROJECTS = 1000
+
+
+def measure(cloud: ControlAlone) -> Iterator[Claim]:
+    progress("logins")
+    person = {"name": "admin", "domain": {"id": "default"}, "password": cloud.auth["password"]}
+    project = {"project": {"name": "admin", "domain": {"id": "default"}}}
+    by_password = {"methods": ["password"], "password": {"user": person}}
+    cloud.token = _log_in(cloud, by_password, project)
+    used = _best(cloud, lambda: _log_in(cloud, by_password, project), LOGINS)
+    yield Claim("POST token by password: CPU", used, 60.0, "ms", f"{_best_of(LOGINS)}; Keystone: 218")
+    wrong = {**by_password, "password": {"user": {**person, "password": "wrong"}}}
+    used = _best(cloud, lambda: _log_in(cloud, wrong, project, 401), LOGINS)
+    yield Claim("... that is refused: CPU", used, 60.0, "ms", _best_of(LOGINS))
+    by_key = _application_credential(cloud)
+    used = _best(cloud, lambda: _log_in(cloud, by_key, None), LOGINS)
+    yield Claim(
+        "POST token by application credential: CPU", used, 10.0, "ms", f"{_best_of(LOGINS)}; Keystone hashes: 218"
+    )
+    by_token = {"methods": ["token"], "token": {"id": cloud.token}}
+    used = _best(cloud, lambda: _log_in(cloud, by_token, project), LOGINS)
+    yield Claim("POST token by token: CPU", used, 10.0, "ms", f"{_best_of(LOGINS)}; Keystone: 5.3")
+
+    progress("checks of tokens")
+    yield _checked(cloud)
+    subject = {"X-Subject-Token": cloud.token}
+    used = _best(cloud, lambda: cloud.ask("GET", f"{V3}/auth/tokens?nocatalog", None, 200, **subject), CHECKS)
+    yield Claim(
+        "GET token, the whole request: CPU", used, 1.0, "ms", f"{_best_of(CHECKS)}; Keystone with memcached: 4.1"
+    )
+
+    progress(f"{PROJECTS:,} projects")
+    for number in range(PROJECTS - 1):
+        cloud.ask("POST", f"{V3}/projects", {"project": {"name": f"p{number}", "description": "one of many"}}, 201)
+    body, _ = cloud.ask("GET", f"{V3}/projects")
+    found = len(json.loads(body)["projects"])
+    assert found == PROJECTS, f"{found} of {PROJECTS} projects"
+    used = _best(cloud, lambda: cloud.ask("GET", f"{V3}/projects"), LISTS)
+    yield Claim(
+        f"GET {PROJECTS:,} projects: CPU", used, 8.0, "ms", f"{_best_of(LISTS)}, {len(body)} bytes; Keystone: 131"
+    )
+
+
+def _best_of(count: int) -> str:
+    return f"best of {RUNS} runs of {count}"
+
+
+def _best(cloud: ControlAlone, call: Callable[[], object], count: int) -> float:
+    return min(cloud.cpu_ms(lambda: [call() for _ in range(count)], count) for _ in range(RUNS))
+
+
+def _log_in(cloud: ControlAlone, identity: dict[str, Any], scope: Any, status: int = 201) -> str:
+    auth = {"identity": identity} | ({} if scope is None else {"scope": scope})
+    _, headers = cloud.ask("POST", f"{V3}/auth/tokens?nocatalog", {"auth": auth}, status)
+    return str(headers.get("X-Subject-Token", ""))
+
+
+def _application_credential(cloud: ControlAlone) -> dict[str, Any]:
+    shown, _ = cloud.ask("GET", f"{V3}/auth/tokens", None, 200, **{"X-Subject-Token": cloud.token})
+    user_id = json.loads(shown)["token"]["user"]["id"]
+    wanted = {"application_credential": {"name": "bench"}}
+    made, _ = cloud.ask("POST", f"{V3}/users/{user_id}/application_credentials", wanted, 201)
+    key = json.loads(made)["application_credential"]
+    given = {"id": key["id"], "secret": key["secret"]}
+    return {"methods": ["application_credential"], "application_credential": given}
+
+
+def _checked(cloud: ControlAlone) -> Claim:
+    """What the check of a token adds to a request: one that needs any token, and does as good as nothing, beside one
+    that needs none."""
+    with_token = _best(cloud, lambda: cloud.ask("GET", "/image/v2/schemas/image"), CHECKS)
+    unknown = _best(
+        cloud, lambda: cloud.ask("GET", "/image/v2/schemas/image", None, 401, **{"X-Auth-Token": ""}), CHECKS
+    )
+    note = f"{with_token:.2f} ms a request with a valid token, {unknown:.2f} with none; Keystone with memcached: 4.1"
+    return Claim("validation of a token: CPU", max(with_token - unknown, 0.0), 0.15, "ms", note)
