@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import cache
 
 from droveway.api.http import faults, microversions
 from droveway.api.http.faults import COMPUTE, IDENTITY, IMAGE, NETWORK, PLACEMENT, ROOT, VOLUME
@@ -34,7 +35,7 @@ def build_app(api: Api) -> App:
 class App:
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._router = Router(ROUTES)
+        self._router = _router()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -120,6 +121,12 @@ class App:
         if series is not None:
             response.headers.extend(series.echo(request.version))
         return response
+
+
+@cache
+def _router() -> Router:
+    """One for all: it holds nothing but the table, and simulated controls start by the hundred."""
+    return Router(ROUTES)
 
 
 def audit(request: Request, status: int) -> None:

@@ -37,6 +37,14 @@ class ImageRow(TypedDict):
     updated_at_us: int
 
 
+class ImageMemberRow(TypedDict):
+    image_id: str
+    member: str
+    status: str
+    created_at_us: int
+    updated_at_us: int
+
+
 class FlavorRow(TypedDict):
     id: str
     name: str
@@ -191,7 +199,11 @@ class InstanceRow(TypedDict):
     reservation_id: str
     zone: str | None
     locked: bool
+    locked_by: str | None
     locked_reason: str | None
+    access_ipv4: str | None
+    access_ipv6: str | None
+    auto_disk_config: bool
     flavor: Object
     flavor_id: str
     vcpus: int
@@ -346,15 +358,38 @@ class SagaRow(TypedDict):
     blocked: str | None
     queued_after: str | None
     request_id: str
+    user_id: str | None
     created_at_us: int
     updated_at_us: int
     ended: bool
 
 
-class ActionRow(SagaRow):
-    """A saga that a user asked for, with the user of its server."""
+class ServerRequestRow(TypedDict):
+    id: str
+    instance_id: str
+    kind: str
+    request_id: str
+    user_id: str
+    project_id: str
+    at_us: int
 
-    owner_id: str
+
+class ActionRow(TypedDict):
+    """What a request asked of a server: a saga, or what was done at once."""
+
+    id: str
+    kind: str
+    request_id: str
+    user_id: str | None
+    project_id: str
+    instance_id: str
+    created_at_us: int
+    updated_at_us: int
+    blocked: str | None
+    error: str
+    status: str
+    step: str
+    notes: Object
 
 
 class WaitingRow(TypedDict):
