@@ -22,7 +22,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lab.nodes import Node, ServerFailed, free_ports
 
@@ -147,8 +147,8 @@ def zookeeper(directory: Path, nodes: int = 1, tick_ms: int = 200, tls: Certifie
             "maxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
             f"{_zookeeper_port(home, ports[i], tls)}{members}"
         )
-        made.append(Node(home, ports[i], _java(home), _zookeeper_serves if tls is None else _listens))
-    with _running(made) as server:
+        made.append(Node(home, ports[i], _java(home), _zookeeper_serves if tls is None else listens))
+    with running(made) as server:
         yield server
 
 
@@ -236,7 +236,7 @@ def etcd(directory: Path, tls: Certified | None = None) -> Iterator[Server]:
         "error",
         *secured,
     ]
-    with _running([Node(home, client, command, _etcd_serves if tls is None else _listens)]) as server:
+    with running([Node(home, client, command, _etcd_serves if tls is None else listens)]) as server:
         yield server
 
 
@@ -272,8 +272,8 @@ def memcached(directory: Path, memory_mib: int = 64, tls: Certified | None = Non
         (home / "logins").write_text(f"{login}\n")
         command += ["-Y", str(home / "logins")]
     is_open = tls is None and not login
-    node = Node(home, port, command, _memcached_serves if is_open else _listens)
-    with _running([node]) as server:
+    node = Node(home, port, command, _memcached_serves if is_open else listens)
+    with running([node]) as server:
         yield server
 
 
@@ -286,7 +286,7 @@ def nats(directory: Path, listen: str = "127.0.0.1") -> Iterator[Server]:
     """`listen` may be 0.0.0.0: it is then also reached at the other addresses of the network namespace it is in."""
     must_be_installed("nats")
     (port,) = free_ports(1)
-    with _running([nats_node(_fresh(directory / "nats"), port, "-a", listen, "-p", str(port))]) as server:
+    with running([nats_node(_fresh(directory / "nats"), port, "-a", listen, "-p", str(port))]) as server:
         yield server
 
 
@@ -329,7 +329,7 @@ class RabbitmqNode(Node):
             "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
         super().__init__(home, port, [probe("rabbitmq")], self._serves, user, environment)
-        self._names = Node(home, names, ["epmd"], _listens, user, environment)
+        self._names = Node(home, names, ["epmd"], listens, user, environment)
         self._own(home)
         self.configure()
 
@@ -384,7 +384,7 @@ class RabbitmqNode(Node):
     def _serves(self, port: int) -> bool:
         """Its first frame; with TLS, that it lets itself be connected to: it does so last."""
         greeting = b"AMQP\x00\x00\x09\x01"
-        return _listens(port) if self._is_secure else _ask(port, greeting, enough=3) == b"\x01\x00\x00"
+        return listens(port) if self._is_secure else _ask(port, greeting, enough=3) == b"\x01\x00\x00"
 
     def begin(self) -> None:
         self._names.begin()
@@ -410,19 +410,20 @@ def rabbitmq(settings: str = "", users: Mapping[str, tuple[str, str]] | None = N
     must_be_installed("rabbitmq")
     node = RabbitmqNode()
     node.configure(settings, users or RABBITMQ_GUEST)
-    with _running([node]) as server:
+    with running([node]) as server:
         yield server
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
         return True
     return False
 
 
 @contextlib.contextmanager
-def _running(nodes: list[Node]) -> Iterator[Server]:
-    server = Server(nodes)
+def running(nodes: list[Node], kind: Any = Server) -> Iterator[Any]:
+    """As long as the block lasts; what is left of it is removed behind it."""
+    server = kind(nodes)
     try:
         server.start()
         yield server

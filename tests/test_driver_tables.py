@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from droveway.config.drivers import BUSES, HYPERVISORS, MEMBERSHIPS, NETWORKS, HypervisorDriver, known
+from droveway.config.drivers import BUSES, CREDENTIALS, HYPERVISORS, MEMBERSHIPS, NETWORKS, HypervisorDriver, known
 from droveway.config.file import Config, load
 from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
@@ -20,7 +20,12 @@ from droveway.ports.images import Images
 from droveway.process import agent
 from droveway.process.load import load as load_driver
 
-STARTS = [line.start for table in (HYPERVISORS, BUSES, MEMBERSHIPS, NETWORKS) for line in table.values() if line.start]
+STARTS = [
+    line.start
+    for table in (HYPERVISORS, BUSES, CREDENTIALS, MEMBERSHIPS, NETWORKS)
+    for line in table.values()
+    if line.start
+]
 made_for: list[str] = []
 
 

@@ -53,13 +53,13 @@ _ASSIGNMENTS = (
 
 KEYS: dict[str, tuple[Key, ...]] = {
     "/identity/v3/auth/tokens": _keys("nocatalog"),
-    "/identity/v3/domains": _keys("enabled", "name"),
-    "/identity/v3/projects": _keys("domain_id", "enabled", "is_domain", "name", "parent_id", "tags"),
+    "/identity/v3/domains": _keys("enabled", "name", *_PAGE),
+    "/identity/v3/projects": _keys("domain_id", "enabled", "is_domain", "name", "parent_id", "tags", *_PAGE),
     "/identity/v3/projects/{id}": _keys("parents_as_ids", "parents_as_list", "subtree_as_ids", "subtree_as_list"),
-    "/identity/v3/users": _keys("domain_id", "enabled", "name"),
+    "/identity/v3/users": _keys("domain_id", "enabled", "name", *_PAGE),
     "/identity/v3/users/{user_id}/application_credentials": _keys("name"),
-    "/identity/v3/groups": _keys("domain_id", "name"),
-    "/identity/v3/roles": _keys("domain_id", "name"),
+    "/identity/v3/groups": _keys("domain_id", "name", *_PAGE),
+    "/identity/v3/roles": _keys("domain_id", "name", *_PAGE),
     "/identity/v3/credentials": _keys("type", "user_id"),
     "/identity/v3/regions": _keys("parent_region_id"),
     "/identity/v3/services": _keys("name", "type"),

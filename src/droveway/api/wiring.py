@@ -34,6 +34,7 @@ from droveway.store.work import events
 
 MIB = 1024 * 1024
 TOKEN_CACHE_MAX = 4096
+PEOPLE_MAX = 1000  # of a directory, in one list
 HEARD_MAX = 500  # hosts in one answer of a control
 DEFAULTS = PlacementSettings()
 CONSOLES = ConsoleConfig()
@@ -212,6 +213,18 @@ class Api:
     async def known(self, domain_id: str, person: Person) -> UserRow:
         """The row of a person whom a directory knows; made now, if it is the first time."""
         return await self.store.run(directories.keep, domain_id, person)
+
+    async def meet(self, domain_id: str, name: str | None) -> None:
+        """Before the people of a domain are listed: those of a directory get their rows; of one name, or all."""
+        directory = self.directories.get(domain_id)
+        if directory is None:
+            return
+        if name is None:
+            people = await directory.people(domain_id, PEOPLE_MAX)
+        else:
+            person = await directory.find(domain_id, name)
+            people = [] if person is None else [person]
+        await self.store.run(directories.keep_all, domain_id, people)
 
     async def catalog(self) -> Advertised:
         """The services that are advertised, each with its endpoints."""

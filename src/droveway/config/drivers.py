@@ -84,6 +84,19 @@ NETWORKS = {
     "bridge": NetworkDriver("droveway.drivers.network.bridge.start:make"),
     "simulated": NetworkDriver("droveway.drivers.network.simulated:make", has_guests=False),
 }
+
+
+class CredentialsDriver(NamedTuple):
+    """`start(settings)` makes the Credentials (ports/credentials.py) of one domain from [identity.NAME]; empty: the
+    program's own table, which has every domain that has no other."""
+
+    start: str = ""
+
+
+CREDENTIALS = {
+    "table": CredentialsDriver(),
+    "ldap": CredentialsDriver("droveway.drivers.credentials.ldap:make"),
+}
 Table = dict[str, HypervisorDriver] | dict[str, BusDriver] | dict[str, MembershipDriver] | dict[str, NetworkDriver]
 
 

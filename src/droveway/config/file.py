@@ -12,7 +12,18 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from droveway.config import certificates, http_bounds, images, membership, moved, network, roles, scripts, tls
+from droveway.config import (
+    certificates,
+    http_bounds,
+    identity,
+    images,
+    membership,
+    moved,
+    network,
+    roles,
+    scripts,
+    tls,
+)
 from droveway.config import consoles as console_config
 from droveway.config import hosts as host_config
 from droveway.config.certificates import CaConfig
@@ -20,6 +31,7 @@ from droveway.config.consoles import ConsoleConfig
 from droveway.config.drivers import BUSES, known
 from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import HttpBounds
+from droveway.config.identity import IdentityConfig
 from droveway.config.images import ImageCacheConfig
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.config.network import NetworkConfig
@@ -164,6 +176,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deleted_kept_days: float = 7.0  # how long rows of what was deleted, has ended or was said are kept
     shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
     api: ApiConfig = ApiConfig()
+    identity: IdentityConfig = IdentityConfig()
     ca: CaConfig = CaConfig()
     agents: AgentsConfig = AgentsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
@@ -341,6 +354,7 @@ def _problems(config: Config) -> list[str]:
         problems += http_bounds.wrong_url(config.api.listen, config.api.url, scheme=config.api_scheme)
         problems += tls.wrong_files("api", config.api.tls_ca, config.api.tls_cert, config.api.tls_key)
     problems += network.problems(config.network)
+    problems += identity.problems(config.identity)
     problems += console_config.problems(config.console, config.api.allowed_origins)
     problems += certificates.problems(config.ca, config.api, config.host)
     if config.log_level not in {"debug", "info", "warning", "error"}:
@@ -378,6 +392,7 @@ def _wrong_numbers(config: Config) -> list[str]:
         *_of_scheduler(config.scheduler),
         *_limits(config.quota),
         *network.numbers(config.network),
+        *identity.numbers(config.identity),
         *console_config.numbers(config.console),
     )
     return [

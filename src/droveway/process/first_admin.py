@@ -15,7 +15,7 @@ from droveway.drivers.clock import SystemNames
 from droveway.ports.clock import Clock
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.identity import accounts, catalog
+from droveway.store.identity import accounts, catalog, directories
 
 log = structlog.get_logger("droveway")
 ADMIN = "admin"
@@ -35,6 +35,8 @@ async def make(config: Config, store: Store) -> None:
     hashed = await asyncio.to_thread(hash_password, password)
     is_ours = await store.run(accounts.seed, hashed) or not is_new
     await store.run(flavors.seed)
+    if config.identity.ldap is not None:
+        await store.run(directories.make_domain, config.identity.ldap.domain)
     await store.run(catalog.seed, served(with_network=bool(config.network.driver)), config.api.region)
     if not is_ours:
         kept.unlink()

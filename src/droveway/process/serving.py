@@ -14,9 +14,11 @@ import structlog
 
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.http.pool import ThreadPool
+from droveway.api.identity.attempts import AttemptBounds
 from droveway.api.identity.passwords import matches
 from droveway.api.image import host_images
-from droveway.api.wiring import NetworkSettings, SagasSettled
+from droveway.api.wiring import IdentitySettings, NetworkSettings, SagasSettled
+from droveway.config.drivers import CREDENTIALS
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.config.tls import ServerTls
@@ -24,9 +26,12 @@ from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.drivers.credentials.own_table import OwnTable
 from droveway.ports.control import ControlQueries
+from droveway.ports.credentials import Credentials
 from droveway.process import listeners
 from droveway.process.joining import joining
+from droveway.process.load import load
 from droveway.store.engine.transaction import Store
+from droveway.store.identity import directories
 
 if TYPE_CHECKING:
     from droveway.process.agents_listener import AgentsListener
@@ -66,6 +71,14 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
         max_requests_per_s_per_project=config.api.max_requests_per_s_per_project,
         joining=joining(config, SystemClock(), SystemNames()),
         placement=config.scheduler.settings,
+        identity=IdentitySettings(
+            config.identity.password_expiry_days,
+            AttemptBounds(
+                config.identity.wrong_logins_per_user,
+                config.identity.wrong_logins_per_address,
+                config.identity.wrong_logins_window_s,
+            ),
+        ),
         network=NetworkSettings(
             bool(config.network.driver),
             config.network.mtu_bytes,
@@ -80,11 +93,20 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
         SystemNames(),
         settings,
         credentials=OwnTable(store, partial(matches, hashing)),
+        directories=_directories(config),
         hashing=hashing,
         files=ThreadPool("files", 2, 64),
         sagas_settled=sagas_settled,
         control=control,
     )
+
+
+def _directories(config: Config) -> dict[str, Credentials]:
+    """Of the domains whose people do not stand in the own table, by their ids."""
+    settings = config.identity.ldap
+    if settings is None:
+        return {}
+    return {directories.domain_id_of(settings.domain): load(CREDENTIALS["ldap"].start)(settings)}
 
 
 class ApiServer:

@@ -18,6 +18,7 @@ from droveway.api.http.validate import as_name, as_text
 from droveway.api.identity.resources import (
     DESCRIPTION,
     NO_OPTIONS,
+    PAGE,
     Flag,
     Shown,
     as_list,
@@ -69,7 +70,7 @@ class ChangedDomain(Body, frozen=True):
 
 
 async def list_all(api: Api, request: Request) -> Response:
-    given = filters(request, ("name", "enabled"))
+    given = filters(request, ("enabled", "name", *PAGE))
     bound = domain_bound(request.caller)
     if bound is not None:
         given["id"] = bound

@@ -21,6 +21,7 @@ from droveway.api.identity.domains import SHORT_NAME
 from droveway.api.identity.resources import (
     DESCRIPTION,
     ID_OR_NULL,
+    PAGE,
     Shown,
     as_list,
     filters,
@@ -62,7 +63,7 @@ def _reached(tx: Tx, request: Request) -> GroupRow:
 
 
 async def list_all(api: Api, request: Request) -> Response:
-    given = in_domain(request, filters(request, ("domain_id", "name")))
+    given = in_domain(request, filters(request, ("domain_id", "name", *PAGE)))
     return await listing(api, request, "groups", given, accounts.list_groups, shown)
 
 

@@ -23,9 +23,8 @@ SHOWN_MAX = 64
 
 def wrong(request: Request, who: str, reason: str) -> Unauthorized:
     """The one refusal, told to the log with its reason."""
-    log.warning(
-        "login refused request_id=%s user=%r from=%s because=%r", request.id, who[:SHOWN_MAX], request.address, reason
-    )
+    line = 'login refused request_id=%s user=%r from=%s because="%s"'
+    log.warning(line, request.id, who[:SHOWN_MAX], request.address, reason)
     return Unauthorized(WRONG)
 
 
@@ -47,7 +46,8 @@ async def by_password(
     """The user with that password. Raises Unauthorized, TooMany, Unreachable."""
     row, domain_id = await api.store.read(_sought, given)
     name = row["name"] if row is not None else given.get("name", "")
-    who = row["id"] if row is not None else f"{domain_id}/{given.get('id', name)}"
+    # A directory takes a name whatever its case and spaces are: that must buy no further attempts.
+    who = f"{domain_id}/{' '.join((name or given.get('id', '')).casefold().split())}"
     attempt = await api.attempts.begin(who, request.address, api.clock.monotonic_s())
     is_wrong = False
     try:

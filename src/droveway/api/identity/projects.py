@@ -20,6 +20,7 @@ from droveway.api.identity.resources import (
     DESCRIPTION,
     ID_OR_NULL,
     NO_OPTIONS,
+    PAGE,
     TAGS,
     Flag,
     Shown,
@@ -91,7 +92,7 @@ class ChangedProject(Body, frozen=True):
 
 
 async def list_all(api: Api, request: Request) -> Response:
-    given = in_domain(request, filters(request, (*FILTERS, "tags")))
+    given = in_domain(request, filters(request, (*FILTERS, "tags", *PAGE)))
     if given is not None and given.pop("is_domain", "false").lower() in ("1", "true"):
         given = None  # a project is none
     tags = None if given is None else given.pop("tags", None)
@@ -107,15 +108,20 @@ def _below(parent_id: str) -> Any:
     """Those that stand at once in that project, or in that domain."""
 
     def query(tx: Tx, /, **given: Any) -> list[ProjectRow]:
-        rows = accounts.list_projects(tx, **given)
+        rows = accounts.list_projects(tx, **_whole(given))
         return [row for row in rows if (row["parent_id"] or row["domain_id"]) == parent_id]
 
     return query
 
 
+def _whole(given: dict[str, Any]) -> dict[str, Any]:
+    """In one page: those that stand together are few."""
+    return {name: value for name, value in given.items() if name not in PAGE}
+
+
 def _tagged(wanted: set[str]) -> Any:
     def query(tx: Tx, /, **given: Any) -> list[ProjectRow]:
-        return [row for row in accounts.list_projects(tx, **given) if wanted <= set(row["tags"])]
+        return [row for row in accounts.list_projects(tx, **_whole(given)) if wanted <= set(row["tags"])]
 
     return query
 

@@ -10,8 +10,9 @@ from msgspec import UNSET
 
 from droveway.api.http.bodies import Body, given_in
 from droveway.api.http.kinds import FLAG, of, or_null, text
+from droveway.api.http.paging import next_query
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import as_flag
+from droveway.api.http.validate import as_flag, as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden
 from droveway.domain.policy import Need, domain_bound, may_give, refusal
@@ -32,6 +33,7 @@ def _no_options(path: str, value: Any) -> dict[str, Any]:
 
 
 NO_OPTIONS = of(_no_options, anyOf=[{"type": "null"}, {"type": "object", "maxProperties": 0}])
+PAGE = ("limit", "marker")
 TAGS_MAX, TAG_MAX = 80, 255
 
 
@@ -62,6 +64,8 @@ def filters(request: Request, known: Collection[str]) -> dict[str, Any]:
     given: dict[str, Any] = dict(request.known_query(known))
     if "enabled" in given:
         given["enabled"] = as_flag("enabled", given["enabled"])
+    if "limit" in given:
+        given["limit"] = as_integer("limit", given["limit"], 1)
     return given
 
 
@@ -128,6 +132,10 @@ async def listing(
 
     def read(tx: Tx) -> bytes:
         rows = () if given is None else query(tx, **given)
-        return msgspec.json.encode(list_body(api, request, name, [body(api, row) for row in rows]))
+        page = list_body(api, request, name, [body(api, row) for row in rows])
+        if given is not None and len(rows) == given.get("limit"):
+            last = page[name][-1]["id"]
+            page["links"]["next"] = f"{api.settings.base_url}{request.path}?{next_query(request, last)}"
+        return msgspec.json.encode(page)
 
     return Response(200, await api.store.read(read))

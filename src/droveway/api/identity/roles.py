@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from droveway.api.http.bodies import Body, takes
 from droveway.api.http.kinds import NAME, of, or_null, text
 from droveway.api.http.request import Request, Response
-from droveway.api.identity.resources import NO_OPTIONS, Shown, as_list, filters, link, listing, values_of
+from droveway.api.identity.resources import NO_OPTIONS, PAGE, Shown, as_list, filters, link, listing, values_of
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
 from droveway.domain.policy import ROLES
@@ -62,7 +62,7 @@ class ChangedRole(Body, frozen=True):
 
 
 async def list_all(api: Api, request: Request) -> Response:
-    given = filters(request, ("domain_id", "name"))
+    given = filters(request, ("domain_id", "name", *PAGE))
     of_domain = given.pop("domain_id", None)
     return await listing(api, request, "roles", None if of_domain else given, accounts.list_roles, shown)
 

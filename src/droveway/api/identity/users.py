@@ -19,6 +19,7 @@ from droveway.api.http.request import Request, Response
 from droveway.api.identity import login, passwords
 from droveway.api.identity.resources import (
     ID_OR_NULL,
+    PAGE,
     Flag,
     Shown,
     filters,
@@ -108,7 +109,9 @@ class PasswordChange(Body, frozen=True):
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 async def list_all(api: Api, request: Request) -> Response:
-    given = in_domain(request, filters(request, FILTERS))
+    given = in_domain(request, filters(request, (*FILTERS, *PAGE)))
+    if given is not None and "domain_id" in given:
+        await api.meet(given["domain_id"], given.get("name"))
     return await listing(api, request, "users", given, accounts.list_users, shown)
 
 

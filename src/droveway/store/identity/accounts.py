@@ -4,13 +4,16 @@ something is nudged as CHANGED, so that no API goes on with what it remembers of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, Table, delete, insert, select, update
+from sqlalchemy import Select, Table, bindparam, delete, insert, select, tuple_, update
 
-from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.policy import ADMIN, IMPLIES, ROLES
 from droveway.store.engine import results
+from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared, Rows
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity.rows import DomainRow, GroupRow, ProjectRow, RoleRow, UserRow
 from droveway.store.identity.tables import (
@@ -35,21 +38,42 @@ _R = TypeVar("_R")
 
 
 # -- finding ----------------------------------------------------------------------------------------------------------
-def _where(table: Table, filters: Mapping[str, Any]) -> Select[Any]:
-    """By columns; a list is any of several values."""
-    conditions = [
-        table.c[name].in_(value) if isinstance(value, list | tuple | frozenset) else table.c[name] == value
-        for name, value in filters.items()
-    ]
-    return select(table).where(*conditions)
+@lru_cache(256)
+def _by(table: Table, names: tuple[str, ...]) -> Prepared:
+    """The rows in which those columns have these values, by name."""
+    found = select(table).where(*(table.c[name] == bindparam(f"by_{name}") for name in names))
+    return Prepared(found.order_by(table.c.name, table.c.id))
+
+
+def _found(tx: Tx, table: Table, filters: Mapping[str, Any]) -> Rows:
+    return tx.execute(_by(table, tuple(sorted(filters))), {f"by_{name}": value for name, value in filters.items()})
 
 
 def _one(tx: Tx, row_type: type[_R], table: Table, filters: Mapping[str, Any]) -> _R | None:
-    return results.first(row_type, tx.execute(_where(table, filters)))
+    return results.first(row_type, _found(tx, table, filters))
 
 
 def _many(tx: Tx, row_type: type[_R], table: Table, filters: Mapping[str, Any]) -> list[_R]:
-    return results.every(row_type, tx.execute(_where(table, filters).order_by(table.c.name, table.c.id)))
+    """By name. With `limit` at most so many, with `marker` those behind the row of that id; a list is any of several
+    values. Raises BadRequest."""
+    if "limit" in filters or "marker" in filters or any(isinstance(value, list) for value in filters.values()):
+        return results.every(row_type, tx.execute(_page(tx, table, dict(filters))))
+    return results.every(row_type, _found(tx, table, filters))
+
+
+def _page(tx: Tx, table: Table, by: dict[str, Any]) -> Select[Any]:
+    limit, marker = by.pop("limit", None), by.pop("marker", None)
+    conditions = [
+        in_list(table.c[name], value) if isinstance(value, list) else table.c[name] == value
+        for name, value in by.items()
+    ]
+    query = select(table).where(*conditions).order_by(table.c.name, table.c.id).limit(limit)
+    if marker is None:
+        return query
+    last = tx.execute(select(table.c.name, table.c.id).where(table.c.id == marker)).first()
+    if last is None:
+        raise BadRequest(f"marker [{marker[:64]}] not found")
+    return query.where(tuple_(table.c.name, table.c.id) > tuple_(*last))
 
 
 def find_domain(tx: Tx, /, **filters: Any) -> DomainRow | None:

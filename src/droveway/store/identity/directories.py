@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from sqlalchemy import insert, update
 
@@ -49,6 +50,11 @@ def keep(tx: Tx, domain_id: str, person: Person) -> UserRow:
         end_tokens(tx, tokens.c.user_id == user_id)
     tx.nudges.append(CHANGED)
     return there(find_user(tx, id=user_id), "user", user_id)
+
+
+def keep_all(tx: Tx, domain_id: str, people: Sequence[Person]) -> None:
+    for person in people:
+        keep(tx, domain_id, person)
 
 
 def _retire(tx: Tx, row: UserRow) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import and_, bindparam, delete, insert, or_, select
+from sqlalchemy import and_, bindparam, delete, insert, literal_column, or_, select
 
 from droveway.domain.policy import ADMIN, expand
 from droveway.store.engine.prepared import Prepared
@@ -98,6 +98,18 @@ _ENABLED = Prepared(
 )
 
 
+_ADD = Prepared(insert(tokens))
+_END = Prepared(delete(tokens).where(tokens.c.hash == bindparam("of")))
+_END_EXPIRED = Prepared(delete(tokens).where(tokens.c.expires_at_us < bindparam("now_us")))
+_beyond = (
+    select(tokens.c.hash)
+    .where(tokens.c.user_id == bindparam("of_user"), tokens.c.hash != bindparam("newest"))
+    .order_by(tokens.c.issued_at_us.desc())
+    .offset(literal_column(str(TOKENS_PER_USER_MAX - 1)))
+)
+_END_OLDEST = Prepared(delete(tokens).where(tokens.c.hash.in_(_beyond)))
+
+
 class ApplicationKey(msgspec.Struct, frozen=True):
     """The application credential with which a token was bought."""
 
@@ -161,35 +173,27 @@ def issue_token(
 ) -> Caller | None:
     """Store a token. None (and nothing stored) when the user may not have it: disabled, or no role in that place.
     Clears away what has expired, and the oldest of a user that has too many, so that the table does not grow."""
-    tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us))
-    tx.execute(
-        insert(tokens).values(
-            hash=token_hash,
-            audit_id=audit_id,
-            user_id=user_id,
-            project_id=project_id,
-            domain_id=domain_id,
-            is_system=is_system,
-            application_credential_id=application_credential_id,
-            methods=list(methods),
-            issued_at_us=tx.now_us,
-            expires_at_us=expires_at_us,
-        )
-    )
+    tx.execute(_END_EXPIRED, {"now_us": tx.now_us})
+    row = {
+        "hash": token_hash,
+        "audit_id": audit_id,
+        "user_id": user_id,
+        "project_id": project_id,
+        "domain_id": domain_id,
+        "is_system": is_system,
+        "application_credential_id": application_credential_id,
+        "methods": list(methods),
+        "issued_at_us": tx.now_us,
+        "expires_at_us": expires_at_us,
+    }
+    tx.execute(_ADD, row)
     caller = find_token(tx, token_hash)
     if caller is None:
-        tx.execute(delete(tokens).where(tokens.c.hash == token_hash))
-    else:
-        _end_oldest(tx, user_id, token_hash)
-    return caller
-
-
-def _end_oldest(tx: Tx, user_id: str, newest: str) -> None:
-    """A token buys others without a password and without end, so their number is bounded."""
-    of_user = select(tokens.c.hash).where(tokens.c.user_id == user_id, tokens.c.hash != newest)
-    beyond = of_user.order_by(tokens.c.issued_at_us.desc()).offset(TOKENS_PER_USER_MAX - 1)
-    if tx.execute(delete(tokens).where(tokens.c.hash.in_(beyond))).rowcount:
+        tx.execute(_END, {"of": token_hash})
+    # A token buys others without a password and without end, so their number is bounded.
+    elif tx.execute(_END_OLDEST, {"of_user": user_id, "newest": token_hash}).rowcount:
         tx.nudges.append(CHANGED)
+    return caller
 
 
 def find_token(tx: Tx, token_hash: str) -> Caller | None:
@@ -270,4 +274,4 @@ def role_graph(tx: Tx) -> tuple[dict[str, str], dict[str, list[str]]]:
 def revoke_token(tx: Tx, token_hash: str) -> bool:
     """End a token for good. False when there was none."""
     tx.nudges.append(CHANGED)
-    return tx.execute(delete(tokens).where(tokens.c.hash == token_hash)).rowcount > 0
+    return tx.execute(_END, {"of": token_hash}).rowcount > 0

@@ -1,0 +1,1 @@
+"""What each API costs, a file a subject."""
