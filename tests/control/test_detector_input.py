@@ -59,7 +59,7 @@ def test_after_a_long_loss_who_was_silent_before_it_may_have_come_back() -> None
 
     async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
-        await hall.step(2)
+        await hall.step(1.5)
         assert hall.state("h1") is State.SUSPECT
         hall.bus.trouble = "the broker is away"
         await hall.step(60)
