@@ -55,17 +55,16 @@ def test_a_second_loss_of_input_is_another_one() -> None:
 
 
 def test_after_a_long_loss_who_was_silent_before_it_may_have_come_back() -> None:
-    """It was about to be called gone when the input went; of that time nothing was heard."""
+    """However long ago it was heard: nothing is concluded of it before it had its time with input."""
 
     async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
-        await hall.step(1.5)
-        assert hall.state("h1") is State.SUSPECT
-        hall.bus.trouble = "the broker is away"
-        await hall.step(60)
-        hall.bus.trouble = ""
-        await hall.step(2)
-        assert hall.state("h1") in {State.SUSPECT, State.ALIVE}
+        for _ in range(25):
+            hall.bus.trouble = "the broker is away"
+            await hall.step(SETTINGS.service_down_time_s + 1)
+            hall.bus.trouble = ""
+            await hall.step(2)
+            assert hall.state("h1") in {State.SUSPECT, State.ALIVE}
         await hall.step(SETTINGS.service_down_time_s * 2)
         assert await hall.row("h1") == (False, "host gone")
 
