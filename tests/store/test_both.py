@@ -21,9 +21,9 @@ from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.fleet import certificates, declared, heartbeats, hosts, joining, services
 from droveway.store.identity import accounts
+from droveway.store.identity.tables import projects
 from droveway.store.image import images
 from droveway.store.schema import events as event_rows
-from droveway.store.schema import projects
 from droveway.store.work import events
 
 NAMES = ("b", "a", "B", "_", "Zebra", "zebra", "ä", "Ä", "1", "a b", "a%b", "100%")

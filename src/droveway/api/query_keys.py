@@ -47,16 +47,23 @@ _IMAGES = (
     *("sort_dir", "sort_key", "status", "tag", "updated_at", "virtual_size", "visibility", *_PAGE),
 )
 _ASSIGNMENTS = (
-    *("effective", "group.id", "include_names", "role.id", "scope.OS-INHERIT:inherited_to", "scope.domain.id"),
-    *("scope.project.id", "scope.system", "user.id"),
+    *("effective", "group.id", "include_names", "include_subtree", "role.id", "scope.OS-INHERIT:inherited_to"),
+    *("scope.domain.id", "scope.project.id", "scope.system", "user.id"),
 )
 
 KEYS: dict[str, tuple[Key, ...]] = {
     "/identity/v3/auth/tokens": _keys("nocatalog"),
-    "/identity/v3/domains": _keys("name"),
-    "/identity/v3/projects": _keys("name", "domain_id", "enabled"),
-    "/identity/v3/users": _keys("name", "domain_id", "enabled"),
-    "/identity/v3/roles": _keys("name"),
+    "/identity/v3/domains": _keys("enabled", "name"),
+    "/identity/v3/projects": _keys("domain_id", "enabled", "is_domain", "name", "parent_id", "tags"),
+    "/identity/v3/projects/{id}": _keys("parents_as_ids", "parents_as_list", "subtree_as_ids", "subtree_as_list"),
+    "/identity/v3/users": _keys("domain_id", "enabled", "name"),
+    "/identity/v3/users/{user_id}/application_credentials": _keys("name"),
+    "/identity/v3/groups": _keys("domain_id", "name"),
+    "/identity/v3/roles": _keys("domain_id", "name"),
+    "/identity/v3/credentials": _keys("type", "user_id"),
+    "/identity/v3/regions": _keys("parent_region_id"),
+    "/identity/v3/services": _keys("name", "type"),
+    "/identity/v3/endpoints": _keys("enabled", "interface", "region_id", "service_id"),
     "/identity/v3/role_assignments": _keys(*_ASSIGNMENTS),
     "/image/v2/images": _keys("member_status", *_IMAGES),
     "/image/v2/metadefs/namespaces": _keys("resource_types", "visibility", *_PAGE),

@@ -42,7 +42,20 @@ from droveway.api.compute import (
 from droveway.api.compute import unbuilt_lists as nothing
 from droveway.api.http.request import Request, Response
 from droveway.api.http.router import Route
-from droveway.api.identity import assignments, identity, tokens
+from droveway.api.identity import (
+    application_credentials,
+    assignments,
+    catalog,
+    credentials,
+    domains,
+    groups,
+    projects,
+    roles,
+    tokens,
+)
+from droveway.api.identity import (
+    users as identity_users,
+)
 from droveway.api.image import glance, host_images, images, members, metadefs, uploads
 from droveway.api.network import (
     discovery as network_discovery,
@@ -85,7 +98,9 @@ from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
 PUBLIC, TOKEN, READER, MEMBER, ADMIN = Need.PUBLIC, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
-IDENTITY_ADMIN = Need.IDENTITY_ADMIN
+IDENTITY_READER, IDENTITY_MANAGER = Need.IDENTITY_READER, Need.IDENTITY_MANAGER
+IDENTITY_AUDITOR, IDENTITY_ADMIN = Need.IDENTITY_AUDITOR, Need.IDENTITY_ADMIN
+OWNER, USER_READER, USER_ADMIN = Need.OWNER, Need.USER_READER, Need.USER_ADMIN
 
 V3 = "/identity/v3"
 IMG = "/image/v2"
@@ -117,6 +132,20 @@ def _of(path: str, handlers: ModuleType) -> tuple[Route, ...]:
     )
 
 
+def _held(place: str, end: str = "", read: Need = IDENTITY_READER, write: Need = IDENTITY_MANAGER) -> tuple[Route, ...]:
+    """The roles that users and groups have in a place; `inherited_to_projects`: in what is below it."""
+    found = []
+    for who in ("users/{user_id}", "groups/{group_id}"):
+        here = f"{place}/{who}/roles"
+        found += [
+            Route("GET", f"{here}{end}", assignments.roles_of, read),
+            Route("GET", here + "/{role_id}" + end, assignments.check, read),  # and HEAD
+            Route("PUT", here + "/{role_id}" + end, assignments.grant, write),
+            Route("DELETE", here + "/{role_id}" + end, assignments.revoke, write),
+        ]
+    return tuple(found)
+
+
 async def show_document(api: Api, request: Request) -> Response:
     """This table as an OpenAPI document."""
     return Response(200, openapi.encoded(ROUTES))
@@ -144,26 +173,92 @@ ROUTES = (
     Route("GET",    V3 + "/auth/tokens", tokens.show, TOKEN),  # and HEAD
     Route("DELETE", V3 + "/auth/tokens", tokens.revoke, TOKEN),
     Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, TOKEN),
-    Route("GET",    V3 + "/auth/projects", identity.list_own_projects, TOKEN),
-    Route("GET",    V3 + "/auth/domains", identity.list_own_domains, TOKEN),
-    Route("GET",    V3 + "/domains", identity.list_domains, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/domains/{id}", identity.show_domain, TOKEN),
-    Route("GET",    V3 + "/projects", identity.list_projects, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/projects/{id}", identity.show_project, TOKEN),
-    Route("GET",    V3 + "/users", identity.list_users, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/users/{id}", identity.show_user, TOKEN),
-    Route("GET",    V3 + "/users/{id}/projects", identity.list_projects_of_user, TOKEN),
-    Route("GET",    V3 + "/roles", identity.list_roles, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/roles/{id}", identity.show_role, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/role_assignments", assignments.listing, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/projects/{id}/users/{user_id}/roles", assignments.roles_of, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.check, IDENTITY_ADMIN),
-    Route("PUT",    V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.grant, IDENTITY_ADMIN),
-    Route("DELETE", V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.revoke, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/domains/{id}/users/{user_id}/roles", assignments.roles_of, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.check, IDENTITY_ADMIN),
-    Route("PUT",    V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.grant, IDENTITY_ADMIN),
-    Route("DELETE", V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.revoke, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/auth/projects", projects.list_own, TOKEN),
+    Route("GET",    V3 + "/auth/domains", domains.list_own, TOKEN),
+    Route("GET",    V3 + "/auth/system", domains.list_system, TOKEN),
+    Route("GET",    V3 + "/domains", domains.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/domains", domains.create, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/domains/{id}", domains.show, TOKEN),
+    Route("PATCH",  V3 + "/domains/{id}", domains.update, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/domains/{id}", domains.delete, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/projects", projects.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/projects", projects.create, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/projects/{id}", projects.show, TOKEN),
+    Route("PATCH",  V3 + "/projects/{id}", projects.update, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/projects/{id}", projects.delete, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/projects/{id}/tags", projects.list_tags, TOKEN),
+    Route("PUT",    V3 + "/projects/{id}/tags", projects.replace_tags, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/projects/{id}/tags", projects.clear_tags, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/projects/{id}/tags/{tag}", projects.has_tag, TOKEN),  # and HEAD
+    Route("PUT",    V3 + "/projects/{id}/tags/{tag}", projects.add_tag, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/projects/{id}/tags/{tag}", projects.remove_tag, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/users", identity_users.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/users", identity_users.create, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/users/{user_id}", identity_users.show, USER_READER),
+    Route("PATCH",  V3 + "/users/{user_id}", identity_users.update, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/users/{user_id}", identity_users.delete, IDENTITY_MANAGER),
+    Route("POST",   V3 + "/users/{user_id}/password", identity_users.change_password, PUBLIC),  # asks the old one
+    Route("GET",    V3 + "/users/{user_id}/projects", projects.list_of_user, USER_READER),
+    Route("GET",    V3 + "/users/{user_id}/groups", groups.list_of_user, USER_READER),
+    Route("GET",    V3 + "/groups", groups.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/groups", groups.create, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/groups/{id}", groups.show, IDENTITY_READER),
+    Route("PATCH",  V3 + "/groups/{id}", groups.update, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/groups/{id}", groups.delete, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/groups/{id}/users", groups.list_members, IDENTITY_READER),
+    Route("GET",    V3 + "/groups/{id}/users/{user_id}", groups.has_member, IDENTITY_READER),
+    Route("PUT",    V3 + "/groups/{id}/users/{user_id}", groups.add_member, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/groups/{id}/users/{user_id}", groups.remove_member, IDENTITY_MANAGER),
+
+    # -- identity v3: roles, and who has them where -------------------------------------------------------------------
+    Route("GET",    V3 + "/roles", roles.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/roles", roles.create, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/roles/{id}", roles.show, IDENTITY_READER),
+    Route("PATCH",  V3 + "/roles/{id}", roles.update, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/roles/{id}", roles.delete, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/roles/{id}/implies", roles.list_implied, IDENTITY_READER),
+    Route("GET",    V3 + "/roles/{id}/implies/{implied_id}", roles.show_implied, IDENTITY_READER),
+    Route("PUT",    V3 + "/roles/{id}/implies/{implied_id}", roles.imply, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/roles/{id}/implies/{implied_id}", roles.imply_no_longer, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/role_inferences", roles.list_inferences, IDENTITY_READER),
+    Route("GET",    V3 + "/role_assignments", assignments.listing, TOKEN),  # one's own, at the least
+    *_held(V3 + "/projects/{id}"),
+    *_held(V3 + "/domains/{id}"),
+    *_held(V3 + "/OS-INHERIT/projects/{id}", "/inherited_to_projects"),
+    *_held(V3 + "/OS-INHERIT/domains/{id}", "/inherited_to_projects"),
+    *_held(V3 + "/system", read=IDENTITY_AUDITOR, write=IDENTITY_ADMIN),
+
+    # -- identity v3: keys, and the catalog ---------------------------------------------------------------------------
+    Route("GET",    V3 + "/users/{user_id}/application_credentials", application_credentials.listing, USER_READER),
+    Route("POST",   V3 + "/users/{user_id}/application_credentials", application_credentials.create, OWNER),
+    Route("GET",    V3 + "/users/{user_id}/application_credentials/{id}", application_credentials.show, USER_READER),
+    Route("DELETE", V3 + "/users/{user_id}/application_credentials/{id}", application_credentials.delete, USER_ADMIN),
+    Route("GET",    V3 + "/users/{user_id}/access_rules", application_credentials.list_access_rules, USER_READER),
+    Route("GET",    V3 + "/users/{user_id}/credentials/OS-EC2", credentials.list_ec2, USER_ADMIN),
+    Route("POST",   V3 + "/users/{user_id}/credentials/OS-EC2", credentials.create_ec2, USER_ADMIN),
+    Route("GET",    V3 + "/users/{user_id}/credentials/OS-EC2/{access}", credentials.show_ec2, USER_ADMIN),
+    Route("DELETE", V3 + "/users/{user_id}/credentials/OS-EC2/{access}", credentials.delete_ec2, USER_ADMIN),
+    Route("GET",    V3 + "/credentials", credentials.listing, TOKEN),  # one's own, without the role admin
+    Route("POST",   V3 + "/credentials", credentials.create, TOKEN),
+    Route("GET",    V3 + "/credentials/{id}", credentials.show, TOKEN),
+    Route("PATCH",  V3 + "/credentials/{id}", credentials.update, TOKEN),
+    Route("DELETE", V3 + "/credentials/{id}", credentials.delete, TOKEN),
+    Route("GET",    V3 + "/regions", catalog.list_regions, TOKEN),
+    Route("POST",   V3 + "/regions", catalog.create_region, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/regions/{id}", catalog.show_region, TOKEN),
+    Route("PUT",    V3 + "/regions/{id}", catalog.create_named_region, IDENTITY_ADMIN),
+    Route("PATCH",  V3 + "/regions/{id}", catalog.update_region, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/regions/{id}", catalog.delete_region, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/services", catalog.list_services, IDENTITY_AUDITOR),
+    Route("POST",   V3 + "/services", catalog.create_service, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/services/{id}", catalog.show_service, IDENTITY_AUDITOR),
+    Route("PATCH",  V3 + "/services/{id}", catalog.update_service, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/services/{id}", catalog.delete_service, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/endpoints", catalog.list_endpoints, IDENTITY_AUDITOR),
+    Route("POST",   V3 + "/endpoints", catalog.create_endpoint, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/endpoints/{id}", catalog.show_endpoint, IDENTITY_AUDITOR),
+    Route("PATCH",  V3 + "/endpoints/{id}", catalog.update_endpoint, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/endpoints/{id}", catalog.delete_endpoint, IDENTITY_ADMIN),
 
     # -- image v2 -----------------------------------------------------------------------------------------------------
     Route("GET",    IMG + "/images", images.listing, READER),

@@ -13,59 +13,6 @@ from typing import Any, TypedDict
 Object = dict[str, Any]  # JSON
 
 
-# -- identity ---------------------------------------------------------------------------------------------------------
-class DomainRow(TypedDict):
-    id: str
-    name: str
-    description: str
-
-
-class ProjectRow(TypedDict):
-    id: str
-    domain_id: str
-    name: str
-    description: str
-    enabled: bool
-
-
-class UserRow(TypedDict):
-    id: str
-    domain_id: str
-    name: str
-    password_hash: str
-    default_project_id: str | None
-    enabled: bool
-
-
-class RoleRow(TypedDict):
-    id: str
-    name: str
-
-
-class AssignmentRow(TypedDict):
-    """A role on a project or on a domain, with the names of what it joins; what belongs to the other kind is None."""
-
-    user_id: str
-    user_name: str
-    user_domain_id: str
-    user_domain_name: str
-    role_id: str
-    role_name: str
-    project_id: str | None
-    project_name: str | None
-    project_domain_id: str | None
-    project_domain_name: str | None
-    domain_id: str | None
-    domain_name: str | None
-    rank: int  # 0 on a project, 1 on a domain
-
-
-class EffectiveRow(AssignmentRow):
-    """`by`: the role that was assigned, where this one is implied by it."""
-
-    by: str | None
-
-
 # -- image, flavor ----------------------------------------------------------------------------------------------------
 class ImageRow(TypedDict):
     id: str

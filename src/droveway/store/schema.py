@@ -21,74 +21,12 @@ from sqlalchemy import (
     text,
 )
 
-import droveway.store.network.tables  # noqa: F401 - those of networks: with these they are all
+import droveway.store.identity.tables
+import droveway.store.network.tables  # noqa: F401 - with those of identity and of networks they are all
 from droveway.store.columns import ID, LONG_ID, Json, metadata
 
 __all__ = ["ID", "LONG_ID", "Json", "metadata"]
 
-
-# -- identity ---------------------------------------------------------------------------------------------------------
-domains = Table(
-    "domains",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("description", Text, nullable=False, default=""),
-)
-projects = Table(
-    "projects",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("domain_id", String(64), ForeignKey("domains.id"), nullable=False),
-    Column("name", String(64), nullable=False),
-    Column("description", Text, nullable=False, default=""),
-    Column("enabled", Boolean, nullable=False, default=True),
-    UniqueConstraint("domain_id", "name"),
-)
-users = Table(
-    "users",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("domain_id", String(64), ForeignKey("domains.id"), nullable=False),
-    Column("name", String(255), nullable=False),
-    Column("password_hash", Text, nullable=False),
-    Column("default_project_id", String(64)),
-    Column("enabled", Boolean, nullable=False, default=True),
-    UniqueConstraint("domain_id", "name"),
-)
-roles = Table(
-    "roles",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("name", String(255), nullable=False, unique=True),
-)
-role_assignments = Table(
-    "role_assignments",
-    metadata,
-    Column("user_id", String(64), ForeignKey("users.id"), primary_key=True),
-    Column("project_id", String(64), ForeignKey("projects.id"), primary_key=True),
-    Column("role_id", String(64), ForeignKey("roles.id"), primary_key=True),
-)
-domain_role_assignments = Table(
-    "domain_role_assignments",
-    metadata,
-    Column("user_id", String(64), ForeignKey("users.id"), primary_key=True),
-    Column("domain_id", String(64), ForeignKey("domains.id"), primary_key=True),
-    Column("role_id", String(64), ForeignKey("roles.id"), primary_key=True),
-)
-tokens = Table(
-    "tokens",
-    metadata,
-    Column("hash", String(64), primary_key=True),  # sha256 of the token: a stolen database opens no door
-    Column("audit_id", String(32), nullable=False),
-    Column("user_id", String(64), ForeignKey("users.id"), nullable=False),
-    Column("project_id", String(64)),
-    Column("domain_id", String(64)),  # good for a project, for a domain, or for neither
-    Column("methods", Json, nullable=False),
-    Column("issued_at_us", BigInteger, nullable=False),
-    Column("expires_at_us", BigInteger, nullable=False, index=True),
-    Index("ix_tokens_user", "user_id", "issued_at_us"),
-)
 
 # -- image, flavor ----------------------------------------------------------------------------------------------------
 images = Table(

@@ -39,6 +39,7 @@ _USER_DATA = Prepared(
     )
 )
 _GET = Prepared(select(guest_data).where(guest_data.c.instance_id == bindparam("of")))
+_FORGET = Prepared(delete(guest_data).where(guest_data.c.instance_id == bindparam("of")))
 
 
 def keep(tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None) -> None:
@@ -54,7 +55,7 @@ def keep(tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None) 
 
 def forget(tx: Tx, instance_id: str) -> None:
     """Of a server that is deleted: it may be secret, and nobody is told it any longer."""
-    tx.execute(delete(guest_data).where(guest_data.c.instance_id == instance_id))
+    tx.execute(_FORGET, {"of": instance_id})
 
 
 def user_data_of(tx: Tx, ids: Iterable[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, case, insert, select, update
+from sqlalchemy import bindparam, case, insert, null, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.guest_data import GuestKey
@@ -37,6 +37,10 @@ _OWED_BY = Prepared(
 )
 _BY_IDS = Prepared(select(instances).where(in_list(instances.c.id, "ids")))
 _INSERT = Prepared(insert(instances))
+_SET = update(instances).where(instances.c.id == bindparam("of"))
+_SET_POWER = Prepared(_SET.values(power_state=bindparam("new_power")))
+_SET_FENCE = Prepared(_SET.where(instances.c.fence == bindparam("seen")).values(fence=bindparam("new_fence")))
+_FORGET_HOST = Prepared(_SET.where(instances.c.deleted).values(host=null()))
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
 
@@ -217,7 +221,7 @@ def _update(names: tuple[str, ...], rests: bool) -> Prepared:
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
     """What the host says; not a change the user made, so `updated_at` stays."""
-    tx.execute(update(instances).where(instances.c.id == instance_id).values(power_state=power_state))
+    tx.execute(_SET_POWER, {"of": instance_id, "new_power": power_state})
 
 
 def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -> GuestSpec:
@@ -259,18 +263,14 @@ def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
     """A generation for one command outside any saga; None when something has begun since `seen` was read."""
     if sagas.active_of(tx, of_instance(instance_id)) is not None:
         return None
-    changed = tx.execute(
-        update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=seen + 1)
-    ).rowcount
+    changed = tx.execute(_SET_FENCE, {"of": instance_id, "seen": seen, "new_fence": seen + 1}).rowcount
     return seen + 1 if changed else None
 
 
 def lift_fence(tx: Tx, instance_id: str, seen: int, above: int) -> None:
     """To what a host has seen, if that is more and nothing has begun since."""
     if above > seen and sagas.active_of(tx, of_instance(instance_id)) is None:
-        tx.execute(
-            update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=above)
-        )
+        tx.execute(_SET_FENCE, {"of": instance_id, "seen": seen, "new_fence": above})
 
 
 def on_hosts(tx: Tx, names: Iterable[str]) -> list[InstanceRow]:
@@ -285,7 +285,7 @@ def deferred_cleanup_of(tx: Tx, names: Iterable[str], *, most: int) -> list[Defe
 
 def forget_deferred_cleanup(tx: Tx, instance_id: str) -> None:
     """Its host has removed what was left of it."""
-    tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
+    tx.execute(_FORGET_HOST, {"of": instance_id})
 
 
 def names(tx: Tx, ids: Iterable[str]) -> dict[str, str]:

@@ -6,8 +6,9 @@ from sqlalchemy import delete, or_, select
 
 from droveway.store.compute import actions, placements
 from droveway.store.engine.transaction import Tx
+from droveway.store.identity.tables import tokens
 from droveway.store.image import images
-from droveway.store.schema import hosts, instances, migrations, sagas, tokens
+from droveway.store.schema import hosts, instances, migrations, sagas
 from droveway.store.work import events
 
 
