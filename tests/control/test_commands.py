@@ -8,6 +8,7 @@ from typing import TypeVar, get_args
 import pytest
 
 from droveway.control.engine.commands import send
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import CopyProgress, Guest, GuestSpec, GuestState, MigrationEndpoint, Nic, of_instance
 from droveway.domain.network_plan import HostNetworks
@@ -24,6 +25,7 @@ from droveway.ports.bus import (
     Inspect,
     ListGuests,
     ListTasks,
+    OpenConsole,
     Ping,
     Plug,
     PowerCycle,
@@ -48,6 +50,7 @@ from droveway.ports.replies import (
     Answer,
     Connections,
     ConnectionsRestored,
+    ConsoleOpened,
     ConsoleText,
     GuestAdmitted,
     GuestStatus,
@@ -124,6 +127,7 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     GuestAdmitted(GUEST, MigrationEndpoint("h1", "u", "d")),
     SourceChecked(GUEST, True),
     ConsoleText("boots"),
+    ConsoleOpened(),
     PingResult(),
     ReachResult(True),
     Tasks(),
@@ -153,6 +157,7 @@ VERBS: tuple[Verb, ...] = (
     AbortCopy(),
     Release(),
     ReadConsole(),
+    OpenConsole(ConsoleKind.VNC, "https://a", "s"),
     Ping(),
     Reach("u"),
     ListTasks(),

@@ -230,6 +230,17 @@ class InstanceRow(TypedDict):
     held_cells: list[Object] | None
 
 
+class ConsoleTokenRow(TypedDict):
+    hash: str
+    instance_id: str
+    host: str
+    kind: str
+    user_id: str
+    project_id: str
+    as_admin: bool
+    expires_at_us: int
+
+
 class DeferredCleanupRow(TypedDict):
     """A deleted instance whose removal was left for later, and the host that must do it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from droveway.api.compute import server_access, server_addresses, server_locks
+from droveway.api.compute import remote_consoles, server_access, server_addresses, server_locks
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body
 from droveway.api.http.kinds import FLAG, HOST, anything, either, of, or_null, whole
@@ -144,5 +144,6 @@ ACTIONS = {
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.MANAGER),
     **server_addresses.ACTIONS,
     **server_locks.ACTIONS,
+    **remote_consoles.ACTIONS,
 }
 action = dispatch(ACTIONS, "Each writes what is wanted and returns; the sagas do it.")
