@@ -194,7 +194,7 @@ def test_the_command_shares_an_image(cloud: Cloud) -> None:
     assert [one["Status"] for one in cli("image", "member", "list", "ours")] == ["accepted"]
     cli("image", "remove", "project", "ours", mine)
     assert [one["namespace"] for one in cli("image", "metadef", "namespace", "list")] == ["Droveway::Image"]
-    assert cli("image", "import", "info")["import-methods"]["value"] == []
+    assert "import-methods" in cli("image", "import", "info")
     cli("image", "delete", "ours")
 
 
