@@ -154,6 +154,72 @@ def _router_port(cloud: Cloud) -> str:
     return str(found["ID"])
 
 
+def test_the_command_changes_what_a_server_says_of_itself(cloud: Cloud) -> None:
+    cli = cloud.openstack
+    cli("server", "create", "t", "--image", "tiny", "--flavor", "tiny", "--nic", "none", "--tag", "a", "--wait")
+    said = ("--name", "u", "--description", "mine", "--property", "role=web", "--property", "tier=1", "--tag", "b")
+    cli("server", "set", "t", *said)
+    shown = cli("server", "show", "u")
+    assert (shown["description"], shown["properties"]) == ("mine", {"role": "web", "tier": "1"})
+    assert sorted(shown["tags"]) == ["a", "b"]
+    assert [one["Name"] for one in cli("server", "list", "--tags", "a,b")] == ["u"]
+    assert cli("server", "list", "--not-tags", "a") == []
+    cli("server", "unset", "u", "--property", "tier", "--description", "--tag", "a")
+    shown = cli("server", "show", "u")
+    assert (shown["description"], shown["properties"], shown["tags"]) == ("", {"role": "web"}, ["b"])
+    cli("server", "lock", "u", "--reason", "being counted")
+    shown = cli("server", "show", "u")
+    assert (shown["locked"], shown["locked_reason"]) == (True, "being counted")
+    assert [one["Name"] for one in cli("server", "list", "--locked")] == ["u"]
+    cli("server", "unlock", "u")
+    cli("server", "stop", "u")
+    events = cli("server", "event", "list", "u", "--long")
+    assert [one["Action"] for one in events] == ["stop", "unlock", "lock", "create"]
+    told = cli("server", "event", "show", "u", events[-1]["Request ID"])
+    assert [one["event"] for one in told["events"]][-1] == "record_running"
+    assert all(one["result"] == "Success" for one in told["events"])
+    cli("server", "delete", "u", "--wait")
+    assert [one["Name"] for one in cli("server", "list", "--deleted") if one["Name"] == "u"] == ["u"]
+
+
+@OF_ITS_OWN_PARTS
+def test_the_command_shares_an_image(cloud: Cloud) -> None:
+    cli = cloud.openstack
+    with cloud.connection() as c:
+        c.image.create_image("ours", disk_format="raw", container_format="bare", visibility="shared", data=bytes(512))
+    mine = cli("project", "show", "admin")["id"]
+    cli("image", "add", "project", "ours", mine)
+    assert [one["Status"] for one in cli("image", "member", "list", "ours")] == ["pending"]
+    cli("image", "set", "ours", "--accept")
+    assert [one["Status"] for one in cli("image", "member", "list", "ours")] == ["accepted"]
+    cli("image", "remove", "project", "ours", mine)
+    assert [one["namespace"] for one in cli("image", "metadef", "namespace", "list")] == ["Droveway::Image"]
+    assert "import-methods" in cli("image", "import", "info")
+    cli("image", "delete", "ours")
+
+
+@OF_ITS_OWN_PARTS
+def test_openstacksdk_changes_servers(cloud: Cloud) -> None:
+    with cloud.connection() as c:
+        image, flavor = c.get_image("tiny"), c.get_flavor("tiny")
+        given = {"image_id": image.id, "flavor_id": flavor.id, "networks": "none", "metadata": {"a": "1"}}
+        made = c.compute.wait_for_server(c.compute.create_server(name="sdk", **given), wait=60)
+        c.set_server_metadata(made.id, {"b": "2"})
+        c.delete_server_metadata(made.id, ["a"])
+        c.update_server(made.id, name="sdk2")
+        assert dict(c.get_server("sdk2").metadata) == {"b": "2"}
+        server = c.compute.get_server(made.id)
+        server.add_tag(c.compute, "t")
+        assert c.compute.get_server(made.id).tags == ["t"]
+        c.compute.lock_server(made.id, locked_reason="why")
+        assert c.compute.get_server(made.id).locked_reason == "why"
+        c.compute.unlock_server(made.id)
+        actions = list(c.compute.server_actions(made.id))
+        assert [one.action for one in actions] == ["unlock", "lock", "create"]
+        assert c.compute.get_server_action(actions[0].request_id, made.id).events
+        assert c.delete_server(made.id, wait=True)
+
+
 # -- the others, each in an environment of its own that is made when it is missing -------------------------------------
 def had(make: Callable[[], Path]) -> Path:
     try:

@@ -47,7 +47,8 @@ async def test_an_image_is_shared_and_accepted(tmp_path: Path) -> None:
         await ask(world, bob, "GET", "/images?member_status=odd", 400)
         await ask(world, alice, "PUT", f"{path}/{blue}", 403, {"status": "accepted"})
         await ask(world, bob, "PUT", f"{path}/{blue}", 400, {"status": "odd"})
-        assert (await ask(world, bob, "PUT", f"{path}/{blue}", body={"status": "accepted"}))["status"] == "accepted"
+        yes = {"status": "accepted", "member": blue}  # as the command sends it
+        assert (await ask(world, bob, "PUT", f"{path}/{blue}", body=yes))["status"] == "accepted"
         assert await listed(world, bob) == [image_id]
         await make_server(world, bob, image_id)
         await ask(world, bob, "DELETE", f"/images/{image_id}", 403)

@@ -10,6 +10,7 @@ import (
 	"github.com/gophercloud/gophercloud/openstack"
 	"github.com/gophercloud/gophercloud/openstack/compute/v2/extensions/attachinterfaces"
 	"github.com/gophercloud/gophercloud/openstack/compute/v2/extensions/floatingips"
+	"github.com/gophercloud/gophercloud/openstack/compute/v2/extensions/lockunlock"
 	"github.com/gophercloud/gophercloud/openstack/compute/v2/extensions/secgroups"
 	"github.com/gophercloud/gophercloud/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/openstack/networking/v2/extensions/layer3/routers"
@@ -26,6 +27,29 @@ func must(what string, err error) {
 		fmt.Fprintln(os.Stderr, what+":", err)
 		os.Exit(1)
 	}
+}
+
+// What is changed of a server without touching its guest.
+func change(nova *gophercloud.ServiceClient, id string) {
+	changed, err := servers.Update(nova, id, servers.UpdateOpts{Name: "gc2", AccessIPv4: "192.0.2.7"}).Extract()
+	must("rename", err)
+	if changed.Name != "gc2" || changed.AccessIPv4 != "192.0.2.7" {
+		must("rename", fmt.Errorf("%v", changed))
+	}
+	_, err = servers.UpdateMetadata(nova, id, servers.MetadataOpts{"a": "1", "b": "2"}).Extract()
+	must("metadata", err)
+	_, err = servers.CreateMetadatum(nova, id, servers.MetadatumOpts{"c": "3"}).Extract()
+	must("metadatum", err)
+	must("delete metadatum", servers.DeleteMetadatum(nova, id, "a").ExtractErr())
+	there, err := servers.Metadata(nova, id).Extract()
+	must("metadata", err)
+	if len(there) != 2 || there["b"] != "2" || there["c"] != "3" {
+		must("metadata", fmt.Errorf("%v", there))
+	}
+	_, err = servers.ResetMetadata(nova, id, servers.MetadataOpts{"d": "4"}).Extract()
+	must("reset metadata", err)
+	must("lock", lockunlock.Lock(nova, id).ExtractErr())
+	must("unlock", lockunlock.Unlock(nova, id).ExtractErr())
 }
 
 func main() {
@@ -65,6 +89,7 @@ func main() {
 		Networks: []servers.Network{{Port: first.ID}}}).Extract()
 	must("server", err)
 	must("wait", servers.WaitForStatus(nova, server.ID, "ACTIVE", 60))
+	change(nova, server.ID)
 	made, err := attachinterfaces.Create(nova, server.ID, attachinterfaces.CreateOpts{PortID: second.ID}).Extract()
 	must("attach", err)
 	if made.PortID != second.ID {

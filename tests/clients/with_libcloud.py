@@ -26,6 +26,10 @@ pair = driver.import_key_pair_from_string("lc", key)
 node = driver.create_node("lc1", size, image, networks=[network], ex_keyname=pair.name)
 ((running, addresses),) = driver.wait_until_running([node], wait_period=0.5, timeout=60, ssh_interface="private_ips")
 assert running.state == NodeState.RUNNING and addresses == ["10.5.0.3"], (running, addresses)
+driver.ex_set_metadata(running, {"tier": "front"})
+assert driver.ex_get_metadata(running) == {"tier": "front"}
+renamed = driver.ex_set_server_name(running, "lc2")
+assert renamed.name == "lc2", renamed
 pool = next(one for one in driver.ex_list_floating_ip_pools() if one.name == "outside")
 floating = pool.create_floating_ip()
 assert driver.ex_attach_floating_ip_to_node(running, floating)

@@ -100,6 +100,7 @@ from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
 PUBLIC, TOKEN, READER, MEMBER, ADMIN = Need.PUBLIC, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
+MANAGER = Need.MANAGER
 IDENTITY_READER, IDENTITY_MANAGER = Need.IDENTITY_READER, Need.IDENTITY_MANAGER
 IDENTITY_AUDITOR, IDENTITY_ADMIN = Need.IDENTITY_AUDITOR, Need.IDENTITY_ADMIN
 OWNER, USER_READER, USER_ADMIN = Need.OWNER, Need.USER_READER, Need.USER_ADMIN
@@ -334,10 +335,10 @@ ROUTES = (
     Route("POST",   NOVA + "/servers/{server_id}/action", server_actions.action, READER),  # each has its own need
     Route("POST",   NOVA + "/servers/{server_id}/remote-consoles", remote_consoles.create, MEMBER, 6),
     Route("GET",    NOVA + "/os-console-auth-tokens/{console_token}", remote_consoles.show_token, ADMIN),
-    Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, ADMIN, 23),
+    Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, MANAGER, 23),
     Route("GET",    NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.of_server_show, ADMIN, 23),
-    Route("DELETE", NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.abort, ADMIN, 24),
-    Route("GET",    NOVA + "/os-migrations", migrations.listing, ADMIN),
+    Route("DELETE", NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.abort, MANAGER, 24),
+    Route("GET",    NOVA + "/os-migrations", migrations.listing, MANAGER),
 
     Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions", instance_actions.listing, READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions/{request_id}", instance_actions.show, READER),

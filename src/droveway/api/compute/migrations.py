@@ -1,16 +1,17 @@
-"""Migrations, of all servers and of one; one that is under way may be aborted."""
+"""Migrations, of all servers and of one; one that is under way may be aborted. Managers of a project see those of their
+project, and not the hosts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.compute import fields
+from droveway.api.compute import fields, server_access
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_time_us
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import MigrationWithName
@@ -47,13 +48,23 @@ async def listing(api: Api, request: Request) -> Response:
     before = as_time_us("changes-before", given["changes-before"]) if "changes-before" in given else None
     if since is not None and before is not None and before < since:
         raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+    if not request.caller.is_admin:
+        _check_own(request, given)
     page = paging.asked(api, request) if request.version >= 59 else paging.whole(UNPAGED_MAX)
     filters: dict[str, Any] = {column: given[name] for name, column in _COLUMNS.items() if name in given}
     filters |= {name: given[name] for name in ("user_id", "project_id") if name in given}
     filters |= {"changed_since_us": since, "changed_before_us": before, "marker": page.marker, "limit": page.limit}
     rows = await api.store.read(_find, filters)
-    items = fields.MIGRATION.render(rows, request.version, View(api.settings.base_url))
+    view, is_admin = View(api.settings.base_url), request.caller.is_admin
+    items = fields.MIGRATION.render(rows, request.version, view, is_admin=is_admin)
     return Response(200, paging.listed(api, request, page, "migrations", items, rows, key="uuid"))
+
+
+def _check_own(request: Request, given: dict[str, str]) -> None:
+    """Who is no administrator names the project, as with Nova; and looks for no hosts. Raises Forbidden."""
+    request.project_of(given.get("project_id", ""), "Migrations")
+    if "host" in given or "source_compute" in given:
+        raise Forbidden("Looking for migrations by their hosts needs the role admin.")
 
 
 def _find(tx: Tx, filters: dict[str, Any]) -> list[MigrationWithName]:
@@ -70,7 +81,10 @@ def _under_way(tx: Tx, request: Request) -> list[MigrationWithName]:
 async def of_server(api: Api, request: Request) -> Response:
     """The live migrations of a server that have not ended."""
     rows = await api.store.read(_under_way, request)
-    return Response(200, {"migrations": fields.SERVER_MIGRATION.render(rows, request.version, View(""))})
+    is_admin = request.caller.is_admin
+    return Response(
+        200, {"migrations": fields.SERVER_MIGRATION.render(rows, request.version, View(""), is_admin=is_admin)}
+    )
 
 
 async def of_server_show(api: Api, request: Request) -> Response:
@@ -87,6 +101,7 @@ async def abort(api: Api, request: Request) -> Response:
     wanted, server_id = request.params["migration_id"], request.params["server_id"]
 
     def write(tx: Tx) -> None:
+        server_access.changeable(tx, request)
         for row in _under_way(tx, request):
             if wanted == str(row["id"]):
                 sagas.cancel(tx, row["saga_id"], "its migration was aborted")

@@ -12,9 +12,10 @@ from droveway.api.http.kinds import FLAG, HOST, anything, either, of, or_null, w
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_flag
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.domain.faults import BadRequest, Conflict, Forbidden, NotFound
 from droveway.domain.model import SagaKind
 from droveway.domain.policy import Need
+from droveway.scheduler.summaries import NOT_ENOUGH
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
@@ -102,6 +103,9 @@ class MigrateLive(Body, frozen=True):
 async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Response:
     """Up to 2.33 the checks are part of the answer; from 2.34 on they are part of the migration."""
     _refuse_unbuilt(given)
+    is_admin = request.caller.is_admin
+    if given.host is not None and not is_admin:
+        raise Forbidden("Naming the host that a server is moved to needs the role admin.")
     params = {
         "destination": given.host,
         "block_migration": given.block_migration,
@@ -112,7 +116,7 @@ async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Respo
     if request.version < 34:
         ok, reason = await api.sagas_settled(saga_id, api.settings.precheck_timeout_s)
         if not ok:
-            raise BadRequest(f"Migration pre-check error: {reason}")
+            raise BadRequest(f"Migration pre-check error: {reason if is_admin else NOT_ENOUGH}")
     return Response(202)
 
 
@@ -137,7 +141,7 @@ ACTIONS = {
     "os-stop": Action(_stop, _IGNORED, Need.MEMBER),
     "reboot": Action(_reboot, Reboot, Need.MEMBER),
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
-    "os-migrateLive": Action(_migrate_live, MigrateLive, Need.ADMIN),
+    "os-migrateLive": Action(_migrate_live, MigrateLive, Need.MANAGER),
     **server_addresses.ACTIONS,
     **server_locks.ACTIONS,
     **remote_consoles.ACTIONS,

@@ -4,7 +4,7 @@ itself whether it accepts."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from droveway.api.http.bodies import Body, takes
 from droveway.api.http.kinds import one_of, text
@@ -35,6 +35,9 @@ class NewMember(Body, frozen=True):
 
 
 class Answer(Body, frozen=True):
+    """Clients send the member beside it, which the path names."""
+
+    is_open: ClassVar[bool] = True
     status: Annotated[str, one_of(members.STATUSES)]
 
 
