@@ -20,6 +20,13 @@ from droveway.store.compute.instances import NewInstance
 from droveway.store.work import events, sagas
 from tests.control.world import SETTINGS, TINY, Break, Bug, World, world
 
+BEFORE = {
+    SagaKind.START: SagaKind.STOP,
+    SagaKind.UNPAUSE: SagaKind.PAUSE,
+    SagaKind.RESUME: SagaKind.SUSPEND,
+}
+PARAMS = {SagaKind.RESET_STATE: {"state": "active"}}
+
 
 async def act(w: World, kind: SagaKind) -> str:
     """Bring an instance to where `kind` may begin, arm the break, do it; the instance."""
@@ -28,11 +35,11 @@ async def act(w: World, kind: SagaKind) -> str:
         return await w.create()
     at, w.at = w.at, 0
     instance_id = await w.create()
-    if kind is SagaKind.START:
-        await w.do(instance_id, SagaKind.STOP)
+    if kind in BEFORE:
+        await w.do(instance_id, BEFORE[kind])
     w.commands.clear()
     w.at = at
-    await w.do(instance_id, kind)
+    await w.do(instance_id, kind, PARAMS.get(kind))
     return instance_id
 
 
@@ -54,6 +61,13 @@ EXPECTED = {
     SagaKind.STOP: ["Stop"],
     SagaKind.START: ["Start"],
     SagaKind.HARD_REBOOT: ["PowerCycle"],
+    SagaKind.SOFT_REBOOT: ["PowerCycle"],
+    SagaKind.PAUSE: ["Pause"],
+    SagaKind.UNPAUSE: ["Unpause"],
+    SagaKind.SUSPEND: ["Suspend"],
+    SagaKind.RESUME: ["Start"],
+    SagaKind.TRIGGER_CRASH_DUMP: ["InjectNmi"],
+    SagaKind.RESET_STATE: [],
     SagaKind.LIVE_MIGRATION: ["CheckDestination", "CheckSource", "RemoveProbe", "Admit", "BeginCopy", "Release"],
 }
 

@@ -42,6 +42,9 @@ SETTINGS = ControlSettings(
 )
 
 
+HELD = {"paused": (GuestState.PAUSED, False), "suspended": (GuestState.SHUTOFF, True)}
+
+
 class Break(StrEnum):
     REFUSED = "the host refuses"
     REQUEST_LOST = "the request is lost once"
@@ -229,8 +232,8 @@ class World:
         await self.quiet()
         return instance_id
 
-    async def do(self, instance_id: str, kind: SagaKind) -> str:
-        saga_id = await self.store.run(instances.intend, instance_id, kind, {})
+    async def do(self, instance_id: str, kind: SagaKind, params: dict[str, Any] | None = None) -> str:
+        saga_id = await self.store.run(instances.intend, instance_id, kind, params or {})
         await self.quiet()
         return str((await self.store.read(sagas.get, saga_id))["status"])
 
@@ -279,6 +282,9 @@ class World:
             assert running == [row["host"]]
         elif row["vm_state"] in {"deleted", "error"}:
             assert running == []
+        if row["vm_state"] in HELD:
+            domain = self.fleet.hosts[row["host"] or ""].domains[instance_id]
+            assert (domain.state, domain.saved) == HELD[row["vm_state"]] and not running
         files = self.fleet.stores["shared"]
         if row["host"] is None:
             assert instance_id not in files.disks

@@ -42,6 +42,29 @@ def test_a_guest_that_ended_by_itself_is_stopped_and_one_whose_host_went_down_is
         assert remedy(VmState.ERROR, ran, "boot1", gone) is Remedy.NOTHING
 
 
+def test_one_that_is_held_is_as_its_host_says() -> None:
+    paused, saved = Guest("i", GuestState.PAUSED, suspended=True), Guest("i", GuestState.SHUTOFF, saved=True)
+    runs, off = Guest("i", GuestState.RUNNING), Guest("i", GuestState.SHUTOFF)
+    for boot in ("boot1", "boot2"):  # memory on the disk outlives its host's boot
+        found = {
+            (state, guest.state, guest.saved): remedy(state, "boot1", boot, guest)
+            for state in (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED)
+            for guest in (paused, saved, runs)
+        }
+        assert {key: said for key, said in found.items() if said is not Remedy.NOTHING} == {
+            (VmState.ACTIVE, GuestState.PAUSED, False): Remedy.RECORD_PAUSED,
+            (VmState.ACTIVE, GuestState.SHUTOFF, True): Remedy.RECORD_SUSPENDED,
+            (VmState.PAUSED, GuestState.SHUTOFF, True): Remedy.RECORD_SUSPENDED,
+            (VmState.PAUSED, GuestState.RUNNING, False): Remedy.RECORD_RUNNING,
+            (VmState.SUSPENDED, GuestState.PAUSED, False): Remedy.RECORD_PAUSED,
+            (VmState.SUSPENDED, GuestState.RUNNING, False): Remedy.RECORD_RUNNING,
+        }
+        assert remedy(VmState.PAUSED, "boot1", boot, off) is Remedy.RECORD_STOPPED, "what was paused is not started"
+        assert remedy(VmState.SUSPENDED, "boot1", boot, off) is Remedy.RECORD_STOPPED, "its memory is lost"
+    by_a_move = Guest("i", GuestState.PAUSED)
+    assert remedy(VmState.ACTIVE, "boot1", "boot1", by_a_move) is Remedy.NOTHING
+
+
 def test_a_running_stranger_is_never_ended() -> None:
     assert (
         unexpected_guest_remedy(False, "active", "h2", "h1", Guest("i", GuestState.RUNNING))

@@ -13,38 +13,28 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from droveway.agents.fences import Fence, Fences
+from droveway.agents.guest_verbs import carry_out
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
-from droveway.domain.model import Guest, GuestState, Subject, SubjectKind
+from droveway.domain.model import Subject, SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ABOUT_HOST,
     READ_ONLY,
-    AbortCopy,
     Admit,
     AgentBus,
-    BeginCopy,
     CheckDestination,
     CheckSource,
     Command,
-    Dismiss,
     GuestChanged,
     Hello,
     Inspect,
     ListGuests,
     ListTasks,
     Ping,
-    Plug,
-    PowerCycle,
     Prepare,
     Reach,
-    ReadConsole,
-    Release,
     Remove,
-    RemoveProbe,
-    Start,
-    Stop,
-    Unplug,
     Verb,
     Welcome,
 )
@@ -55,7 +45,6 @@ from droveway.ports.replies import (
     FAILURES,
     FILES_MAX,
     Answer,
-    ConsoleText,
     GuestAdmitted,
     GuestStatus,
     HostInventory,
@@ -63,7 +52,6 @@ from droveway.ports.replies import (
     PingResult,
     ReachResult,
     Refused,
-    SourceChecked,
     StaleFence,
     Tasks,
     Unavailable,
@@ -307,44 +295,8 @@ class ComputeAgent:
                 return PingResult(self._boot_id)
             case Reach():
                 return await self._reach(verb)
-            case ReadConsole(length_lines):
-                return ConsoleText(await h.console(instance_id, length_lines))
-            case Prepare(spec, ticket, documents):
-                await h.prepare(spec, ticket, documents)
-            case Start(spec):
-                await h.start(spec)
-            case Stop(grace_s):
-                await h.stop(instance_id, grace_s)
-            case PowerCycle(spec, grace_s):
-                await h.stop(instance_id, grace_s)
-                await h.start(spec)
-            case Plug(nic, model):
-                await h.plug(instance_id, nic, model)
-            case Unplug(nic, within_s):
-                await h.unplug(instance_id, nic, within_s)
-            case Remove():
-                await h.remove(instance_id)
-                return GuestStatus(Guest(instance_id, GuestState.ABSENT), self._boot_id)
-            case CheckDestination(spec, source_cpu_xml, probe):
-                await h.check_incoming(spec, source_cpu_xml)
-                await h.write_probe(probe)
-            case CheckSource(probe):
-                seen = await h.sees_probe(probe)
-                return SourceChecked(await h.guest(instance_id), seen, self._boot_id)
-            case RemoveProbe(probe):
-                await h.remove_probe(probe)
-            case Admit(spec):
-                if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
-                    await h.admit(spec)
-                return GuestAdmitted(await h.guest(instance_id), h.endpoint(), self._boot_id)
-            case Dismiss():
-                await h.dismiss(instance_id)
-            case BeginCopy(spec, to):
-                await h.begin_migration(spec, to)
-            case AbortCopy():
-                await h.abort_migration(instance_id)
-            case Release():
-                await h.release(instance_id)
+            case _:
+                return await carry_out(h, self._boot_id, instance_id, verb)
         return None
 
     async def _belongings(self) -> HostInventory:

@@ -19,17 +19,27 @@ class Rule:
     needs_host: bool = True
 
 
-S = VmState
-_HAS_INTERFACES = frozenset({S.ACTIVE, S.STOPPED})
+def _rule(verb: str, task: TaskState | None, *states: VmState, needs_host: bool = True) -> Rule:
+    return Rule(verb, frozenset(states), task, needs_host)
+
+
+K, S, T = SagaKind, VmState, TaskState
 LIFECYCLE: dict[SagaKind, Rule] = {
-    SagaKind.BOOT: Rule("boot", frozenset({S.BUILDING}), TaskState.SCHEDULING, needs_host=False),
-    SagaKind.STOP: Rule("stop", frozenset({S.ACTIVE, S.ERROR}), TaskState.POWERING_OFF),
-    SagaKind.START: Rule("start", frozenset({S.STOPPED}), TaskState.POWERING_ON),
-    SagaKind.HARD_REBOOT: Rule("reboot", frozenset({S.ACTIVE, S.STOPPED, S.ERROR}), TaskState.REBOOTING_HARD),
-    SagaKind.LIVE_MIGRATION: Rule("live-migrate", frozenset({S.ACTIVE}), TaskState.MIGRATING),
-    SagaKind.ATTACH_INTERFACE: Rule("attach_interface", _HAS_INTERFACES, None),
-    SagaKind.DETACH_INTERFACE: Rule("detach_interface", _HAS_INTERFACES, None),
-    SagaKind.DELETE: Rule("delete", frozenset(S) - {S.DELETED}, TaskState.DELETING, needs_host=False),
+    K.BOOT: _rule("boot", T.SCHEDULING, S.BUILDING, needs_host=False),
+    K.STOP: _rule("stop", T.POWERING_OFF, S.ACTIVE, S.ERROR),
+    K.START: _rule("start", T.POWERING_ON, S.STOPPED),
+    K.HARD_REBOOT: _rule("reboot", T.REBOOTING_HARD, S.ACTIVE, S.STOPPED, S.PAUSED, S.SUSPENDED, S.ERROR),
+    K.SOFT_REBOOT: _rule("reboot", T.REBOOTING, S.ACTIVE),
+    K.PAUSE: _rule("pause", T.PAUSING, S.ACTIVE),
+    K.UNPAUSE: _rule("unpause", T.UNPAUSING, S.PAUSED),
+    K.SUSPEND: _rule("suspend", T.SUSPENDING, S.ACTIVE),
+    K.RESUME: _rule("resume", T.RESUMING, S.SUSPENDED),
+    K.TRIGGER_CRASH_DUMP: _rule("trigger_crash_dump", None, S.ACTIVE, S.PAUSED, S.RESCUED, S.ERROR),
+    K.RESET_STATE: Rule("os-resetState", frozenset(S) - {S.BUILDING, S.DELETED}, None, needs_host=False),
+    K.LIVE_MIGRATION: _rule("live-migrate", T.MIGRATING, S.ACTIVE),
+    K.ATTACH_INTERFACE: _rule("attach_interface", None, S.ACTIVE, S.STOPPED),
+    K.DETACH_INTERFACE: _rule("detach_interface", None, S.ACTIVE, S.STOPPED),
+    K.DELETE: Rule("delete", frozenset(S) - {S.DELETED}, T.DELETING, needs_host=False),
 }
 # One of these waits for its turn behind another one of them: clients ask for several at once.
 IN_TURN = frozenset({SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE})

@@ -91,6 +91,22 @@ class PowerCycle(VerbWithReply[GuestStatus], frozen=True, tag="power_cycle"):
     grace_s: float = 0.0
 
 
+class Pause(VerbWithReply[GuestStatus], frozen=True, tag="pause"):
+    pass
+
+
+class Unpause(VerbWithReply[GuestStatus], frozen=True, tag="unpause"):
+    pass
+
+
+class Suspend(VerbWithReply[GuestStatus], frozen=True, tag="suspend"):
+    """Save its memory on the host and end it. `Start` goes on from there; `Stop` and `PowerCycle` forget it."""
+
+
+class InjectNmi(VerbWithReply[GuestStatus], frozen=True, tag="inject_nmi"):
+    """Make its operating system dump its memory."""
+
+
 class Plug(VerbWithReply[GuestStatus], frozen=True, tag="plug"):
     """One interface more, now; `model` is that of its device. A guest that does not run has it when it starts."""
 
@@ -213,6 +229,10 @@ Verb = (
     | Start
     | Stop
     | PowerCycle
+    | Pause
+    | Unpause
+    | Suspend
+    | InjectNmi
     | Plug
     | Unplug
     | Remove

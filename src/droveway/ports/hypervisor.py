@@ -80,11 +80,33 @@ class Hypervisor(Protocol):
         ...
 
     async def start(self, spec: GuestSpec) -> None:
-        """Run it; nothing to do when it runs. A paused guest is resumed. Refused when its files are missing."""
+        """Run it; nothing to do when it runs. A paused guest is resumed, one whose memory was saved goes on from there.
+        Refused when its files are missing."""
         ...
 
     async def stop(self, instance_id: str, grace_s: float) -> None:
-        """Ask the guest to power off, wait at most `grace_s`, then end it. Its files stay."""
+        """Ask the guest to power off, wait at most `grace_s`, then end it. Its files stay; memory that was saved does
+        not."""
+        ...
+
+    async def pause(self, instance_id: str) -> None:
+        """Hold it where it is, in memory; nothing to do when it is paused. Refused when it does not run, and in the
+        middle of a move."""
+        ...
+
+    async def unpause(self, instance_id: str) -> None:
+        """Let it go on; nothing to do when it runs. Refused when it is neither paused nor running, and in the middle of
+        a move."""
+        ...
+
+    async def suspend(self, instance_id: str) -> None:
+        """Save its memory on this host and end it; nothing to do when that is done. Refused when there is no memory to
+        save, and in the middle of a move."""
+        ...
+
+    async def inject_nmi(self, instance_id: str) -> None:
+        """Interrupt it as the button of a machine does that makes its operating system dump its memory. Said twice it
+        is done twice. Refused when it does not run."""
         ...
 
     async def plug(self, instance_id: str, nic: Nic, model: str) -> None:

@@ -41,28 +41,30 @@ class View(msgspec.Struct, frozen=True):
 STATUS: dict[str, str] = {
     VmState.BUILDING: "BUILD",
     VmState.ACTIVE: "ACTIVE",
+    VmState.PAUSED: "PAUSED",
+    VmState.SUSPENDED: "SUSPENDED",
     VmState.STOPPED: "SHUTOFF",
+    VmState.RESCUED: "RESCUE",
+    VmState.SHELVED: "SHELVED",
+    VmState.SHELVED_OFFLOADED: "SHELVED_OFFLOADED",
+    VmState.SOFT_DELETED: "SOFT_DELETED",
     VmState.ERROR: "ERROR",
     VmState.DELETED: "DELETED",
 }
-_ACTIVE_STATUS: dict[str | None, str] = {TaskState.MIGRATING: "MIGRATING", TaskState.REBOOTING_HARD: "HARD_REBOOT"}
+_REBUILD: dict[str | None, str] = {TaskState.REBUILDING: "REBUILD", TaskState.REBUILD_SPAWNING: "REBUILD"}
+# While something is done to it, a server in that state has another word.
+_TASK_STATUS: dict[str, dict[str | None, str]] = {
+    VmState.ACTIVE: {
+        TaskState.MIGRATING: "MIGRATING",
+        TaskState.REBOOTING: "REBOOT",
+        TaskState.REBOOTING_HARD: "HARD_REBOOT",
+        **_REBUILD,
+    },
+    VmState.STOPPED: _REBUILD,
+    VmState.ERROR: _REBUILD,
+}
 # What Nova knows besides. No server is in one of them, because what leads there is not built.
-_UNBUILT_STATUS = frozenset(
-    (
-        "PASSWORD",
-        "PAUSED",
-        "REBOOT",
-        "REBUILD",
-        "RESCUE",
-        "RESIZE",
-        "REVERT_RESIZE",
-        "SHELVED",
-        "SHELVED_OFFLOADED",
-        "SOFT_DELETED",
-        "SUSPENDED",
-        "VERIFY_RESIZE",
-    )
-)
+_UNBUILT_STATUS = frozenset(("PASSWORD", "RESIZE", "REVERT_RESIZE", "VERIFY_RESIZE"))
 _SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))
 _SHOW_FAULT = frozenset(("ERROR", "DELETED"))
 
@@ -71,17 +73,18 @@ def status_of(row: InstanceRow) -> str:
     """The one word that users know."""
     if row["deleted"]:
         return "DELETED"
-    if row["vm_state"] == VmState.ACTIVE:
-        return _ACTIVE_STATUS.get(row["task_state"], "ACTIVE")
-    return STATUS[row["vm_state"]]
+    vm_state = row["vm_state"]
+    if row["task_state"] is not None and vm_state in _TASK_STATUS:
+        return _TASK_STATUS[vm_state].get(row["task_state"], STATUS[vm_state])
+    return STATUS[vm_state]
 
 
 def states_of(status: str) -> tuple[list[str], list[str] | None] | None:
     """The other way, for filters: vm_states and task_states (None: any); None for a word that is no status."""
     word = status.upper()
-    for task, name in _ACTIVE_STATUS.items():
-        if name == word and task is not None:
-            return [VmState.ACTIVE.value], [str(task)]
+    tasks = {str(task) for named in _TASK_STATUS.values() for task, name in named.items() if name == word}
+    if tasks:
+        return sorted(str(state) for state, named in _TASK_STATUS.items() if word in named.values()), sorted(tasks)
     for vm_state, name in STATUS.items():
         if name == word:
             return [str(vm_state)], None

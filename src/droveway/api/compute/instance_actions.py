@@ -21,6 +21,8 @@ DELETED_SINCE = 21  # a deleted server tells, too
 _WORDS: dict[str, str] = {  # kinds of sagas that Nova calls by another name
     SagaKind.BOOT: "create",
     SagaKind.HARD_REBOOT: "reboot",
+    SagaKind.SOFT_REBOOT: "reboot",
+    SagaKind.RESET_STATE: "resetState",
     SagaKind.LIVE_MIGRATION: "live-migration",
 }
 

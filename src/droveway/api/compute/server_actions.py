@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from droveway.api.compute import server_addresses
@@ -39,16 +40,6 @@ async def _intend(api: Api, request: Request, kind: SagaKind, params: dict[str, 
     return await api.store.run(write)
 
 
-async def _start(api: Api, request: Request, value: Any) -> Response:
-    await _intend(api, request, SagaKind.START, {})
-    return Response(202)
-
-
-async def _stop(api: Api, request: Request, value: Any) -> Response:
-    await _intend(api, request, SagaKind.STOP, {})
-    return Response(202)
-
-
 def _upper(path: str, value: Any) -> Any:
     return _REBOOTS.read(path, value.upper() if isinstance(value, str) else value)
 
@@ -57,13 +48,35 @@ _REBOOTS = either("HARD", "SOFT")
 
 
 class Reboot(Body, frozen=True):
-    """HARD cuts the power; SOFT asks the guest first, and cuts the power when it does not listen."""
+    """HARD cuts the power; SOFT asks the guest first, by its agent and its power button, and cuts the power when it
+    does not listen."""
 
     type: Annotated[str, of(_upper, **_REBOOTS.schema)]
 
 
 async def _reboot(api: Api, request: Request, given: Reboot) -> Response:
-    await _intend(api, request, SagaKind.HARD_REBOOT, {"graceful": True} if given.type == "SOFT" else {})
+    await _intend(api, request, SagaKind.SOFT_REBOOT if given.type == "SOFT" else SagaKind.HARD_REBOOT, {})
+    return Response(202)
+
+
+def _plain(kind: SagaKind) -> Callable[[Api, Request, Any], Awaitable[Response]]:
+    """One that says nothing but its name."""
+
+    async def perform(api: Api, request: Request, value: Any) -> Response:
+        await _intend(api, request, kind, {})
+        return Response(202)
+
+    return perform
+
+
+class ResetState(Body, frozen=True):
+    """`error` is taken at its word; for `active` its host is asked how the server really is."""
+
+    state: Annotated[str, either("active", "error")]
+
+
+async def _reset_state(api: Api, request: Request, given: ResetState) -> Response:
+    await _intend(api, request, SagaKind.RESET_STATE, {"state": given.state})
     return Response(202)
 
 
@@ -131,11 +144,23 @@ def _refuse_unbuilt(given: MigrateLive) -> None:
         )
 
 
+def _nothing(path: str, value: Any) -> None:
+    if value is not None:
+        raise BadRequest(f"Invalid input for {path}: it must be null.")
+
+
+_NULL = of(_nothing, type="null")
 _IGNORED = anything(description="Not looked at; null is usual.")
 ACTIONS = {
-    "os-start": Action(_start, _IGNORED, Need.MEMBER),
-    "os-stop": Action(_stop, _IGNORED, Need.MEMBER),
+    "os-start": Action(_plain(SagaKind.START), _IGNORED, Need.MEMBER),
+    "os-stop": Action(_plain(SagaKind.STOP), _IGNORED, Need.MEMBER),
     "reboot": Action(_reboot, Reboot, Need.MEMBER),
+    "pause": Action(_plain(SagaKind.PAUSE), _IGNORED, Need.MEMBER),
+    "unpause": Action(_plain(SagaKind.UNPAUSE), _IGNORED, Need.MEMBER),
+    "suspend": Action(_plain(SagaKind.SUSPEND), _IGNORED, Need.MEMBER),
+    "resume": Action(_plain(SagaKind.RESUME), _IGNORED, Need.MEMBER),
+    "trigger_crash_dump": Action(_plain(SagaKind.TRIGGER_CRASH_DUMP), _NULL, Need.MEMBER, since=17),
+    "os-resetState": Action(_reset_state, ResetState, Need.ADMIN),
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.ADMIN),
     **server_addresses.ACTIONS,

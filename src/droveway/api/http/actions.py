@@ -14,12 +14,13 @@ from droveway.domain.policy import Need, refusal
 
 
 class Action(NamedTuple):
-    """`perform` gets what `form` made of the member's value. `until`: the last microversion that has it."""
+    """`perform` gets what `form` made of the member's value. `since`, `until`: the microversions that have it."""
 
     perform: Callable[[Api, Request, Any], Awaitable[Response]]
     form: Form
     need: Need
     until: int = FOREVER
+    since: int = 1
 
 
 def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
@@ -36,6 +37,8 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
             raise BadRequest(f"There is no such action: {name[:64]}; there is {', '.join(actions)}.")
         if request.version > wanted.until:
             raise NotFound(f"There is no action {name} at this microversion.")
+        if request.version < wanted.since:
+            raise BadRequest(f"There is no such action: {name}; it is there from microversion 2.{wanted.since} on.")
         caller = request.caller
         reason = refusal(wanted.need, caller.role_names, has_project=caller.project_id is not None)
         if reason is not None:

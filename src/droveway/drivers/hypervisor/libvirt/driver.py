@@ -23,7 +23,7 @@ from droveway.domain.resources import HostUsage
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.libvirt import guest as acts
-from droveway.drivers.hypervisor.libvirt import interfaces, reach
+from droveway.drivers.hypervisor.libvirt import held, interfaces, reach
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
@@ -208,6 +208,22 @@ class LibvirtHypervisor:
                 now_s = self._clock.monotonic_s()
         finally:
             self._stops.pop(instance_id, None)
+
+    async def pause(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: held.pause(c, instance_id))
+
+    async def unpause(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: held.unpause(c, instance_id))
+
+    async def suspend(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: held.suspend(c, instance_id))
+
+    async def inject_nmi(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: held.inject_nmi(c, instance_id))
 
     async def plug(self, instance_id: str, nic: Nic, model: str) -> None:
         self._files.directory(instance_id)

@@ -32,7 +32,14 @@ from droveway.domain.model import (
 )
 from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.console import last_lines
-from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable, check_not_moving, not_let_go
+from droveway.drivers.hypervisor.promises import (
+    check_alive,
+    check_cells,
+    check_machine,
+    check_movable,
+    check_not_moving,
+    not_let_go,
+)
 from droveway.drivers.hypervisor.simulated.fleet import (
     Domain,
     Durations,
@@ -234,7 +241,8 @@ class SimulatedHypervisor:
             "" if is_out else self._copy_errors.get(instance_id, ""),
             domain is not None and domain.crashed,
             domain is not None and domain.is_defined and state is GuestState.PAUSED,
-            domain is not None and domain.suspended,
+            domain is not None and domain.suspended and state is GuestState.PAUSED,
+            domain is not None and domain.saved and state is GuestState.SHUTOFF,
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
@@ -314,7 +322,45 @@ class SimulatedHypervisor:
     async def stop(self, instance_id: str, grace_s: float) -> None:
         shortest, longest = self._fleet.durations.power_off
         span = (min(shortest, grace_s), min(longest, grace_s))
-        await self._act(instance_id, span, lambda: self._end(instance_id, GuestEnd.STOP))
+        await self._act(instance_id, span, lambda: self._stop(instance_id))
+
+    def _stop(self, instance_id: str) -> None:
+        self._end(instance_id, GuestEnd.STOP)
+        self._fleet.forget_memory(self._host, instance_id)
+
+    async def pause(self, instance_id: str) -> None:
+        await self._act(instance_id, self._fleet.durations.hold, lambda: self._fleet.pause(self._alive(instance_id)))
+
+    async def unpause(self, instance_id: str) -> None:
+        def act() -> None:
+            domain = self._alive(instance_id)
+            self._fleet.run(self._host, instance_id, domain.ram_mb)
+
+        await self._act(instance_id, self._fleet.durations.hold, act)
+
+    async def suspend(self, instance_id: str) -> None:
+        def act() -> None:
+            domain = self._host.domains.get(instance_id)
+            if domain is None or not (domain.saved and domain.state is GuestState.SHUTOFF):
+                domain = self._alive(instance_id)
+                self._end(instance_id, GuestEnd.SUSPEND)
+                domain.saved = True
+
+        await self._act(instance_id, self._fleet.durations.hold, act)
+
+    async def inject_nmi(self, instance_id: str) -> None:
+        def act() -> None:
+            self._alive(instance_id).interrupts += 1
+
+        await self._act(instance_id, self._fleet.durations.hold, act)
+
+    def _alive(self, instance_id: str) -> Domain:
+        """One that runs or is paused, and stays here. Raises HypervisorRefused."""
+        domain = self._host.domains.get(instance_id)
+        check_alive(instance_id, GuestState.ABSENT if domain is None else domain.state)
+        check_not_moving(instance_id, self._fleet.job(self._host, instance_id))
+        assert domain is not None
+        return domain
 
     async def plug(self, instance_id: str, nic: Nic, model: str) -> None:
         await self._act(instance_id, self._fleet.durations.plug, lambda: self._plug(instance_id, nic))

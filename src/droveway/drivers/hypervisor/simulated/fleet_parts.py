@@ -21,6 +21,7 @@ class Durations(msgspec.Struct, frozen=True):
     start: Span = NOTHING
     power_off: Span = NOTHING  # from the power button until the guest has obeyed
     remove: Span = NOTHING
+    hold: Span = NOTHING  # to pause it, to let it go on, to save its memory
     plug: Span = NOTHING  # until a guest has taken an interface, or has let go of one
     arrive: Span = NOTHING  # until the destination's half is there
     copy: Span = NOTHING
@@ -53,7 +54,9 @@ class Domain:
     is_defined: bool  # survives its process, and a power failure
     is_husk: bool = False
     crashed: bool = False
-    suspended: bool = False  # by an operator at the hypervisor
+    suspended: bool = False  # paused by a user or an operator
+    saved: bool = False  # its memory, on this host; a power failure does not take it
+    interrupts: int = 0  # not maskable
     since_s: float = 0.0  # when it began to run
     nics: tuple[Nic, ...] = ()
 
