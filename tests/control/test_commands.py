@@ -8,8 +8,18 @@ from typing import TypeVar, get_args
 import pytest
 
 from droveway.control.engine.commands import send
+from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Stale, StepFailed, Unreachable
-from droveway.domain.model import CopyProgress, Guest, GuestSpec, GuestState, MigrationEndpoint, Nic, of_instance
+from droveway.domain.model import (
+    CopyProgress,
+    Guest,
+    GuestSpec,
+    GuestState,
+    MigrationEndpoint,
+    Nic,
+    SpareDisk,
+    of_instance,
+)
 from droveway.domain.network_plan import HostNetworks
 from droveway.ports.bus import (
     REPLIES,
@@ -20,7 +30,10 @@ from droveway.ports.bus import (
     CheckDestination,
     CheckSource,
     Command,
+    CopyDisk,
     Dismiss,
+    DropCopy,
+    DropDisk,
     InjectNmi,
     Inspect,
     ListGuests,
@@ -30,14 +43,18 @@ from droveway.ports.bus import (
     Plug,
     PowerCycle,
     Prepare,
+    PrepareDisk,
     Reach,
     ReadConsole,
+    ReadDiagnostics,
     ReadNetworks,
     Release,
     Remove,
     RemoveProbe,
+    ReplaceDisk,
     RestoreConnections,
     SaveConnections,
+    SendCopy,
     SendGuestData,
     Start,
     Stop,
@@ -53,6 +70,8 @@ from droveway.ports.replies import (
     Connections,
     ConnectionsRestored,
     ConsoleText,
+    Diagnostics,
+    DiskCopied,
     GuestAdmitted,
     GuestStatus,
     HostInventory,
@@ -128,6 +147,8 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     GuestAdmitted(GUEST, MigrationEndpoint("h1", "u", "d")),
     SourceChecked(GUEST, True),
     ConsoleText("boots"),
+    DiskCopied(1, "raw"),
+    Diagnostics(GuestDiagnostics("running", "simulated", "simulated")),
     PingResult(),
     ReachResult(True),
     Tasks(),
@@ -149,6 +170,13 @@ VERBS: tuple[Verb, ...] = (
     Unpause(),
     Suspend(),
     InjectNmi(),
+    CopyDisk("i1"),
+    SendCopy("i1"),
+    DropCopy("i1"),
+    PrepareDisk(SPEC, SpareDisk.RESCUE),
+    DropDisk(SpareDisk.RESCUE),
+    ReplaceDisk(SPEC),
+    ReadDiagnostics(),
     Plug(Nic("p", "n", "m", 1450), "virtio"),
     Unplug(Nic("p", "n", "m", 1450), 1.0),
     Remove(),

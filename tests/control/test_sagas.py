@@ -14,9 +14,11 @@ import pytest
 from droveway.control.sagas import STORIES
 from droveway.domain.faults import Conflict
 from droveway.domain.model import SagaKind, of_saga
+from droveway.drivers.clock import SystemNames
 from droveway.drivers.hypervisor.simulated.fleet import Durations
 from droveway.store.compute import instances, migrations
 from droveway.store.compute.instances import NewInstance
+from droveway.store.image import images
 from droveway.store.work import events, sagas
 from tests.control.world import SETTINGS, TINY, Break, Bug, World, world
 
@@ -26,6 +28,15 @@ BEFORE = {
     SagaKind.RESUME: SagaKind.SUSPEND,
 }
 PARAMS = {SagaKind.RESET_STATE: {"state": "active"}}
+
+
+MAKES_IMAGE = {SagaKind.CREATE_IMAGE}
+
+
+async def make_image(w: World) -> str:
+    """A queued one."""
+    new = images.NewImage(SystemNames().uuid(), "p", "i", "private", False, "bare", "qcow2", 0, 0, {}, [])
+    return str((await w.store.run(images.create, new))["id"])
 
 
 async def act(w: World, kind: SagaKind) -> str:
@@ -39,7 +50,10 @@ async def act(w: World, kind: SagaKind) -> str:
         await w.do(instance_id, BEFORE[kind])
     w.commands.clear()
     w.at = at
-    await w.do(instance_id, kind, PARAMS.get(kind))
+    params = PARAMS.get(kind, {})
+    if kind in MAKES_IMAGE:
+        params = {"image_id": await make_image(w), "backup_type": "daily", "rotation": 1}
+    await w.do(instance_id, kind, params)
     return instance_id
 
 
@@ -68,6 +82,7 @@ EXPECTED = {
     SagaKind.RESUME: ["Start"],
     SagaKind.TRIGGER_CRASH_DUMP: ["InjectNmi"],
     SagaKind.RESET_STATE: [],
+    SagaKind.CREATE_IMAGE: ["CopyDisk", "SendCopy", "SendCopy", "DropCopy"],
     SagaKind.LIVE_MIGRATION: ["CheckDestination", "CheckSource", "RemoveProbe", "Admit", "BeginCopy", "Release"],
 }
 
@@ -86,6 +101,8 @@ async def test_broken_at_every_command(kind: SagaKind, at: int, breaks: Break) -
         w.at, w.breaks = at, breaks
         instance_id = await act(w, kind)
         w.at = 0
+        for image in await w.store.read(images.find, images.Filters("p")):
+            assert image["status"] == "active", "whole, or gone"
         if kind is not SagaKind.DELETE:
             await w.report()  # a host that acted and then refused is found out by its next report
         await w.check(instance_id)
@@ -232,4 +249,5 @@ async def test_the_ticks_tell_what_happened_and_why() -> None:
 
 def test_every_saga_has_its_cases() -> None:
     elsewhere = {SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE}  # test_interfaces.py: they need networks
+    elsewhere |= {SagaKind.CREATE_BACKUP}  # that of CREATE_IMAGE
     assert set(STORIES) == set(SagaKind) == EXPECTED.keys() | elsewhere

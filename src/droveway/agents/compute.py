@@ -26,6 +26,7 @@ from droveway.ports.bus import (
     CheckDestination,
     CheckSource,
     Command,
+    CopyDisk,
     GuestChanged,
     Hello,
     Inspect,
@@ -33,8 +34,10 @@ from droveway.ports.bus import (
     ListTasks,
     Ping,
     Prepare,
+    PrepareDisk,
     Reach,
     Remove,
+    SendCopy,
     Verb,
     Welcome,
 )
@@ -61,8 +64,9 @@ from droveway.ports.replies import (
 log = structlog.get_logger("droveway.agent")
 ANSWER_S = 3.0  # a command that takes longer is answered with `working`
 WORKS_MAX_S = 3600.0  # one that takes longer is as good as unanswered: an image is copied in that time
-# A repeated one of these is carried out again: they only look, and their answer carries what they saw.
-LOOKS = (CheckDestination, CheckSource)
+# A repeated one of these is carried out again: they look, or find it done, and their answer carries what they saw.
+LOOKS = (CheckDestination, CheckSource, CopyDisk)
+MAKES_DISKS = {Prepare: "made", PrepareDisk: "made", CopyDisk: "copied", SendCopy: "sent"}  # as long as that takes
 
 OffLoop = Callable[[Callable[[], None]], Awaitable[None]]
 
@@ -206,8 +210,10 @@ class ComputeAgent:
             hung = self._hung(subject)
             if hung is not None:
                 return hung
-            if isinstance(command.verb, Prepare):
-                return Working(self._hypervisor.progress(command.verb.spec) or "its disk is being made")
+            if (doing := MAKES_DISKS.get(type(command.verb))) is not None:
+                is_made = isinstance(command.verb, (Prepare, PrepareDisk))
+                progress = self._hypervisor.progress(command.verb.spec) if is_made else ""  # type: ignore[union-attr]
+                return Working(progress or f"its disk is being {doing}")
 
     def _hung(self, subject: Subject) -> Answer | None:
         """Why control should not wait for what is carried out there."""

@@ -9,16 +9,23 @@ from droveway.ports.bus import (
     BeginCopy,
     CheckDestination,
     CheckSource,
+    CopyDisk,
     Dismiss,
+    DropCopy,
+    DropDisk,
     InjectNmi,
     Pause,
     Plug,
     PowerCycle,
     Prepare,
+    PrepareDisk,
     ReadConsole,
+    ReadDiagnostics,
     Release,
     Remove,
     RemoveProbe,
+    ReplaceDisk,
+    SendCopy,
     Start,
     Stop,
     Suspend,
@@ -27,7 +34,7 @@ from droveway.ports.bus import (
     Verb,
 )
 from droveway.ports.hypervisor import Hypervisor
-from droveway.ports.replies import Answer, ConsoleText, GuestAdmitted, GuestStatus, SourceChecked
+from droveway.ports.replies import Answer, ConsoleText, Diagnostics, GuestAdmitted, GuestStatus, SourceChecked
 
 
 async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -> Answer | None:
@@ -35,6 +42,10 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
     match verb:
         case ReadConsole(length_lines):
             return ConsoleText(await h.console(instance_id, length_lines))
+        case ReadDiagnostics():
+            return Diagnostics(await h.diagnostics(instance_id))
+        case CopyDisk(copy):
+            return await h.copy_disk(instance_id, copy)
         case Remove():
             await h.remove(instance_id)
             return GuestStatus(Guest(instance_id, GuestState.ABSENT), boot_id)
@@ -69,6 +80,16 @@ async def _live(h: Hypervisor, instance_id: str, verb: Verb) -> None:
             await h.suspend(instance_id)
         case InjectNmi():
             await h.inject_nmi(instance_id)
+        case SendCopy(copy, ticket):
+            await h.send_copy(instance_id, copy, ticket)
+        case DropCopy(copy):
+            await h.drop_copy(instance_id, copy)
+        case PrepareDisk(spec, disk, ticket):
+            await h.prepare_disk(spec, disk, ticket)
+        case DropDisk(disk):
+            await h.drop_disk(instance_id, disk)
+        case ReplaceDisk(spec, documents, keeps_ephemeral):
+            await h.replace_disk(spec, documents, keeps_ephemeral)
         case Plug(nic, model):
             await h.plug(instance_id, nic, model)
         case Unplug(nic, within_s):

@@ -92,6 +92,14 @@ class GuestSpec(msgspec.Struct, frozen=True):
     swap_mb: int = 0  # a third one, ready to be swapped to
     config_drive: bool = False  # a read-only one with what the guest is told of itself, made by `prepare`
     nics: Annotated[tuple[Nic, ...], FEW] = ()  # in the order in which the guest sees them
+    rescue: bool = False  # it begins from a disk of its own for that, and finds its root disk behind it
+
+
+class SpareDisk(StrEnum):
+    """A disk of an image that lies beside a guest's own."""
+
+    RESCUE = "rescue"  # what it begins from while it is rescued
+    REBUILD = "rebuild"  # what takes the place of its root disk
 
 
 class Resources(msgspec.Struct, frozen=True):
@@ -225,6 +233,16 @@ class SagaKind(StrEnum):
     RESUME = "resume"
     TRIGGER_CRASH_DUMP = "trigger_crash_dump"
     RESET_STATE = "reset_state"
+    CREATE_IMAGE = "create_image"
+    CREATE_BACKUP = "create_backup"
+    REBUILD = "rebuild"
+    RESCUE = "rescue"
+    UNRESCUE = "unrescue"
+    SHELVE = "shelve"
+    SHELVE_OFFLOAD = "shelve_offload"
+    UNSHELVE = "unshelve"
+    SOFT_DELETE = "soft_delete"
+    RESTORE = "restore"
     LIVE_MIGRATION = "live_migration"
     ATTACH_INTERFACE = "attach_interface"
     DETACH_INTERFACE = "detach_interface"

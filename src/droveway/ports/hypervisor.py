@@ -21,11 +21,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Fault
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk
 from droveway.domain.resources import HostUsage
+from droveway.ports.replies import DiskCopied
 
 
 class HypervisorRefused(Fault):
@@ -120,6 +122,37 @@ class Hypervisor(Protocol):
 
     async def remove(self, instance_id: str) -> None:
         """End it, forget it, delete its files. For good."""
+        ...
+
+    async def copy_disk(self, instance_id: str, copy: str) -> DiskCopied:
+        """Make a file of its root disk as it is at one moment, whole in itself, while the guest runs on; what is made
+        already is left. An earlier copy of another name goes. Where the client dies the hypervisor goes on, and the
+        next call waits for that."""
+        ...
+
+    async def send_copy(self, instance_id: str, copy: str, ticket: ImageTicket | None) -> None:
+        """Give it to an API as the data of the image of that name. Raises TicketWanted."""
+        ...
+
+    async def drop_copy(self, instance_id: str, copy: str) -> None:
+        """Delete it, made or half made."""
+        ...
+
+    async def prepare_disk(self, spec: GuestSpec, disk: SpareDisk, ticket: ImageTicket | None = None) -> None:
+        """As `prepare`, of one disk that lies beside the guest's own."""
+        ...
+
+    async def drop_disk(self, instance_id: str, disk: SpareDisk) -> None:
+        """Delete it. Of a guest that begins from it: refused while that runs."""
+        ...
+
+    async def replace_disk(self, spec: GuestSpec, documents: Sequence[Document], keeps_ephemeral: bool) -> None:
+        """End the guest, and let the disk that was made for its rebuild be its root disk, if there is one; its config
+        drive is made anew, and its other disks, unless they are kept."""
+        ...
+
+    async def diagnostics(self, instance_id: str) -> GuestDiagnostics:
+        """What it has used. Refused when it does not run."""
         ...
 
     async def console(self, instance_id: str, length_lines: int | None) -> str:

@@ -23,6 +23,10 @@ _WORDS: dict[str, str] = {  # kinds of sagas that Nova calls by another name
     SagaKind.HARD_REBOOT: "reboot",
     SagaKind.SOFT_REBOOT: "reboot",
     SagaKind.RESET_STATE: "resetState",
+    SagaKind.CREATE_IMAGE: "createImage",
+    SagaKind.CREATE_BACKUP: "createBackup",
+    SagaKind.SHELVE_OFFLOAD: "shelveOffload",
+    SagaKind.SOFT_DELETE: "delete",
     SagaKind.LIVE_MIGRATION: "live-migration",
 }
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from droveway.api.compute import server_addresses
+from droveway.api.compute import server_addresses, server_images
+from droveway.api.compute.server_intents import intend
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body
 from droveway.api.http.kinds import FLAG, HOST, anything, either, of, or_null, whole
@@ -19,25 +20,10 @@ from droveway.domain.policy import Need
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.rows import InstanceRow
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f]")
 _LINES_MAX = 1_000_000
-
-
-async def _intend(api: Api, request: Request, kind: SagaKind, params: dict[str, Any]) -> str:
-    """Write the intent, after looking whether the caller may touch that server. Returns the id of the saga."""
-
-    def write(tx: Tx) -> str:
-        row = instances.get(tx, request.params["server_id"], request.scope)
-        destination = params.get("destination")
-        if destination is not None:
-            try:
-                hosts.get(tx, destination)
-            except NotFound:
-                raise BadRequest(f"Compute host {destination} could not be found.") from None
-        return instances.intend(tx, row["id"], kind, params, request.id)
-
-    return await api.store.run(write)
 
 
 def _upper(path: str, value: Any) -> Any:
@@ -55,7 +41,7 @@ class Reboot(Body, frozen=True):
 
 
 async def _reboot(api: Api, request: Request, given: Reboot) -> Response:
-    await _intend(api, request, SagaKind.SOFT_REBOOT if given.type == "SOFT" else SagaKind.HARD_REBOOT, {})
+    await intend(api, request, SagaKind.SOFT_REBOOT if given.type == "SOFT" else SagaKind.HARD_REBOOT)
     return Response(202)
 
 
@@ -63,7 +49,7 @@ def _plain(kind: SagaKind) -> Callable[[Api, Request, Any], Awaitable[Response]]
     """One that says nothing but its name."""
 
     async def perform(api: Api, request: Request, value: Any) -> Response:
-        await _intend(api, request, kind, {})
+        await intend(api, request, kind)
         return Response(202)
 
     return perform
@@ -76,7 +62,7 @@ class ResetState(Body, frozen=True):
 
 
 async def _reset_state(api: Api, request: Request, given: ResetState) -> Response:
-    await _intend(api, request, SagaKind.RESET_STATE, {"state": given.state})
+    await intend(api, request, SagaKind.RESET_STATE, {"state": given.state})
     return Response(202)
 
 
@@ -121,7 +107,15 @@ async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Respo
         "user_id": request.caller.user_id,
         "project_id": request.caller.project_id,
     }
-    saga_id = await _intend(api, request, SagaKind.LIVE_MIGRATION, params)
+
+    def check_host(tx: Tx, row: InstanceRow) -> None:
+        if given.host is not None:
+            try:
+                hosts.get(tx, given.host)
+            except NotFound:
+                raise BadRequest(f"Compute host {given.host} could not be found.") from None
+
+    saga_id = await intend(api, request, SagaKind.LIVE_MIGRATION, params, check_host)
     if request.version < 34:
         ok, reason = await api.sagas_settled(saga_id, api.settings.precheck_timeout_s)
         if not ok:
@@ -163,6 +157,7 @@ ACTIONS = {
     "os-resetState": Action(_reset_state, ResetState, Need.ADMIN),
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.ADMIN),
+    **server_images.ACTIONS,
     **server_addresses.ACTIONS,
 }
 action = dispatch(ACTIONS, "Each writes what is wanted and returns; the sagas do it.")

@@ -13,7 +13,7 @@ from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.guest_data import GuestKey
 from droveway.domain.hardware import claimed_disk_gb
-from droveway.domain.lifecycle import IN_TURN, IN_TURN_MAX, LIFECYCLE, refusal
+from droveway.domain.lifecycle import ENDINGS, IN_TURN, IN_TURN_MAX, LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
@@ -131,7 +131,7 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
     instance = get(tx, instance_id)
     subject = of_instance(instance_id)
     active = sagas.active_of(tx, subject)
-    if active is not None and active["status"] == SagaStatus.BROKEN and kind is not SagaKind.DELETE:
+    if active is not None and active["status"] == SagaStatus.BROKEN and kind not in ENDINGS:
         raise Conflict(
             f"Cannot '{LIFECYCLE[kind].verb}' instance {instance['name']}: its {active['kind']} is broken "
             f"({active['error']}); once the cause is gone, 'droveway saga retry {active['id']}' lets it go on"
@@ -140,7 +140,7 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
     if reason is not None:
         raise Conflict(reason)
     if active is not None and not _takes_its_turn(tx, kind, active):
-        if kind is not SagaKind.DELETE:
+        if kind not in ENDINGS:
             rule = LIFECYCLE[kind]
             why = active["unreadable"] or active["blocked"] or "wait until it has ended"
             raise Conflict(
@@ -190,9 +190,18 @@ def _update(names: tuple[str, ...], rests: bool) -> Prepared:
     """Built once for each set of columns: building costs more than running."""
     new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
     if rests:
-        deleting = TaskState.DELETING.value
-        new["task_state"] = case((instances.c.task_state == deleting, deleting), else_=None)
+        new["task_state"] = case(
+            (instances.c.task_state == TaskState.DELETING.value, TaskState.DELETING.value),
+            (instances.c.task_state == TaskState.SOFT_DELETING.value, TaskState.SOFT_DELETING.value),
+            else_=None,
+        )
     return Prepared(update(instances).where(instances.c.id == bindparam("of")).values(new))
+
+
+def show_task(tx: Tx, instance_id: str, task: TaskState) -> None:
+    """What is being done now; one that is to be deleted shows that."""
+    deleting = instances.c.task_state.in_((TaskState.DELETING.value, TaskState.SOFT_DELETING.value))
+    tx.execute(update(instances).where(instances.c.id == instance_id, ~deleting).values(task_state=task.value))
 
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
@@ -220,6 +229,7 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         flavor.get("swap_mb", 0),
         instance["config_drive"],
         server_ports.nics(tx, instance["id"]),
+        rescue=instance["vm_state"] == VmState.RESCUED,
     )
 
 

@@ -8,6 +8,7 @@ it would write what it remembers over what has happened since.
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from typing import Any
 
 import libvirt
@@ -15,6 +16,7 @@ import libvirt
 from droveway.domain.model import GuestState
 from droveway.drivers.hypervisor.libvirt.guest import describe, find, resume
 from droveway.drivers.hypervisor.promises import check_alive, check_not_moving
+from droveway.ports.hypervisor import HypervisorRefused
 
 
 def pause(connection: Any, instance_id: str) -> None:
@@ -37,6 +39,16 @@ def suspend(connection: Any, instance_id: str) -> None:
         return
     domain = _alive(connection, instance_id)
     domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
+
+
+def check_not_begun_from(connection: Any, instance_id: str, path: str) -> None:
+    """Refused while it lives and that file is one of its disks."""
+    domain = find(connection, instance_id)
+    if domain is None or describe(domain).state in (GuestState.SHUTOFF, GuestState.ABSENT):
+        return
+    used = {one.get("file") for one in ET.fromstring(domain.XMLDesc()).iterfind("devices/disk/source")}
+    if path in used:
+        raise HypervisorRefused(f"Guest {instance_id} runs from that disk: stop it first.")
 
 
 def inject_nmi(connection: Any, instance_id: str) -> None:

@@ -285,6 +285,10 @@ class Fleet:
         store.used_gb -= store.disks.pop(instance_id, 0)
         store.consoles.pop(instance_id, None)
         store.drives.pop(instance_id, None)
+        store.images.pop(instance_id, None)
+        for kept in (store.copies, store.spares):
+            for key in [key for key in kept if key[0] == instance_id]:
+                kept.pop(key)
         self.disks_changed()
 
     def resume_all(self, but: set[str]) -> None:
