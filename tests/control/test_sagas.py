@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,17 +27,31 @@ BEFORE = {
     SagaKind.START: SagaKind.STOP,
     SagaKind.UNPAUSE: SagaKind.PAUSE,
     SagaKind.RESUME: SagaKind.SUSPEND,
+    SagaKind.UNRESCUE: SagaKind.RESCUE,
+    SagaKind.UNSHELVE: SagaKind.SHELVE,
+    SagaKind.RESTORE: SagaKind.SOFT_DELETE,
 }
 PARAMS = {SagaKind.RESET_STATE: {"state": "active"}}
 
 
-MAKES_IMAGE = {SagaKind.CREATE_IMAGE}
+MAKES_IMAGE, TAKES_IMAGE = {SagaKind.CREATE_IMAGE, SagaKind.SHELVE}, {SagaKind.REBUILD, SagaKind.RESCUE}
 
 
 async def make_image(w: World) -> str:
     """A queued one."""
     new = images.NewImage(SystemNames().uuid(), "p", "i", "private", False, "bare", "qcow2", 0, 0, {}, [])
     return str((await w.store.run(images.create, new))["id"])
+
+
+async def params_of(w: World, kind: SagaKind) -> dict[str, Any]:
+    if kind in MAKES_IMAGE:
+        return {"image_id": await make_image(w)}
+    if kind in TAKES_IMAGE:
+        image_id = await make_image(w)
+        whole = {"status": "active", "size_bytes": 512, "sha512": "5" * 128}
+        await w.store.run(images.change, image_id, None, whole)
+        return {"image_id": image_id}
+    return PARAMS.get(kind, {})
 
 
 async def act(w: World, kind: SagaKind) -> str:
@@ -47,12 +62,10 @@ async def act(w: World, kind: SagaKind) -> str:
     at, w.at = w.at, 0
     instance_id = await w.create()
     if kind in BEFORE:
-        await w.do(instance_id, BEFORE[kind])
+        await w.do(instance_id, BEFORE[kind], await params_of(w, BEFORE[kind]))
     w.commands.clear()
     w.at = at
-    params = PARAMS.get(kind, {})
-    if kind in MAKES_IMAGE:
-        params = {"image_id": await make_image(w), "backup_type": "daily", "rotation": 1}
+    params = await params_of(w, kind)
     await w.do(instance_id, kind, params)
     return instance_id
 
@@ -83,6 +96,13 @@ EXPECTED = {
     SagaKind.TRIGGER_CRASH_DUMP: ["InjectNmi"],
     SagaKind.RESET_STATE: [],
     SagaKind.CREATE_IMAGE: ["CopyDisk", "SendCopy", "SendCopy", "DropCopy"],
+    SagaKind.REBUILD: ["PrepareDisk", "ReplaceDisk", "Start"],
+    SagaKind.RESCUE: ["PrepareDisk", "PowerCycle"],
+    SagaKind.UNRESCUE: ["PowerCycle", "DropDisk"],
+    SagaKind.SHELVE: ["Stop", "CopyDisk", "SendCopy", "SendCopy", "DropCopy", "Remove"],
+    SagaKind.UNSHELVE: ["Prepare", "Start"],
+    SagaKind.SOFT_DELETE: ["Stop"],
+    SagaKind.RESTORE: ["Start"],
     SagaKind.LIVE_MIGRATION: ["CheckDestination", "CheckSource", "RemoveProbe", "Admit", "BeginCopy", "Release"],
 }
 
@@ -249,5 +269,5 @@ async def test_the_ticks_tell_what_happened_and_why() -> None:
 
 def test_every_saga_has_its_cases() -> None:
     elsewhere = {SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE}  # test_interfaces.py: they need networks
-    elsewhere |= {SagaKind.CREATE_BACKUP}  # that of CREATE_IMAGE
+    elsewhere |= {SagaKind.CREATE_BACKUP, SagaKind.SHELVE_OFFLOAD}  # those of CREATE_IMAGE; the end of SHELVE
     assert set(STORIES) == set(SagaKind) == EXPECTED.keys() | elsewhere

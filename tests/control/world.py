@@ -312,9 +312,9 @@ class World:
         row = await self.store.read(instances.get, instance_id, None, deleted=True)
         assert row["task_state"] is None
         running = await self.runs_on(instance_id)
-        if row["vm_state"] == "active":
+        if row["vm_state"] in {"active", "rescued"}:
             assert running == [row["host"]]
-        elif row["vm_state"] in {"deleted", "error"}:
+        elif row["vm_state"] in {"deleted", "error", "shelved", "shelved_offloaded", "soft-delete", "stopped"}:
             assert running == []
         if row["vm_state"] in HELD:
             domain = self.fleet.hosts[row["host"] or ""].domains[instance_id]
@@ -324,6 +324,8 @@ class World:
             assert instance_id not in files.disks
             assert all(instance_id not in host.domains for host in self.fleet.hosts.values())
         assert not files.probes and not files.copies
+        spares = {"rescue"} if row["vm_state"] == "rescued" else set()
+        assert {kind for _, kind in files.spares} == spares
         for host in self.fleet.hosts.values():
             assert host.name == row["host"] or instance_id not in host.domains, f"a husk on {host.name}"
         for one in await self.store.read(sagas.listing, limit=100, only_open=False):

@@ -1,4 +1,4 @@
-"""What every hypervisor driver guarantees of copies of disks, of disks beside a guest's own, and of what a guest uses."""
+"""What every hypervisor driver guarantees of copies of disks, of disks beside a guest's own, and of what guests use."""
 
 from __future__ import annotations
 

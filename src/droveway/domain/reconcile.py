@@ -42,6 +42,8 @@ def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -
             return _held(guest)
         case VmState.SUSPENDED if runs or not guest.saved:
             return _held(guest)
+        case VmState.RESCUED if not runs and ran_boot_id != boot_id:
+            return Remedy.START_AGAIN
         case VmState.STOPPED if runs:
             return Remedy.RECORD_RUNNING
         case VmState.ERROR if ran_boot_id is not None and guest.state is GuestState.RUNNING:

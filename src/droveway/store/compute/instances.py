@@ -171,6 +171,31 @@ def _takes_its_turn(tx: Tx, kind: SagaKind, active: SagaRow) -> bool:
     return True
 
 
+def check(tx: Tx, instance_id: str, kind: SagaKind) -> None:
+    """Raises Conflict when that may not begin now."""
+    row = get(tx, instance_id)
+    if (why := refusal(kind, row["name"], row["vm_state"], row["task_state"], row["host"])) is not None:
+        raise Conflict(why)
+    if sagas.active_of(tx, of_instance(instance_id)) is not None:
+        raise Conflict(f"Something is being done to instance {row['name']}; wait until it has ended")
+
+
+def soft_deleted_before(tx: Tx, before_us: int, most: int) -> list[InstanceRow]:
+    return _in_state(tx, VmState.SOFT_DELETED, instances.c.soft_deleted_at_us <= before_us, most)
+
+
+def shelved_before(tx: Tx, before_us: int, most: int) -> list[InstanceRow]:
+    """Of those that are on their host still."""
+    return _in_state(tx, VmState.SHELVED, instances.c.shelved_at_us <= before_us, most)
+
+
+def _in_state(tx: Tx, state: VmState, condition: ColumnElement[bool], most: int) -> list[InstanceRow]:
+    """At rest, in the order of their ids."""
+    c = instances.c
+    rests = select(instances).where(c.vm_state == state.value, c.task_state.is_(None), c.deleted.is_(False), condition)
+    return results.every(InstanceRow, tx.execute(rests.order_by(c.id).limit(most)))
+
+
 def set_(tx: Tx, instance_id: str, **values: Any) -> None:
     _set(tx, instance_id, values, rests=False)
 
@@ -200,8 +225,9 @@ def _update(names: tuple[str, ...], rests: bool) -> Prepared:
 
 def show_task(tx: Tx, instance_id: str, task: TaskState) -> None:
     """What is being done now; one that is to be deleted shows that."""
-    deleting = instances.c.task_state.in_((TaskState.DELETING.value, TaskState.SOFT_DELETING.value))
-    tx.execute(update(instances).where(instances.c.id == instance_id, ~deleting).values(task_state=task.value))
+    now = func.coalesce(instances.c.task_state, "")
+    is_deleting = now.in_((TaskState.DELETING.value, TaskState.SOFT_DELETING.value))
+    tx.execute(update(instances).where(instances.c.id == instance_id, ~is_deleting).values(task_state=task.value))
 
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
