@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from droveway.api.compute.server_status import status_of
 from droveway.api.http.render import ABSENT, Field, FieldTable, bookmark, constant, host_id, links, micros, seconds
-from droveway.domain.model import TaskState, VmState
 from droveway.scheduler.summaries import NOT_ENOUGH, NOT_FOUND
 from droveway.store.compute.server_locations import ServerLocation, instance_name
 from droveway.store.compute.server_ports import Address
@@ -38,57 +38,8 @@ class View(msgspec.Struct, frozen=True):
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------
-STATUS: dict[str, str] = {
-    VmState.BUILDING: "BUILD",
-    VmState.ACTIVE: "ACTIVE",
-    VmState.PAUSED: "PAUSED",
-    VmState.SUSPENDED: "SUSPENDED",
-    VmState.STOPPED: "SHUTOFF",
-    VmState.RESCUED: "RESCUE",
-    VmState.SHELVED: "SHELVED",
-    VmState.SHELVED_OFFLOADED: "SHELVED_OFFLOADED",
-    VmState.SOFT_DELETED: "SOFT_DELETED",
-    VmState.ERROR: "ERROR",
-    VmState.DELETED: "DELETED",
-}
-_REBUILD: dict[str | None, str] = {TaskState.REBUILDING: "REBUILD", TaskState.REBUILD_SPAWNING: "REBUILD"}
-# While something is done to it, a server in that state has another word.
-_TASK_STATUS: dict[str, dict[str | None, str]] = {
-    VmState.ACTIVE: {
-        TaskState.MIGRATING: "MIGRATING",
-        TaskState.REBOOTING: "REBOOT",
-        TaskState.REBOOTING_HARD: "HARD_REBOOT",
-        **_REBUILD,
-    },
-    VmState.STOPPED: _REBUILD,
-    VmState.ERROR: _REBUILD,
-}
-# What Nova knows besides. No server is in one of them, because what leads there is not built.
-_UNBUILT_STATUS = frozenset(("PASSWORD", "RESIZE", "REVERT_RESIZE", "VERIFY_RESIZE"))
 _SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))
 _SHOW_FAULT = frozenset(("ERROR", "DELETED"))
-
-
-def status_of(row: InstanceRow) -> str:
-    """The one word that users know."""
-    if row["deleted"]:
-        return "DELETED"
-    vm_state = row["vm_state"]
-    if row["task_state"] is not None and vm_state in _TASK_STATUS:
-        return _TASK_STATUS[vm_state].get(row["task_state"], STATUS[vm_state])
-    return STATUS[vm_state]
-
-
-def states_of(status: str) -> tuple[list[str], list[str] | None] | None:
-    """The other way, for filters: vm_states and task_states (None: any); None for a word that is no status."""
-    word = status.upper()
-    tasks = {str(task) for named in _TASK_STATUS.values() for task, name in named.items() if name == word}
-    if tasks:
-        return sorted(str(state) for state, named in _TASK_STATUS.items() if word in named.values()), sorted(tasks)
-    for vm_state, name in STATUS.items():
-        if name == word:
-            return [str(vm_state)], None
-    return ([], []) if word in _UNBUILT_STATUS else None
 
 
 def _progress(row: InstanceRow, view: View) -> Any:
@@ -238,6 +189,19 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     Field("pinned_availability_zone", "zone", 96),
 )
 SERVER = FieldTable(InstanceRow, *_SERVER)
+
+
+def _in_rebuilt(field: Field[InstanceRow]) -> Field[InstanceRow]:
+    """In the answer to a rebuild what came from extensions stands from 2.75 on, and the key from 2.54."""
+    is_extension = field.name.startswith(("OS-EXT", "OS-SRV-USG", "os-extended"))
+    if is_extension or field.name in ("config_drive", "host_status", "security_groups"):
+        return field._replace(since=max(field.since, 75))
+    return field._replace(since=54) if field.name == "key_name" else field
+
+
+SERVER_REBUILT = FieldTable(
+    InstanceRow, *(_in_rebuilt(field) for field in _SERVER_DETAIL), Field("server_groups", _groups, 71)
+)
 SERVER_DETAIL = FieldTable(InstanceRow, *_SERVER_DETAIL)  # in GET /servers/detail
 SERVER_SHOW = FieldTable(InstanceRow, *_SERVER_DETAIL, Field("server_groups", _groups, 71))  # in GET /servers/{id}
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from droveway.api.compute import server_addresses, server_images
+from droveway.api.compute import server_addresses, server_images, server_rebuild, server_shelving
 from droveway.api.compute.server_intents import intend
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body
@@ -157,7 +157,13 @@ ACTIONS = {
     "os-resetState": Action(_reset_state, ResetState, Need.ADMIN),
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.ADMIN),
+    "unrescue": Action(_plain(SagaKind.UNRESCUE), _IGNORED, Need.MEMBER),
+    "shelveOffload": Action(_plain(SagaKind.SHELVE_OFFLOAD), _IGNORED, Need.ADMIN),
+    "restore": Action(_plain(SagaKind.RESTORE), _IGNORED, Need.MEMBER),
+    "forceDelete": Action(_plain(SagaKind.DELETE), _IGNORED, Need.MEMBER),
     **server_images.ACTIONS,
+    **server_rebuild.ACTIONS,
+    **server_shelving.ACTIONS,
     **server_addresses.ACTIONS,
 }
 action = dispatch(ACTIONS, "Each writes what is wanted and returns; the sagas do it.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from droveway.api.http.request import Request
 from droveway.api.wiring import Api
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, VmState
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow
@@ -20,6 +20,12 @@ DESPITE_LOCK = frozenset({SagaKind.CREATE_IMAGE, SagaKind.CREATE_BACKUP, SagaKin
 def changeable(tx: Tx, request: Request, kind: SagaKind) -> InstanceRow:
     """The row of the server that is named, for that act. Raises NotFound."""
     return instances.get(tx, request.params["server_id"], request.scope)
+
+
+def kind_of_deletion(api: Api, row: InstanceRow) -> SagaKind:
+    """For good, unless the operator lets it be restored for a time; what has never run cannot be."""
+    has_run = row["launched_at_us"] is not None and row["vm_state"] not in (VmState.ERROR, VmState.SOFT_DELETED)
+    return SagaKind.SOFT_DELETE if api.settings.reclaim_s > 0 and has_run else SagaKind.DELETE
 
 
 async def intend(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from droveway.api.compute import fields
+from droveway.api.compute import fields, server_intents, server_status
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
 from droveway.api.http.render import FieldTable
@@ -26,14 +26,14 @@ USER_DATA_SINCE = 3
 async def show(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> tuple[InstanceRow, View]:
         row = instances.get(tx, request.params["server_id"], request.scope)
-        return row, _view(tx, api, request, [row])
+        return row, view(tx, api, request, [row])
 
-    row, view = await api.store.read(read)
+    row, seen = await api.store.read(read)
     render = fields.SERVER_SHOW.renderer(request.version, is_admin=request.caller.is_admin)
-    return Response(200, {"server": render(row, view)})
+    return Response(200, {"server": render(row, seen)})
 
 
-def _view(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> View:
+def view(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> View:
     """What details tell beside the rows."""
     shows_user_data = request.caller.is_admin and request.version >= USER_DATA_SINCE
     ids, has_networks = [row["id"] for row in rows], api.settings.network.is_on
@@ -48,8 +48,8 @@ def _view(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> Vi
 
 async def delete(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
-        row = instances.get(tx, request.params["server_id"], request.scope)
-        instances.intend(tx, row["id"], SagaKind.DELETE, {}, request.id)
+        row = server_intents.changeable(tx, request, SagaKind.DELETE)
+        instances.intend(tx, row["id"], server_intents.kind_of_deletion(api, row), {}, request.id)
 
     await api.store.run(write)
     return Response(204)
@@ -72,8 +72,8 @@ async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> R
 
     def read(tx: Tx) -> bytes:
         rows = _find(tx, filters)
-        view = _view(tx, api, request, rows) if table is fields.SERVER_DETAIL else View(api.settings.base_url)
-        items = table.render(rows, request.version, view, is_admin=request.caller.is_admin)
+        seen = view(tx, api, request, rows) if table is fields.SERVER_DETAIL else View(api.settings.base_url)
+        items = table.render(rows, request.version, seen, is_admin=request.caller.is_admin)
         return encode(paging.listed(api, request, page, "servers", items, rows))
 
     return Response(200, await api.store.read(read))
@@ -264,7 +264,7 @@ def _states(request: Request, given: dict[str, str]) -> tuple[tuple[str, ...] | 
     if not words:
         vm_state, task_state = given.get("vm_state"), given.get("task_state")
         return (vm_state,) if vm_state else None, (task_state,) if task_state else None
-    found = [states for word in words if (states := fields.states_of(word)) is not None]
+    found = [states for word in words if (states := server_status.states_of(word)) is not None]
     if not found:
         if request.version >= 38:
             raise BadRequest("Invalid status value")

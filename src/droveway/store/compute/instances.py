@@ -358,6 +358,8 @@ def find(tx: Tx, f: Filters) -> list[InstanceRow]:
     query = select(instances)
     if f.changes_since_us is None:
         query = query.where(c.deleted.is_(f.deleted))
+        if not f.deleted and f.vm_states is None:  # what may be restored is out of sight
+            query = query.where(c.vm_state != VmState.SOFT_DELETED.value)
     else:
         query = query.where(c.updated_at_us >= f.changes_since_us)
     for column, value in (
