@@ -12,11 +12,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.claims import Claim, cpu_seconds, median, progress, pss_mib
-from lab import processes
+from benchmarks.claims import Claim, median, progress, pss_mib
+from benchmarks.cloud_rows.bare_guest import BareGuest
+from benchmarks.cloud_rows.program import ROUNDS, cpu_ms, program
 from lab.client import Client
 from lab.cloud import CLONE, Cloud
 from lab.compute import Compute
@@ -24,11 +25,10 @@ from lab.demo import own_cloud
 
 CREATES, MOVES, PAIRS, SEEDS = 100, 60, 16, 200
 RATE_MIN = 400  # of the simulation, on a busy machine
-ROUNDS, DONE_S = 5, 0.04
+DONE_S = 0.04
 SETTLE_S = 5.0
 LOOK_AFTER_S = 0.35
 NEEDS = ("hosts",)
-BARE_ID = "00000000-0000-4000-8000-00000000ba5e"
 
 
 def measure() -> Iterator[Claim]:
@@ -38,16 +38,6 @@ def measure() -> Iterator[Claim]:
     with own_cloud() as cloud:
         yield from _simulated(cloud)
     yield from _seeds()
-
-
-def _program(cloud: Cloud) -> list[int]:
-    """The pids of the program: supervisor, control with the API, agents. Not libvirtd, not the lab."""
-    found = []
-    for one in processes.everyone():
-        command = one.command()
-        if str(cloud.config) in command and "droveway.main" in command:
-            found.append(one.pid)
-    return found
 
 
 # -- up, and at rest --------------------------------------------------------------------------------------------------
@@ -77,7 +67,7 @@ def _first_minutes(cloud: Cloud) -> list[Claim]:
     up.wait(60)
     compute.delete(server)
     time.sleep(SETTLE_S)
-    pids = _program(cloud)
+    pids = program(cloud)
     return [
         Claim("./dev up: API answers", answers_s, 4.0, "s"),
         Claim("./dev up: first real guest ACTIVE", active_s, 7.0, "s"),
@@ -110,7 +100,7 @@ def _real_migrations(cloud: Cloud) -> list[Claim]:
     compute = Compute(cloud.port, cloud.clouds_yaml)
     server = compute.create("mover", compute.image_id())
     compute.wait(server, "ACTIVE")
-    bare = _BareGuest(cloud, server)
+    bare = BareGuest(cloud, server)
     time.sleep(SETTLE_S)  # both have booted
     ours_ms: list[float] = []
     bare_ms: list[float] = []
@@ -147,74 +137,6 @@ def _move(compute: Compute, server: str) -> float:
     return took_ms
 
 
-_MOVE = """
-import sys, time, libvirt
-source = libvirt.open("qemu:///system")
-domain = source.lookupByName(sys.argv[1])
-flags = (libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PERSIST_DEST
-         | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE | libvirt.VIR_MIGRATE_UNSAFE)
-began = time.monotonic()
-domain.migrateToURI3(sys.argv[2], {libvirt.VIR_MIGRATE_PARAM_URI: sys.argv[3]}, flags)
-print((time.monotonic() - began) * 1000)
-"""
-
-
-class _BareGuest:
-    """A copy of our guest that the program does not know: same XML but for name, id and files."""
-
-    def __init__(self, cloud: Cloud, server: str) -> None:
-        self._cloud, self._name = cloud, "bare"
-        self._at = next(h.name for h in cloud.lab.hosts if server in self._virsh(h.name, "list", "--uuid"))
-        xml = self._virsh(self._at, "dumpxml", "--inactive", server)
-        files = cloud.lab.shared / "instances"
-        self._directory = cloud.lab.shared / "bare"
-        self._directory.mkdir()
-        subprocess.run(
-            [
-                "qemu-img",
-                "create",
-                "-q",
-                "-f",
-                "qcow2",
-                "-F",
-                "qcow2",
-                "-b",
-                str(next((files / "_base").glob("*.qcow2"))),
-                str(self._directory / "disk"),
-                "1G",
-            ],
-            check=True,
-            timeout=30,
-        )
-        xml = xml.replace(str(files / server), str(self._directory)).replace(server, BARE_ID)
-        begin, end = xml.index("<name>"), xml.index("</name>")
-        xml = xml[:begin] + "<name>bare" + xml[end:]
-        if "<metadata>" in xml:
-            xml = xml[: xml.index("<metadata>")] + xml[xml.index("</metadata>") + len("</metadata>") :]
-        file = self._directory / "domain.xml"
-        file.write_text(xml)
-        self._virsh(self._at, "define", str(file))
-        self._virsh(self._at, "start", self._name)
-
-    def _virsh(self, host: str, *words: str) -> str:
-        done = self._cloud.lab.host(host).run("virsh", "-q", "-c", "qemu:///system", *words)
-        assert done.returncode == 0, f"virsh {' '.join(words)} on {host}: {done.stderr}"
-        return done.stdout
-
-    def move(self) -> float:
-        """To the other host; milliseconds of libvirt's own call."""
-        other = next(host for host in self._cloud.lab.hosts if host.name != self._at)
-        here = self._cloud.lab.host(self._at)
-        done = here.run(sys.executable, "-c", _MOVE, self._name, other.peer_uri, other.data_uri, timeout_s=60)
-        assert done.returncode == 0, done.stderr
-        self._at = other.name
-        return float(done.stdout)
-
-    def end(self) -> None:
-        self._virsh(self._at, "destroy", self._name)
-        self._virsh(self._at, "undefine", self._name)
-
-
 # -- on simulated hosts -----------------------------------------------------------------------------------------------
 def _simulated(cloud: Cloud) -> list[Claim]:
     """What the program itself costs: hosts that take no time, one request after the other.
@@ -232,10 +154,10 @@ def _simulated(cloud: Cloud) -> list[Claim]:
         servers.append(compute.create("one", image))
         compute.wait(servers[-1], "ACTIVE", pause_s=0.005)
         times_ms.append((time.monotonic() - began) * 1000)
-    pids = _program(cloud)
-    create_ms = _cpu_ms(pids, CREATES, lambda _: compute.wait(_created(compute, image), "ACTIVE"))
+    pids = program(cloud)
+    create_ms = cpu_ms(pids, CREATES, lambda _: compute.wait(_created(compute, image), "ACTIVE"))
     progress("live migrations on simulated hosts")
-    move_ms = _cpu_ms(pids, MOVES, lambda number: _moved(compute, servers[number % 10]))
+    move_ms = cpu_ms(pids, MOVES, lambda number: _moved(compute, servers[number % 10]))
     return [
         Claim("POST /servers to ACTIVE, simulated hosts: p50", median(times_ms), 40, "ms", "Nova: 415"),
         Claim(
@@ -253,17 +175,6 @@ def _simulated(cloud: Cloud) -> list[Claim]:
             f"median of {ROUNDS} rounds, one look each; Nova: 764",
         ),
     ]
-
-
-def _cpu_ms(pids: list[int], times: int, act: Callable[[int], object]) -> float:
-    """CPU of the program for one `act`: the median of ROUNDS rounds, because the machine is noisy."""
-    rounds = []
-    for _ in range(ROUNDS):
-        before = cpu_seconds(pids)
-        for number in range(times // ROUNDS):
-            act(number)
-        rounds.append((cpu_seconds(pids) - before) * 1000 / (times // ROUNDS))
-    return median(rounds)
 
 
 def _created(compute: Compute, image: str) -> str:

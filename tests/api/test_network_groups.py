@@ -84,7 +84,7 @@ async def test_rules_come_and_go_and_none_is_there_twice(tmp_path: Path) -> None
         assert len(shown["security_group_rules"]) == 2 and shown["revision_number"] == 3
 
 
-async def test_a_group_in_use_stays_and_what_uses_it_is_named(tmp_path: Path) -> None:
+async def test_a_group_on_a_port_stays_and_one_that_a_rule_names_takes_the_rule_along(tmp_path: Path) -> None:
     async with networked(tmp_path) as world:
         alice = await world.token("alice", "red")
         network = (await make(world, alice, "networks"))["id"]
@@ -95,10 +95,12 @@ async def test_a_group_in_use_stays_and_what_uses_it_is_named(tmp_path: Path) ->
         found = await refused(world, alice, "DELETE", f"security-groups/{web}")
         assert found[:2] == (409, "SecurityGroupInUse") and port["id"] in found[2]
         assert (await send(world, alice, "DELETE", f"ports/{port['id']}")).status_code == 204
-        found = await refused(world, alice, "DELETE", f"security-groups/{web}")
-        assert found[:2] == (409, "SecurityGroupInUse") and app in found[2]
-        assert (await send(world, alice, "DELETE", f"security-groups/{app}")).status_code == 204
+        before = (await get(world, alice, f"security-groups/{app}"))["revision_number"]
         assert (await send(world, alice, "DELETE", f"security-groups/{web}")).status_code == 204
+        left = await get(world, alice, f"security-groups/{app}")
+        assert left["revision_number"] > before
+        assert [one["remote_group_id"] for one in left["security_group_rules"]] == [None, None]
+        assert (await send(world, alice, "DELETE", f"security-groups/{app}")).status_code == 204
         assert len(await get(world, alice, "security-group-rules")) == 4
 
 

@@ -54,6 +54,29 @@ def test_a_second_loss_of_input_is_another_one() -> None:
     play(story, "h1", "h2", "h3", "h4")
 
 
+def test_a_pause_too_short_to_be_called_a_loss_is_no_silence() -> None:
+    """What a host sent in it may be lost with the echoes."""
+
+    async def story(hall: DetectorHarness) -> None:
+        hall.bus.echoes = False
+        hall.silence("h1", gone=True)
+        await hall.step(1.25)
+        hall.bus.echoes = True
+        await hall.step(2)
+        assert hall.detector.no_input is None
+        assert hall.state("h1") is State.SUSPECT, "4 s without a heartbeat, less than 2.7 of them with input"
+        await hall.step(1)
+        assert await hall.row("h1") == (False, "host gone")
+        for _ in range(20):  # one that has a verdict is not heard again by it
+            hall.bus.echoes = False
+            await hall.step(1.25)
+            hall.bus.echoes = True
+            await hall.step(0.25)
+            assert not hall.observer.is_heard("h1")
+
+    play(story, "h1", "h2", "h3")
+
+
 def test_without_any_heartbeat_nothing_is_concluded_and_no_lease_taken() -> None:
     """Another prefix, another account: the echo comes back, and no host's heartbeat will."""
 

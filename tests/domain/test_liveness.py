@@ -14,7 +14,6 @@ from droveway.domain.liveness import (
     TABLE,
     UP,
     HostObservation,
-    ObserverClock,
     Service,
     Signal,
     State,
@@ -28,6 +27,7 @@ from droveway.domain.liveness import (
     read,
     storm_threshold,
 )
+from droveway.domain.observer_clock import ObserverClock
 
 TIMING = Timing()
 DOWN = frozenset(State) - UP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import cache
 
 from droveway.api.http import faults, microversions
 from droveway.api.http.faults import COMPUTE, IDENTITY, IMAGE, NETWORK, PLACEMENT, ROOT, VOLUME
@@ -14,10 +15,13 @@ from droveway.api.routes import ROUTES
 from droveway.api.wiring import Api, ApiSettings
 from droveway.domain.faults import BadRequest, Fault, Forbidden, NotFound, Unauthorized
 from droveway.domain.policy import Need, refusal
+from droveway.store.identity.tokens import Caller
 
 __all__ = ["Api", "ApiSettings", "App", "build_app"]
 
 log = logging.getLogger("droveway.api")
+changes = logging.getLogger("droveway.audit")
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 FAILED = "request failed request_id=%s method=%s path=%s"
 OWN = "droveway"  # in what is counted: everything that is no service of the catalog
 _SERVICES = {COMPUTE, IDENTITY, IMAGE, NETWORK, PLACEMENT, VOLUME}
@@ -31,7 +35,7 @@ def build_app(api: Api) -> App:
 class App:
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._router = Router(ROUTES)
+        self._router = _router()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -62,6 +66,8 @@ class App:
             return
         took_s = self._api.clock.monotonic_s() - began_s
         self._api.latency.record(service or OWN, request.method, response.status, took_s)
+        if request.method not in READS:
+            audit(request, response.status)
         if not request.body_ended:
             await request.drain()
         response.headers.append((b"x-openstack-request-id", request.id.encode()))
@@ -108,13 +114,34 @@ class App:
         if series is not None:
             series.agree(request)
         route = at_version(routes, request.version)
-        reason = refusal(route.need, request.caller.role_names, has_project=request.caller.project_id is not None)
+        reason = refusal(route.need, request.caller, request.params.get("user_id"))
         if reason is not None:
             raise Forbidden(reason)
         response = await route.handler(self._api, request)
         if series is not None:
             response.headers.extend(series.echo(request.version))
         return response
+
+
+@cache
+def _router() -> Router:
+    """One for all: it holds nothing but the table, and simulated controls start by the hundred."""
+    return Router(ROUTES)
+
+
+def audit(request: Request, status: int) -> None:
+    """The line of a change, or of the attempt: who, what, from where, and what became of it. Of a login the user that
+    it was for stands in its own line, when it was refused."""
+    caller: Caller | None = getattr(request, "caller", None)
+    who = "no token" if caller is None else f"{caller.user_name!r} user_id={caller.user_id} on={_place(caller)}"
+    line = "change method=%s path=%s status=%s by=%s from=%s request_id=%s"
+    changes.info(line, request.method, request.raw_path, status, who, request.address, request.id)
+
+
+def _place(caller: Caller) -> str:
+    if caller.project_id is not None:
+        return f"project:{caller.project_id}"
+    return f"domain:{caller.domain_id}" if caller.domain_id is not None else "system" if caller.is_system else "nothing"
 
 
 def _service_of(path: str) -> str:

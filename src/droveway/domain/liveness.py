@@ -101,26 +101,6 @@ class Timing(msgspec.Struct, frozen=True):
         return self.service_down_time_s * 0.9
 
 
-class ObserverClock:
-    """The observer's time: monotonic, and it does not run while the observer itself was not running. The time for
-    which it was stopped, starved or swapped out counts against no host."""
-
-    def __init__(self, gap_max_s: float) -> None:
-        self._gap_max_s = gap_max_s
-        self._read_s: float | None = None
-        self.credited_s = 0.0
-
-    def now_s(self, monotonic_s: float) -> float:
-        """To be called at least every `gap_max_s`."""
-        if self._read_s is not None and monotonic_s - self._read_s > self._gap_max_s:
-            self.credited_s += monotonic_s - self._read_s - self._gap_max_s
-        self._read_s = monotonic_s
-        return monotonic_s - self.credited_s
-
-    def credit(self, seconds: float) -> None:
-        self.credited_s += seconds
-
-
 class Service(msgspec.Struct):
     """One service as the failure detector has it. `since_us` is wall time, for display."""
 
@@ -225,6 +205,12 @@ def grant(seen: HostObservation, until_s: float) -> None:
     seen.quiet_from_s = max(seen.quiet_from_s, until_s)
     seen.is_reported = False
     clear_suspicion(seen)
+
+
+def discount(seen: HostObservation, since_s: float, until_s: float) -> None:
+    """That time is none of its silence, as far as it was silent then."""
+    if seen.quiet_from_s < until_s:
+        seen.quiet_from_s = min(seen.quiet_from_s + until_s - since_s, until_s)
 
 
 def clear_suspicion(seen: HostObservation) -> None:

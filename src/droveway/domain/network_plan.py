@@ -71,7 +71,7 @@ class GroupRule(msgspec.Struct, frozen=True):
     remote_group_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{0,64}\Z")] = ""
 
 
-class SecurityGroup(msgspec.Struct, frozen=True):
+class SecurityGroup(msgspec.Struct, frozen=True, cache_hash=True):
     """`members`: addresses and ranges of all ports that are in it, wherever they are; filled where a rule names it as
     remote. `name`: guests are told it."""
 
@@ -93,7 +93,7 @@ class AddressPair(msgspec.Struct, frozen=True):
     mac: Mac = ""
 
 
-class PlannedPort(msgspec.Struct, frozen=True):
+class PlannedPort(msgspec.Struct, frozen=True, cache_hash=True):
     """A port of a guest on this host. Its device need not be there yet: its rules are in force before it comes."""
 
     id: Id

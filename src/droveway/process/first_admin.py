@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from droveway.api.discovery import served
 from droveway.api.identity.passwords import hash_password
 from droveway.config.file import Config
 from droveway.domain.faults import WrongConfiguration
@@ -14,7 +15,7 @@ from droveway.drivers.clock import SystemNames
 from droveway.ports.clock import Clock
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.identity import accounts
+from droveway.store.identity import accounts, catalog
 
 log = structlog.get_logger("droveway")
 ADMIN = "admin"
@@ -34,6 +35,7 @@ async def make(config: Config, store: Store) -> None:
     hashed = await asyncio.to_thread(hash_password, password)
     is_ours = await store.run(accounts.seed, hashed) or not is_new
     await store.run(flavors.seed)
+    await store.run(catalog.seed, served(with_network=bool(config.network.driver)), config.api.region)
     if not is_ours:
         kept.unlink()
         log.info("the first admin was made by another control, which keeps the password in its state_path")

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ import structlog
 
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.http.pool import ThreadPool
+from droveway.api.identity.passwords import matches
 from droveway.api.image import host_images
 from droveway.api.wiring import NetworkSettings, SagasSettled
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.drivers.credentials.own_table import OwnTable
 from droveway.ports.control import ControlQueries
 from droveway.process.joining import joining
 from droveway.store.engine.transaction import Store
@@ -82,12 +85,14 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
             config.network.quota,
         ),
     )
+    hashing = ThreadPool("hashing", 2, 128)
     return Api(
         store,
         SystemClock(),
         SystemNames(),
         settings,
-        hashing=ThreadPool("hashing", 2, 128),
+        credentials=OwnTable(store, partial(matches, hashing)),
+        hashing=hashing,
         files=ThreadPool("files", 2, 64),
         sagas_settled=sagas_settled,
         control=control,

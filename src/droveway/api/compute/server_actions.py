@@ -6,7 +6,13 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from droveway.api.compute import server_addresses, server_images, server_rebuild, server_shelving
+from droveway.api.compute import (
+    server_addresses,
+    server_images,
+    server_locks,
+    server_rebuild,
+    server_shelving,
+)
 from droveway.api.compute.server_intents import intend
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body
@@ -165,5 +171,6 @@ ACTIONS = {
     **server_rebuild.ACTIONS,
     **server_shelving.ACTIONS,
     **server_addresses.ACTIONS,
+    **server_locks.ACTIONS,
 }
 action = dispatch(ACTIONS, "Each writes what is wanted and returns; the sagas do it.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from droveway.api.compute import server_access
 from droveway.api.http.request import Request
 from droveway.api.wiring import Api
 from droveway.domain.model import SagaKind, VmState
@@ -18,8 +19,8 @@ DESPITE_LOCK = frozenset({SagaKind.CREATE_IMAGE, SagaKind.CREATE_BACKUP, SagaKin
 
 
 def changeable(tx: Tx, request: Request, kind: SagaKind) -> InstanceRow:
-    """The row of the server that is named, for that act. Raises NotFound."""
-    return instances.get(tx, request.params["server_id"], request.scope)
+    """The row of the server that is named, for that act. Raises NotFound; Conflict when it is locked."""
+    return (server_access.visible if kind in DESPITE_LOCK else server_access.changeable)(tx, request)
 
 
 def kind_of_deletion(api: Api, row: InstanceRow) -> SagaKind:
@@ -44,6 +45,6 @@ async def intend(
         if before is not None:
             before(tx, row)
         given = params(tx, row) if callable(params) else params or {}
-        return instances.intend(tx, row["id"], kind, given, request.id)
+        return instances.intend(tx, row["id"], kind, given, request.id, request.caller.user_id)
 
     return await api.store.run(write)

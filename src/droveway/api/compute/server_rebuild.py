@@ -8,10 +8,10 @@ import msgspec
 
 from droveway.api.compute import fields, server_body, server_create
 from droveway.api.compute.server_intents import Params, intend
-from droveway.api.compute.servers import view
+from droveway.api.compute.servers import view_of
 from droveway.api.http.actions import Action
 from droveway.api.http.bodies import Body
-from droveway.api.http.kinds import FLAG, HOST, METADATA, NAME, of, or_null, text
+from droveway.api.http.kinds import FLAG, NAME, of, or_null, text
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import canonical, is_uuid
 from droveway.api.wiring import Api
@@ -43,17 +43,19 @@ class Rebuild(Body, frozen=True, kw_only=True):
     image_id: Annotated[str, IMAGE_ID] = msgspec.field(name="imageRef")
     name: Annotated[str | None, of(server_body.stripped, **NAME.schema)] = None
     admin_password: Annotated[str | None, text()] = msgspec.field(default=None, name="adminPass")
-    metadata: Annotated[dict[str, str] | None, METADATA] = None
+    metadata: Annotated[dict[str, str] | None, server_body.SERVER_METADATA] = None
     preserve_ephemeral: Annotated[bool, FLAG] = False
-    disk_config: Annotated[str, server_body.DISK_CONFIG] = msgspec.field(default="", name="OS-DCF:diskConfig")
-    access_ipv4: Annotated[None, server_body.NO_ACCESS] = msgspec.field(default=None, name="accessIPv4")
-    access_ipv6: Annotated[None, server_body.NO_ACCESS] = msgspec.field(default=None, name="accessIPv6")
+    auto_disk_config: Annotated[bool | None, server_body.DISK_CONFIG] = msgspec.field(
+        default=None, name="OS-DCF:diskConfig"
+    )
+    access_ipv4: Annotated[str | None, server_body.IPV4_OR_NOTHING] = msgspec.field(default=_UNSET, name="accessIPv4")
+    access_ipv6: Annotated[str | None, server_body.IPV6_OR_NOTHING] = msgspec.field(default=_UNSET, name="accessIPv6")
     personality: Annotated[None, server_body.NO_FILES] = None
     description: Annotated[str | None, or_null(text(server_body.DESCRIPTION_MAX)).since(19)] = _UNSET
     key_name: Annotated[str | None, or_null(NAME).since(KEY_SINCE)] = _UNSET
     user_data: Annotated[str | None, server_body.USER_DATA.since(USER_DATA_SINCE)] = _UNSET
     trusted_image_certificates: Annotated[None, server_body.NO_CERTIFICATES] = None
-    hostname: Annotated[str | None, server_body.HOSTNAME.since(90).until(93), HOST.since(94)] = None
+    hostname: Annotated[str | None, server_body.HOSTNAME.since(90).until(93), server_body.FQDN.since(94)] = None
 
 
 async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
@@ -67,10 +69,10 @@ async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
             "preserve_ephemeral": given.preserve_ephemeral,
             "user_id": request.caller.user_id,
         }
-        for name in ("name", "metadata", "hostname"):
+        for name in ("name", "metadata", "hostname", "auto_disk_config"):
             if (value := getattr(given, name)) is not None:
                 wanted[name] = value
-        for name in ("description", "user_data"):
+        for name in ("description", "user_data", "access_ipv4", "access_ipv6"):
             if (value := getattr(given, name)) != _UNSET:
                 wanted[name] = value
         if given.key_name != _UNSET:
@@ -83,7 +85,7 @@ async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
     def read(tx: Tx) -> dict[str, Any]:
         row = instances.get(tx, request.params["server_id"], request.scope)
         render = fields.SERVER_REBUILT.renderer(request.version, is_admin=request.caller.is_admin)
-        return render(row, view(tx, api, request, [row]))
+        return render(row, view_of(tx, api, request, [row]))
 
     server = await api.store.read(read)
     server["adminPass"] = password

@@ -41,8 +41,7 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
             raise NotFound(f"There is no action {name} at this microversion.")
         if request.version < wanted.since:
             raise BadRequest(f"There is no such action: {name}; it is there from microversion 2.{wanted.since} on.")
-        caller = request.caller
-        reason = refusal(wanted.need, caller.role_names, has_project=caller.project_id is not None)
+        reason = refusal(wanted.need, request.caller)
         if reason is not None:
             raise Forbidden(reason)
         says_nothing = wanted.may_be_null and body[name] is None

@@ -193,6 +193,8 @@ class FailureDetector:
         if self.no_input is not None or before is not None:
             self._observer.credit(monotonic_s - self._looked_s)
         self._looked_s = monotonic_s
+        for since_s, until_s in self.input.take_paused():  # too short for all that
+            self._observer.discount(since_s, until_s)
         if self.no_input is not None and before is None:
             self.no_input_since_s = monotonic_s
             log.warning("no input: failure detection suspended, the last state is kept", because=self.no_input.reason)

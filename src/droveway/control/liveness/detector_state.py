@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from droveway.domain import liveness, service_kinds
-from droveway.domain.liveness import HostObservation, ObserverClock, Opinion, Service, State, Timing
+from droveway.domain.liveness import HostObservation, Opinion, Service, State, Timing
+from droveway.domain.observer_clock import ObserverClock
 from droveway.domain.service_kinds import COMPUTE, Address
 from droveway.ports.clock import Clock
 from droveway.store.rows import ServiceRow
@@ -67,6 +68,13 @@ class DetectorState:
             liveness.grant(seen, now_s + self._timing.service_down_time_s)
         self._order = {seen.host: seen for seen in sorted(waiting, key=lambda seen: seen.quiet_from_s)}
         self._news.update(granted)
+
+    def discount(self, since_s: float, until_s: float) -> None:
+        """Heartbeats may have been lost on their way in that time: it is none of the silence of a host that has no
+        verdict yet. Their order by silence stays."""
+        for waiting in (self._order, self._silent):
+            for seen in waiting.values():
+                liveness.discount(seen, since_s, until_s)
 
     # -- known hosts -------------------------------------------------------------------------------------------------
     def observation(self, host: str) -> HostObservation | None:

@@ -8,6 +8,8 @@ prefix, another account) an echo says nothing: there one heartbeat must have arr
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import structlog
 
@@ -19,8 +21,7 @@ from droveway.ports.clock import Clock
 
 log = structlog.get_logger("droveway.liveness")
 ECHOES_AN_INTERVAL = 4
-# An echo that is missing for longer takes the input away. Until then a silence is no longer than one that this adds to
-# the longest pause between two heartbeats, which is below what a verdict needs.
+# An echo that is missing for longer takes the input away. A shorter pause does not: it is no host's silence.
 MISSING_INTERVALS = 1.5
 RENEWED_AFTER = 20  # echoes missing in a row: fifteen intervals
 
@@ -39,6 +40,8 @@ class InputCheck:
         self._bus, self._observer, self._clock = bus, observer, clock
         self._interval_s = timing.report_interval_s
         self._returned_s = observer.now_s()  # when the youngest echo that came back was sent
+        self._lost_s = -math.inf  # and the youngest that did not
+        self._paused: list[tuple[float, float]] = []
         self._because = ""
 
     async def run(self) -> None:
@@ -63,9 +66,18 @@ class InputCheck:
             await self._bus.echo(self._interval_s / 2)
         except Unreachable as fault:
             self._because = fault.reason
+            self._lost_s = max(self._lost_s, sent_s)
             return False
+        if self._returned_s < self._lost_s < sent_s:
+            self._paused.append((self._returned_s, sent_s))
         self._returned_s = max(self._returned_s, sent_s)
         return True
+
+    def take_paused(self) -> list[tuple[float, float]]:
+        """From when to when echoes were missing that come back again, since the last call: what others sent then may be
+        lost likewise."""
+        paused, self._paused = self._paused, []
+        return paused
 
     def missing(self, now_s: float) -> NoInput | None:
         """None while heartbeats can reach this control."""

@@ -22,7 +22,10 @@ from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 
-COLUMNS = ("name", "hostname", "description", "metadata", "image_id", "image_properties", "key_name")
+COLUMNS = (
+    *("name", "hostname", "description", "metadata", "image_id", "image_properties", "key_name"),
+    *("access_ipv4", "access_ipv6", "auto_disk_config"),
+)
 
 
 def find_guest(tx: Tx, ctx: Context) -> None:

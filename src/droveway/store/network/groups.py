@@ -40,7 +40,7 @@ _RULE = Prepared(select(security_group_rules).where(r.id == bindparam("of")))
 _SAME = Prepared(select(r.id).where(r.group_id == bindparam("of"), r.meaning == bindparam("meant")))
 _PORTS = Prepared(select(port_groups.c.port_id).where(port_groups.c.group_id == bindparam("of")).limit(SHOWN))
 _NAMED_BY = Prepared(
-    select(r.group_id).where(r.remote_group_id == bindparam("of"), r.group_id != bindparam("of")).limit(1)
+    select(r.group_id).distinct().where(r.remote_group_id == bindparam("of"), r.group_id != bindparam("of"))
 )
 _OWNED = Prepared(select(g.id).where(in_list(g.id, "ids"), g.project_id == bindparam("of")))
 _ANY = Prepared(select(g.id).where(in_list(g.id, "ids")))
@@ -152,6 +152,7 @@ def update(tx: Tx, group_id: str, changes: dict[str, Any]) -> Group:
 
 
 def remove(tx: Tx, group_id: str) -> None:
+    """And, as in Neutron, the rules of other groups that name it: it has no members that they could let in."""
     row = row_of(tx, group_id)
     if row["name"] == DEFAULT:
         raise SecurityGroupCannotRemoveDefault("Insufficient rights for removing default security group.")
@@ -160,10 +161,10 @@ def remove(tx: Tx, group_id: str) -> None:
         raise SecurityGroupInUse(
             f"Security Group {group_id} in use: it is on port {', '.join(used)}; take it from them first."
         )
-    named = tx.execute(_NAMED_BY, {"of": group_id}).scalar()
-    if named is not None:
-        raise SecurityGroupInUse(f"Security Group {group_id} in use: a rule of security group {named} names it.")
-    tx.execute(delete(security_group_rules).where(r.group_id == group_id))
+    named_by = list(tx.execute(_NAMED_BY, {"of": group_id}).scalars())
+    tx.execute(delete(security_group_rules).where(or_(r.group_id == group_id, r.remote_group_id == group_id)))
+    for other in named_by:
+        touch(tx, security_groups, other)
     tx.execute(delete(security_groups).where(g.id == group_id))
     changed(tx)
 

@@ -129,6 +129,7 @@ class BridgeNetwork:
 
     def _apply(self, plan: HostNetworks) -> tuple[NotInForce, ...]:
         assert self._watch is not None, "open() first"
+        plan = _as_known(plan, self._plan)
         is_newer = plan.revision != self._plan.revision
         failed = list(self._put_rules(plan))
         if is_newer and self._made and _but_for_rules(plan) == _but_for_rules(self._plan):
@@ -304,6 +305,14 @@ class BridgeNetwork:
 def _but_for_rules(plan: HostNetworks) -> HostNetworks:
     """What devices and namespaces are made of."""
     return msgspec.structs.replace(plan, revision=0, groups=())
+
+
+def _as_known(plan: HostNetworks, before: HostNetworks) -> HostNetworks:
+    """The same plan, with the groups of the one before where they are equal: what was made of those is remembered, and
+    is found by an object that knows its hash."""
+    known = {group.id: group for group in before.groups}
+    groups = tuple(one if (same := known.get(one.id)) is None or same != one else same for one in plan.groups)
+    return msgspec.structs.replace(plan, groups=groups)
 
 
 def _quietly(call: Callable[[], None]) -> None:

@@ -70,29 +70,35 @@ HOOKS = {
 CHAINS: dict[str, tuple[str, ...]] = {
     f"{BRIDGE} prerouting": (
         "meta mark set 0",
-        "iifname . ether saddr @elsewhere counter drop",
         # Whose metadata is asked for, the address of who asks says: that of its port alone, whatever else it may use.
         f'ip daddr {METADATA} iifname "dwt*" iifname . ip saddr != @own4 counter drop',
         f'ip6 daddr {METADATA6} iifname "dwt*" iifname . ip6 saddr != @own6 counter drop',
-        "iifname @open accept",
         "meta mark set iifname map @ports",
         "meta mark != 0 goto sent",
-        'iifname "dwt*" counter drop',
+        "iifname . ether saddr @elsewhere counter drop",
+        'iifname != "dwt*" accept',
+        "iifname @open accept",
+        "counter drop",
     ),
     f"{BRIDGE} forward": (
         "meta mark set 0",
-        "oifname . ether saddr @elsewhere drop",
-        "oifname . ether daddr @elsewhere drop",
-        "oifname @served udp dport { 67, 547 } drop",
-        "oifname @open accept",
         "meta mark set oifname map @ports",
-        'meta mark 0 oifname "dwt*" counter drop',
         # Frames for a MAC that the bridge has not learned go to every port: to the others they are no concern, and
         # their groups would judge another one's connection.
         "meta mark != 0 ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 oifname . ether daddr != @macs drop",
+        "meta mark != 0 accept",
+        "oifname . ether saddr @elsewhere drop",
+        "oifname . ether daddr @elsewhere drop",
+        "udp dport { 67, 547 } oifname @served drop",
+        'oifname != "dwt*" accept',
+        "oifname @open accept",
+        "counter drop",
     ),
     f"{BRIDGE} input": ('iifname "dw*" counter drop', "iifname @uplinks counter drop"),
     f"{BRIDGE} sent": (
+        # Nearly all packets end here: a look into a set of ranges costs many times one into a set of addresses.
+        "ip protocol tcp iifname . ether saddr . ip saddr @addresses4 accept",
+        "ip6 nexthdr tcp iifname . ether saddr . ip6 saddr @addresses6 accept",
         "iifname . ether saddr != @macs counter drop",
         "ether type vmap { arp : goto sent_arp, ip : goto sent_ip4, ip6 : goto sent_ip6 }",
         "ether type 0x8035 accept",  # RARP: by it a hypervisor says where a guest has arrived
@@ -100,6 +106,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
     ),
     f"{BRIDGE} sent_arp": (
         "arp htype 1 arp ptype ip iifname . arp saddr ether . arp saddr ip @addresses4 accept",
+        "arp htype 1 arp ptype ip iifname . arp saddr ether . arp saddr ip @ranges4 accept",
         "arp operation request arp saddr ip 0.0.0.0 iifname . arp saddr ether @macs accept",
         "counter drop",
     ),
@@ -107,6 +114,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
         "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
         "udp sport 67 counter drop",
         "iifname . ether saddr . ip saddr @addresses4 accept",
+        "iifname . ether saddr . ip saddr @ranges4 accept",
         "counter drop",
     ),
     f"{BRIDGE} sent_ip6": (
@@ -116,6 +124,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
         "ip6 saddr :: icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @targets6 accept",
         "ip6 saddr :: icmpv6 type { nd-router-solicit, mld-listener-report, mld2-listener-report } accept",
         "iifname . ether saddr . ip6 saddr @addresses6 accept",
+        "iifname . ether saddr . ip6 saddr @ranges6 accept",
         "counter drop",
     ),
     f"{INET} zones": ("ct zone set iifname map @zones",),
@@ -149,8 +158,10 @@ DECLARED = {
     f"{BRIDGE} served": "type ifname;",  # uplinks of networks whose DHCP is answered on each host
     f"{BRIDGE} elsewhere": "type ifname . ether_addr;",  # an uplink, and whom it must lead nobody to
     f"{BRIDGE} macs": "type ifname . ether_addr;",
-    f"{BRIDGE} addresses4": "type ifname . ether_addr . ipv4_addr; flags interval;",
-    f"{BRIDGE} addresses6": "type ifname . ether_addr . ipv6_addr; flags interval;",
+    f"{BRIDGE} addresses4": "type ifname . ether_addr . ipv4_addr;",
+    f"{BRIDGE} addresses6": "type ifname . ether_addr . ipv6_addr;",
+    f"{BRIDGE} ranges4": "type ifname . ether_addr . ipv4_addr; flags interval;",  # of allowed address pairs
+    f"{BRIDGE} ranges6": "type ifname . ether_addr . ipv6_addr; flags interval;",
     f"{BRIDGE} own4": "type ifname . ipv4_addr;",
     f"{BRIDGE} own6": "type ifname . ipv6_addr;",
     f"{BRIDGE} targets6": "typeof iifname . @th,64,128; flags interval;",
@@ -253,18 +264,18 @@ def _of_port(port: PlannedPort, mark: int) -> _PortElements:
     by_mac: dict[str, list[Span]] = {port.mac: [span(ip.address) for ip in port.fixed_ips]}
     for pair in port.pairs:
         by_mac.setdefault(pair.mac or port.mac, []).append(span(pair.cidr))
-    addresses: dict[int, list[str]] = {4: [], 6: []}
+    addresses: dict[str, list[str]] = {"addresses4": [], "addresses6": [], "ranges4": [], "ranges6": []}
     targets: list[Span] = []
     for mac, given in by_mac.items():
         for one in disjoint([*given, span(link_local(mac))]):
-            addresses[one.version].append(f"{device} . {mac} . {one.short}")
+            kind = "addresses" if one.is_one else "ranges"
+            addresses[f"{kind}{one.version}"].append(f"{device} . {mac} . {one.short}")
             targets += [one] if one.version == 6 else []
     return _PortElements(
         (
             (f"{BRIDGE} ports", (f"{device} : {mark:#010x}",)),
             (f"{BRIDGE} macs", tuple(f"{device} . {mac}" for mac in by_mac)),
-            (f"{BRIDGE} addresses4", tuple(addresses[4])),
-            (f"{BRIDGE} addresses6", tuple(addresses[6])),
+            *((f"{BRIDGE} {name}", tuple(held)) for name, held in addresses.items()),
             *_own(port, device),
             (f"{BRIDGE} targets6", tuple(f"{device} . {_hex(one)}" for one in disjoint(targets))),
         )

@@ -1,0 +1,1 @@
+"""What the rows of `./dev bench cloud` and `network_servers` share."""
