@@ -16,6 +16,7 @@ from tests.api.world import in_world
 RANKS = {"public": 0, "token": 0, "any": 0, "reader": 1, "member": 2, "manager": 3, "admin": 4}
 # Policies of Nova that say who sees some fields of an answer, and name the call that gives it.
 OF_FIELDS = {"PUT /servers/{}": "member", "POST /flavors": "admin", "PUT /flavors/{}": "admin"}
+OF_FIELDS |= {f"POST /servers/{{}}/action {name}": "member" for name in ("rebuild", "resize")}  # and of cells
 # Stricter than Nova, which lets managers of a project do this: migrations name hosts, and no manager sees those here.
 STRICTER = {
     "GET /servers/{}/migrations": "admin",

@@ -109,7 +109,7 @@ ACTIONS = {
     "migrate": Action(
         _unbuilt("migrate", "servers are not moved cold yet; move it live, or shelve and unshelve it"),
         _ANY,
-        Need.ADMIN,
+        Need.MANAGER,
     ),
     "evacuate": Action(
         _unbuilt("evacuate", "servers are not rebuilt elsewhere yet; they start again when their host is back"),

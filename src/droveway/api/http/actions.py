@@ -39,11 +39,11 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
             raise BadRequest(f"There is no such action: {name[:64]}; there is {', '.join(actions)}.")
         if request.version > wanted.until:
             raise NotFound(f"There is no action {name} at this microversion.")
-        if request.version < wanted.since:
-            raise BadRequest(f"There is no such action: {name}; it is there from microversion 2.{wanted.since} on.")
         reason = refusal(wanted.need, request.caller)
         if reason is not None:
             raise Forbidden(reason)
+        if request.version < wanted.since:
+            raise BadRequest(f"There is no such action: {name}; it is there from microversion 2.{wanted.since} on.")
         says_nothing = wanted.may_be_null and body[name] is None
         given = None if says_nothing else bodies[name].read(body, request.version)
         return await wanted.perform(api, request, given)
