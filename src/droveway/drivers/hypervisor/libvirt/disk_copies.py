@@ -9,6 +9,7 @@ it; one that has ended unseen is made again, because nobody can say how it ended
 from __future__ import annotations
 
 import contextlib
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ class DiskCopies:
 
     async def _until_ended(self, instance_id: str, unfinished: Path) -> None:
         while await self._connection.call(lambda c: _is_under_way(c, instance_id, unfinished)):
+            # QEMU ends the job with a flush for which the guest waits: of what has been flushed before there is little.
+            await self._files.run(lambda: _flush(unfinished))
             await self._clock.sleep(LOOK_EVERY_S)
         trouble = await self._connection.call(lambda c: _why_failed(c, instance_id))
         if trouble:
@@ -77,6 +80,11 @@ class DiskCopies:
                 raise HypervisorRefused(f"The copy of the disk of guest {instance_id} has not ended here yet.")
             await self._clock.sleep(LOOK_EVERY_S)
         await self._files.run(lambda: _remove(unfinished, final))
+
+
+def _flush(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        os.fdatasync(file.fileno())
 
 
 def _remove(*paths: Path) -> None:
