@@ -102,7 +102,7 @@ class Cloud:
     # -- up -------------------------------------------------------------------------------------------------------
     def up(self, simulated: bool, foreground: bool, quiet: bool = False) -> None:
         began = time.monotonic()
-        if len(str(self.home / "bus.sock")) > SOCKET_PATH_MAX:
+        if len(str(self.home / "consoles.sock")) > SOCKET_PATH_MAX:
             raise CloudFailed(
                 f"{self.home} is too long a path for a unix socket: set DROVEWAY_DIR to a shorter directory"
             )

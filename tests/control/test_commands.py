@@ -8,6 +8,7 @@ from typing import TypeVar, get_args
 import pytest
 
 from droveway.control.engine.commands import send
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import (
@@ -38,6 +39,7 @@ from droveway.ports.bus import (
     Inspect,
     ListGuests,
     ListTasks,
+    OpenConsole,
     Pause,
     Ping,
     Plug,
@@ -69,6 +71,7 @@ from droveway.ports.replies import (
     Answer,
     Connections,
     ConnectionsRestored,
+    ConsoleOpened,
     ConsoleText,
     Diagnostics,
     DiskCopied,
@@ -149,6 +152,7 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     ConsoleText("boots"),
     DiskCopied(1, "raw"),
     Diagnostics(GuestDiagnostics("running", "simulated", "simulated")),
+    ConsoleOpened(),
     PingResult(),
     ReachResult(True),
     Tasks(),
@@ -189,6 +193,7 @@ VERBS: tuple[Verb, ...] = (
     AbortCopy(),
     Release(),
     ReadConsole(),
+    OpenConsole(ConsoleKind.VNC, "https://a", "s"),
     Ping(),
     Reach("u"),
     ListTasks(),

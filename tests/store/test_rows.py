@@ -36,6 +36,7 @@ WHOLE = {
     rows.ServiceRow: "services",
     rows.JoinTokenRow: "join_tokens",
     rows.InstanceRow: "instances",
+    rows.ConsoleTokenRow: "console_tokens",
     rows.ServerGroupRow: "server_groups",
     rows.KeypairRow: "keypairs",
     rows.GuestDataRow: "guest_data",

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from droveway.agents.consoles import Consoles
 from droveway.agents.fences import Fence, Fences
 from droveway.agents.guest_verbs import carry_out
 from droveway.agents.pulse import Pulse
@@ -32,6 +33,7 @@ from droveway.ports.bus import (
     Inspect,
     ListGuests,
     ListTasks,
+    OpenConsole,
     Ping,
     Prepare,
     PrepareDisk,
@@ -48,6 +50,7 @@ from droveway.ports.replies import (
     FAILURES,
     FILES_MAX,
     Answer,
+    ConsoleOpened,
     GuestAdmitted,
     GuestStatus,
     HostInventory,
@@ -93,11 +96,12 @@ class ComputeAgent:
         tasks: PeriodicTasks | None = None,
         pulse: Pulse | None = None,
         guests_boot_id: str = "",
+        consoles: Consoles | None = None,
     ) -> None:
         self._host, self._machine_boot_id, self._address = host, boot_id, address
         self._boot_id = boot_id = guests_boot_id or boot_id
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
-        self._off_loop, self._tasks = off_loop, tasks
+        self._off_loop, self._tasks, self._consoles = off_loop, tasks, consoles
         self._pulse = pulse
         self._turns: dict[Subject, _SubjectLock] = {}
         # Commands being carried out, by subject, and since when.
@@ -125,6 +129,8 @@ class ComputeAgent:
         finally:
             for task, _ in self._working.values():
                 task.cancel()
+            if self._consoles is not None:
+                await self._consoles.close()
             await self._hypervisor.close()
             await self._bus.close()
 
@@ -301,6 +307,11 @@ class ComputeAgent:
                 return PingResult(self._boot_id)
             case Reach():
                 return await self._reach(verb)
+            case OpenConsole():
+                if self._consoles is None:
+                    raise HypervisorRefused(f"Host {self._host} carries no consoles.")
+                await self._consoles.open(instance_id, verb)
+                return ConsoleOpened()
             case _:
                 return await carry_out(h, self._boot_id, instance_id, verb)
         return None

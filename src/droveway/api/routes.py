@@ -26,6 +26,7 @@ from droveway.api.compute import (
     os_services,
     quotas,
     refused,
+    remote_consoles,
     server_actions,
     server_attach,
     server_create,
@@ -41,6 +42,7 @@ from droveway.api.compute import (
     zones,
 )
 from droveway.api.compute import unbuilt_lists as nothing
+from droveway.api.consoles import pages
 from droveway.api.http.request import Request, Response
 from droveway.api.http.router import Route
 from droveway.api.identity import (
@@ -331,6 +333,8 @@ ROUTES = (
     Route("PUT",    NOVA + "/servers/{server_id}/tags/{tag}", server_tags.add, MEMBER, 26),
     Route("DELETE", NOVA + "/servers/{server_id}/tags/{tag}", server_tags.remove, MEMBER, 26),
     Route("POST",   NOVA + "/servers/{server_id}/action", server_actions.action, READER),  # each has its own need
+    Route("POST",   NOVA + "/servers/{server_id}/remote-consoles", remote_consoles.create, MEMBER, 6),
+    Route("GET",    NOVA + "/os-console-auth-tokens/{console_token}", remote_consoles.show_token, ADMIN),
     Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, ADMIN, 23),
     Route("GET",    NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.of_server_show, ADMIN, 23),
     Route("DELETE", NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.abort, ADMIN, 24),
@@ -528,6 +532,11 @@ ROUTES = (
     Route("DELETE", NET + "/quotas/{project_id}", network_quotas.delete, ADMIN),
     Route("GET",    NET + "/quotas/{project_id}/default", network_quotas.defaults, READER),
     Route("GET",    NET + "/quotas/{project_id}/details", network_quotas.details, READER),
+
+    # -- consoles, in a browser; the websockets beside them: api/consoles/web.py ---------------------------------------
+    Route("GET",    "/console/vnc/{server_id}", pages.screen, PUBLIC),  # the token in the query is the credential
+    Route("GET",    "/console/serial/{server_id}", pages.line, PUBLIC),
+    *(Route("GET",  "/console/files" + each, pages.give_file, PUBLIC) for each in pages.PATHS),
 
     # -- droveway's own -----------------------------------------------------------------------------------------------
     Route("GET",    OWN + "/openapi.json", show_document, PUBLIC),

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from droveway.api.consoles.sessions import ConsoleSessions
 from droveway.api.http.latency import Latency
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
 from droveway.api.identity.attempts import AttemptBounds, Attempts
+from droveway.config.consoles import ConsoleConfig
 from droveway.domain.faults import Forbidden, Unauthorized, Unreachable
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
@@ -34,6 +36,7 @@ MIB = 1024 * 1024
 TOKEN_CACHE_MAX = 4096
 HEARD_MAX = 500  # hosts in one answer of a control
 DEFAULTS = PlacementSettings()
+CONSOLES = ConsoleConfig()
 ATTEMPTS = AttemptBounds()
 
 
@@ -106,6 +109,10 @@ class ApiSettings:
     identity: IdentitySettings = IdentitySettings()
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
+    consoles: ConsoleConfig = CONSOLES
+    max_requests_per_s_per_address: int = 0  # no bound
+    max_requests_per_s_per_project: int = 0
+    allowed_origins: tuple[str, ...] = ()  # of web pages that may call this API; none but its own otherwise
     joining: JoinSettings = JoinSettings(reason="Agents cannot join through this API.")
 
 
@@ -160,11 +167,15 @@ class Api:
     streams: Streams = field(default_factory=Streams)
     image_streams: Counter[str] = field(default_factory=Counter)  # under way, by host
     latency: Latency = field(default_factory=Latency)
+    consoles: ConsoleSessions = field(init=False)
     attempts: Attempts = field(init=False)
     advertised: Advertised | None = None  # the catalog, where it may be remembered
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.settings.identity.attempts)
+        self.consoles = ConsoleSessions(
+            self.store, lambda: self.control, self.clock, self.names, self.settings.consoles
+        )
         self.store.on_commit(self._on_commit)
 
     def _on_commit(self, topic: str) -> None:

@@ -58,6 +58,10 @@ class Diagnostics(msgspec.Struct, frozen=True, tag="diagnostics"):
     diagnostics: GuestDiagnostics
 
 
+class ConsoleOpened(msgspec.Struct, frozen=True, tag="console_opened"):
+    """The console is connected, and the API has taken it."""
+
+
 class PingResult(msgspec.Struct, frozen=True, tag="agent_answers"):
     """The agent's process is running."""
 
@@ -153,6 +157,7 @@ Answer = (
     | ConsoleText
     | DiskCopied
     | Diagnostics
+    | ConsoleOpened
     | PingResult
     | ReachResult
     | Tasks

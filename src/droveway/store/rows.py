@@ -234,6 +234,17 @@ class InstanceRow(TypedDict):
     guest_password: str | None
 
 
+class ConsoleTokenRow(TypedDict):
+    hash: str
+    instance_id: str
+    host: str
+    kind: str
+    user_id: str
+    project_id: str
+    as_admin: bool
+    expires_at_us: int
+
+
 class DeferredCleanupRow(TypedDict):
     """A deleted instance whose removal was left for later, and the host that must do it."""
 

@@ -63,6 +63,18 @@ image_members = Table(  # projects with which an image is shared
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
 )
+console_tokens = Table(  # each opens one session of one console, once
+    "console_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("instance_id", ID, nullable=False, index=True),
+    Column("host", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("as_admin", Boolean, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False),
+)
 ticket_keys = Table(  # sign the tickets for image data; the newest few, in turn
     "ticket_keys",
     metadata,

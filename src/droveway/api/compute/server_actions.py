@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from droveway.api.compute import (
+    remote_consoles,
     server_addresses,
     server_images,
     server_locks,
@@ -172,5 +173,6 @@ ACTIONS = {
     **server_shelving.ACTIONS,
     **server_addresses.ACTIONS,
     **server_locks.ACTIONS,
+    **remote_consoles.ACTIONS,
 }
 action = dispatch(ACTIONS, "Each writes what is wanted and returns; the sagas do it.")
