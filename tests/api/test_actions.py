@@ -25,7 +25,9 @@ async def act(world: World, token: str, server_id: str, body: Any, version: str 
     [
         ({"os-stop": None}, "stop", {}),
         ({"reboot": {"type": "HARD"}}, "hard_reboot", {}),
-        ({"reboot": {"type": "soft"}}, "hard_reboot", {"graceful": True}),
+        ({"reboot": {"type": "soft"}}, "soft_reboot", {}),
+        ({"pause": None}, "pause", {}),
+        ({"suspend": None}, "suspend", {}),
     ],
 )
 async def test_power_actions_write_one_intent(tmp_path: Path, body: Any, kind: str, params: dict[str, Any]) -> None:

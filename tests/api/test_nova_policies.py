@@ -18,6 +18,7 @@ from tests.api.world import HASH, booted, in_world, make_image, make_server
 RANKS = {"public": 0, "token": 0, "any": 0, "reader": 1, "member": 2, "manager": 3, "admin": 4}
 # Policies of Nova that say who sees some fields of an answer, and name the call that gives it.
 OF_FIELDS = {"PUT /servers/{}": "member", "POST /flavors": "admin", "PUT /flavors/{}": "admin"}
+OF_FIELDS |= {f"POST /servers/{{}}/action {name}": "member" for name in ("rebuild", "resize")}  # and of cells
 # Calls of which Nova has no policy, or none any more; and the proxies of images.
 NOT_NOVAS = (
     *("GET /flavors", "GET /os-hypervisors/detail", "GET /os-agents"),

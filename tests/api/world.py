@@ -18,6 +18,7 @@ from droveway.api.discovery import served
 from droveway.api.http.pool import ThreadPool
 from droveway.api.identity import passwords
 from droveway.api.image import uploads
+from droveway.domain.diagnostics import CpuUse, DiskUse, GuestDiagnostics, NicUse
 from droveway.domain.faults import Unreachable
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics
@@ -73,6 +74,7 @@ class World:
         self.consoles: dict[str, str] = {}
         self.control = proxy(ControlQueries, nobody)  # a test gives it the answers it needs
         self.control.read_console, self.control.liveness_metrics = self._console, no_metrics
+        self.control.read_diagnostics = self._diagnostics
         self.api = Api(
             store=self.store,
             clock=self.clock,
@@ -92,6 +94,10 @@ class World:
 
     async def _settled(self, saga_id: str, timeout_s: float) -> tuple[bool, str]:
         return await self.prechecks(saga_id)
+
+    async def _diagnostics(self, host: str, instance_id: str) -> GuestDiagnostics:
+        uses = (CpuUse(0, 5),), (NicUse("fa:16:3e:00:00:01", "tap1", 7),), (DiskUse("vda", 9),)
+        return GuestDiagnostics("running", "libvirt", "kvm", 0, *uses, 128, 64)
 
     async def _console(self, host: str, instance_id: str, lines: int | None) -> str:
         if instance_id not in self.consoles:

@@ -252,6 +252,7 @@ async def test_every_answer_of_a_control_survives_the_way() -> None:
         refused: dict[str, tuple[tuple[Any, ...], type[faults.Fault]]] = {
             "replay_placement": (("nothing",), NotFound),
             "read_console": (("h1", "nothing", None), Unreachable),
+            "read_diagnostics": (("h1", "nothing"), Unreachable),
         }
         assert {one.method for one in declared(ControlQueries)} == {*calls, *refused}
         for method, arguments in calls.items():

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from droveway.control.engine.runner import Runner
+from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.duty import LEASE_TTL_S
 from droveway.control.loops.upkeep import PREFIX, RENEW_S, SHOW_S, TICKET_KEY_S, Upkeep
 from droveway.domain.faults import Conflict
@@ -49,7 +50,7 @@ class Two:
 
         await self.store.run(write)
         duty = DetectorHarness(self.clock, self.store, "one").duty
-        return Upkeep(self.store, self.clock, cast("Runner", self.runner), "one", self.epoch, duty)
+        return Upkeep(self.store, self.clock, cast("Runner", self.runner), "one", self.epoch, duty, ControlSettings(""))
 
     async def rows(self, name: str) -> list[Any]:
         return [row for row in await self.store.read(services.list_all, name) if row["binary"] in services.CONTROL]

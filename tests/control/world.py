@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -13,7 +14,8 @@ from droveway.agents.fences import MemoryFences
 from droveway.control.control import Control
 from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.observer import LivenessSettings
-from droveway.domain.faults import Busy, Unreachable
+from droveway.domain.faults import Busy, Conflict, Fault, Unreachable
+from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, Direction
 from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus, of_instance
 from droveway.domain.placement import HostFacts
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
@@ -24,14 +26,16 @@ from droveway.ports.bus import READ_ONLY, AgentBus, Command, Hello, Inspect, Not
 from droveway.ports.replies import Answer, GuestStatus, Refused
 from droveway.store.compute import instances, migrations
 from droveway.store.compute.instances import NewInstance
-from droveway.store.engine.transaction import MemoryStore
+from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.fleet import hosts
+from droveway.store.image import image_tickets, images
 from droveway.store.schema import metadata
 from droveway.store.work import sagas
 
 TINY = Flavor("1", "tiny", 1, 128, 1)
 SETTINGS = ControlSettings(
     images_path="/nowhere",
+    api_urls=("http://api",),
     stop_grace_s=0.01,
     command_timeout_s=0.5,
     deferred_cleanup_patience_s=0.02,
@@ -40,6 +44,9 @@ SETTINGS = ControlSettings(
     retry_s=0.002,
     retry_max_s=0.01,
 )
+
+
+HELD = {"paused": (GuestState.PAUSED, False), "suspended": (GuestState.SHUTOFF, True)}
 
 
 class Break(StrEnum):
@@ -143,6 +150,33 @@ class FailingStore(MemoryStore):
         return await MemoryStore.run(self, fn, *args, **kwargs)
 
 
+class TakingApis:
+    """APIs that take the data of an image, and have none to give."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def give(self, image_id: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> tuple[int, str]:
+        raise ConnectionError("nothing is fetched here")
+
+    async def take(self, image_id: str, headers: Mapping[str, str], data: bytes) -> tuple[int, str]:
+        def write(tx: Tx) -> tuple[int, str]:
+            try:
+                claims = image_tickets.admit(
+                    tx, headers[TICKET_HEADER], image_id, Direction.SEND, headers[VERIFIER_HEADER]
+                )
+                assert len(data) <= claims.max_bytes
+                row = images.claim_upload(tx, image_id, None, len(data))
+                sha512 = hashlib.sha512(data).hexdigest()
+                images.finish_upload(tx, image_id, row["generation"], {"size_bytes": len(data), "sha512": sha512})
+                image_tickets.spend(tx, claims)
+            except Fault as fault:
+                return 409 if isinstance(fault, Conflict) else 404, fault.reason
+            return 204, ""
+
+        return await self._store.run(write)
+
+
 class World:
     bus_type = DirectBus
 
@@ -154,7 +188,7 @@ class World:
         metadata.create_all(self.store._connection)
         self.store._connection.commit()
         self.agents: dict[str, ComputeAgent] = {}
-        self.images_of: Callable[[str], SimulatedImages | None] = lambda _host: None  # where a host fetches them from
+        self.images_of: Callable[[str], SimulatedImages | None] = self._images  # where a host fetches them from
         self.commands: list[tuple[str, str]] = []
         self.at = 0
         self.breaks: Break | Bug | None = None
@@ -165,6 +199,9 @@ class World:
         self._control: Control | None = None
         self._task: asyncio.Task[None] | None = None
         self._restart: asyncio.Task[None] | None = None
+
+    def _images(self, host: str) -> SimulatedImages:
+        return SimulatedImages(host, "v" * 40, self.clock, SystemChance(), TakingApis(self.store))
 
     async def open(self) -> None:
         for name in self.host_names:
@@ -229,8 +266,8 @@ class World:
         await self.quiet()
         return instance_id
 
-    async def do(self, instance_id: str, kind: SagaKind) -> str:
-        saga_id = await self.store.run(instances.intend, instance_id, kind, {})
+    async def do(self, instance_id: str, kind: SagaKind, params: dict[str, Any] | None = None) -> str:
+        saga_id = await self.store.run(instances.intend, instance_id, kind, params or {})
         await self.quiet()
         return str((await self.store.read(sagas.get, saga_id))["status"])
 
@@ -275,15 +312,20 @@ class World:
         row = await self.store.read(instances.get, instance_id, None, deleted=True)
         assert row["task_state"] is None
         running = await self.runs_on(instance_id)
-        if row["vm_state"] == "active":
+        if row["vm_state"] in {"active", "rescued"}:
             assert running == [row["host"]]
-        elif row["vm_state"] in {"deleted", "error"}:
+        elif row["vm_state"] in {"deleted", "error", "shelved", "shelved_offloaded", "soft-delete", "stopped"}:
             assert running == []
+        if row["vm_state"] in HELD:
+            domain = self.fleet.hosts[row["host"] or ""].domains[instance_id]
+            assert (domain.state, domain.saved) == HELD[row["vm_state"]] and not running
         files = self.fleet.stores["shared"]
         if row["host"] is None:
             assert instance_id not in files.disks
             assert all(instance_id not in host.domains for host in self.fleet.hosts.values())
-        assert not files.probes
+        assert not files.probes and not files.copies
+        spares = {"rescue"} if row["vm_state"] == "rescued" else set()
+        assert {kind for _, kind in files.spares} == spares
         for host in self.fleet.hosts.values():
             assert host.name == row["host"] or instance_id not in host.domains, f"a husk on {host.name}"
         for one in await self.store.read(sagas.listing, limit=100, only_open=False):

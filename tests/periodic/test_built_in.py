@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import func, insert, select
 
+from droveway.control.engine.saga import ControlSettings
 from droveway.control.loops.upkeep import AGE_OUT_S, BATCH, Upkeep
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.periodic.mark import collect
@@ -29,7 +30,7 @@ async def test_old_rows_are_aged_out() -> None:
         metadata.create_all(connection)
     await store.run(write)
     nobody = cast("Any", None)  # of the other parts of control it asks nothing
-    upkeep = Upkeep(store, clock, nobody, "one", 1, nobody)
+    upkeep = Upkeep(store, clock, nobody, "one", 1, nobody, ControlSettings(""))
     tasks = PeriodicTasks(clock, SystemChance())
     tasks.collect(upkeep)
     assert [(task.name, task.kind, task.every_s) for task in tasks.listing()] == [("age_out", "task", AGE_OUT_S)]

@@ -14,21 +14,20 @@ import structlog
 
 from droveway.agents.consoles import Consoles
 from droveway.agents.fences import Fence, Fences
+from droveway.agents.guest_verbs import carry_out
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
-from droveway.domain.model import Guest, GuestState, Subject, SubjectKind
+from droveway.domain.model import Subject, SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ABOUT_HOST,
     READ_ONLY,
-    AbortCopy,
     Admit,
     AgentBus,
-    BeginCopy,
     CheckDestination,
     CheckSource,
     Command,
-    Dismiss,
+    CopyDisk,
     GuestChanged,
     Hello,
     Inspect,
@@ -36,17 +35,11 @@ from droveway.ports.bus import (
     ListTasks,
     OpenConsole,
     Ping,
-    Plug,
-    PowerCycle,
     Prepare,
+    PrepareDisk,
     Reach,
-    ReadConsole,
-    Release,
     Remove,
-    RemoveProbe,
-    Start,
-    Stop,
-    Unplug,
+    SendCopy,
     Verb,
     Welcome,
 )
@@ -58,7 +51,6 @@ from droveway.ports.replies import (
     FILES_MAX,
     Answer,
     ConsoleOpened,
-    ConsoleText,
     GuestAdmitted,
     GuestStatus,
     HostInventory,
@@ -66,7 +58,6 @@ from droveway.ports.replies import (
     PingResult,
     ReachResult,
     Refused,
-    SourceChecked,
     StaleFence,
     Tasks,
     Unavailable,
@@ -76,8 +67,9 @@ from droveway.ports.replies import (
 log = structlog.get_logger("droveway.agent")
 ANSWER_S = 3.0  # a command that takes longer is answered with `working`
 WORKS_MAX_S = 3600.0  # one that takes longer is as good as unanswered: an image is copied in that time
-# A repeated one of these is carried out again: they only look, and their answer carries what they saw.
-LOOKS = (CheckDestination, CheckSource)
+# A repeated one of these is carried out again: they look, or find it done, and their answer carries what they saw.
+LOOKS = (CheckDestination, CheckSource, CopyDisk)
+MAKES_DISKS = {Prepare: "made", PrepareDisk: "made", CopyDisk: "copied", SendCopy: "sent"}  # as long as that takes
 
 OffLoop = Callable[[Callable[[], None]], Awaitable[None]]
 
@@ -224,8 +216,10 @@ class ComputeAgent:
             hung = self._hung(subject)
             if hung is not None:
                 return hung
-            if isinstance(command.verb, Prepare):
-                return Working(self._hypervisor.progress(command.verb.spec) or "its disk is being made")
+            if (doing := MAKES_DISKS.get(type(command.verb))) is not None:
+                is_made = isinstance(command.verb, (Prepare, PrepareDisk))
+                progress = self._hypervisor.progress(command.verb.spec) if is_made else ""  # type: ignore[union-attr]
+                return Working(progress or f"its disk is being {doing}")
 
     def _hung(self, subject: Subject) -> Answer | None:
         """Why control should not wait for what is carried out there."""
@@ -313,49 +307,13 @@ class ComputeAgent:
                 return PingResult(self._boot_id)
             case Reach():
                 return await self._reach(verb)
-            case ReadConsole(length_lines):
-                return ConsoleText(await h.console(instance_id, length_lines))
             case OpenConsole():
                 if self._consoles is None:
                     raise HypervisorRefused(f"Host {self._host} carries no consoles.")
                 await self._consoles.open(instance_id, verb)
                 return ConsoleOpened()
-            case Prepare(spec, ticket, documents):
-                await h.prepare(spec, ticket, documents)
-            case Start(spec):
-                await h.start(spec)
-            case Stop(grace_s):
-                await h.stop(instance_id, grace_s)
-            case PowerCycle(spec, grace_s):
-                await h.stop(instance_id, grace_s)
-                await h.start(spec)
-            case Plug(nic, model):
-                await h.plug(instance_id, nic, model)
-            case Unplug(nic, within_s):
-                await h.unplug(instance_id, nic, within_s)
-            case Remove():
-                await h.remove(instance_id)
-                return GuestStatus(Guest(instance_id, GuestState.ABSENT), self._boot_id)
-            case CheckDestination(spec, source_cpu_xml, probe):
-                await h.check_incoming(spec, source_cpu_xml)
-                await h.write_probe(probe)
-            case CheckSource(probe):
-                seen = await h.sees_probe(probe)
-                return SourceChecked(await h.guest(instance_id), seen, self._boot_id)
-            case RemoveProbe(probe):
-                await h.remove_probe(probe)
-            case Admit(spec):
-                if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
-                    await h.admit(spec)
-                return GuestAdmitted(await h.guest(instance_id), h.endpoint(), self._boot_id)
-            case Dismiss():
-                await h.dismiss(instance_id)
-            case BeginCopy(spec, to):
-                await h.begin_migration(spec, to)
-            case AbortCopy():
-                await h.abort_migration(instance_id)
-            case Release():
-                await h.release(instance_id)
+            case _:
+                return await carry_out(h, self._boot_id, instance_id, verb)
         return None
 
     async def _belongings(self) -> HostInventory:

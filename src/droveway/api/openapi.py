@@ -167,7 +167,9 @@ def body_schema(body: RequestBody, major: str) -> Schema:
         several = []
         for name, one in body.actions.items():
             inner = _in_wrapper(schema(one.form, major), name)
-            noted = {"x-openstack": {"max-ver": f"{major}{one.until}"}} if one.until != FOREVER else {}
+            bounds = {"min-ver": f"{major}{one.since}"} if one.since > 1 else {}
+            bounds |= {"max-ver": f"{major}{one.until}"} if one.until != FOREVER else {}
+            noted = {"x-openstack": bounds} if bounds else {}
             several.append(inner | {"description": to_words(one.need)} | noted)
         return {"oneOf": several}
     assert body.form is not None, "a body has a form, or actions"

@@ -31,6 +31,7 @@ from droveway.api.compute import (
     server_attach,
     server_create,
     server_groups,
+    server_insight,
     server_interfaces,
     server_metadata,
     server_tags,
@@ -340,6 +341,9 @@ ROUTES = (
     Route("DELETE", NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.abort, MANAGER, 24),
     Route("GET",    NOVA + "/os-migrations", migrations.listing, MANAGER),
 
+    Route("GET",    NOVA + "/servers/{server_id}/diagnostics", server_insight.diagnostics, ADMIN),
+    Route("GET",    NOVA + "/servers/{server_id}/os-server-password", server_insight.show_password, READER),
+    Route("DELETE", NOVA + "/servers/{server_id}/os-server-password", server_insight.clear_password, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions", instance_actions.listing, READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions/{request_id}", instance_actions.show, READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-volume_attachments",

@@ -83,7 +83,7 @@ def _bounds(first: int, last: int, major: str) -> str:
 def _body(body: RequestBody, major: str) -> str:
     if body.actions:
         return "<br>".join(
-            f"`{name}` ({one.need.value}{_named(', ', _bounds(0, one.until, major))})"
+            f"`{name}` ({one.need.value}{_named(', ', _bounds(one.since if one.since > 1 else 0, one.until, major))})"
             + _named(": ", _form(one.form, major))
             for name, one in body.actions.items()
         )

@@ -102,6 +102,7 @@ class ApiSettings:
     metrics_by_project: bool = False  # otherwise /metrics tells what all projects hold together
     page_max: int = 1000  # rows of a listing that pages
     servers_per_request_max: int = 100
+    reclaim_s: float = 0.0  # how long what was deleted can be restored; 0: not at all
     precheck_timeout_s: float = 30.0  # how long a request may wait for a saga's checks
     placement: PlacementSettings = DEFAULTS  # control's: ratios and reserves, for what Placement shows
     quotas: Quotas = NO_LIMITS  # of a project for which nothing was set; the program takes its configuration's

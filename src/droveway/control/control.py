@@ -113,9 +113,8 @@ class Control:
             self.name,
             self.epoch,
             self.duty,
-            int(self._settings.kept_s * 1_000_000),
+            self._settings,
             stamps=self.verdicts.stamps,
-            ticket_key_s=self._settings.ticket_key_s,
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -15,7 +15,7 @@ import msgspec
 from droveway.domain.audit_findings import KINDS, Finding, Listing, Seen, Severity, StoreSnapshot
 from droveway.domain.model import Guest, GuestState, SubjectKind, TaskState, VmState
 from droveway.domain.placement import HeldCell, HostFacts
-from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
+from droveway.domain.reconcile import PLACELESS, Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
 
 _RANK = {severity: rank for rank, severity in enumerate(Severity)}
 
@@ -91,7 +91,7 @@ def _places(case: _Case) -> Iterator[Finding]:
         if row.deleted or row.id in case.rows.busy:
             continue
         if row.host is None:
-            if row.vm_state in {VmState.ACTIVE, VmState.STOPPED}:
+            if row.vm_state not in PLACELESS:
                 on = ", ".join(host for host, _ in case.guests.get(row.id, ())) or "no host that answered"
                 yield _finding(
                     "no place",

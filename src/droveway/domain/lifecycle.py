@@ -1,7 +1,7 @@
 """What may be asked of an instance in which state: the machine is this table.
 
 A saga may start when the instance stands in one of `states` with nothing being done to it. Deleting is always
-allowed: it cancels what is under way and waits for its turn.
+allowed, for good or until it is reclaimed: it cancels what is under way and waits for its turn.
 """
 
 from __future__ import annotations
@@ -19,19 +19,40 @@ class Rule:
     needs_host: bool = True
 
 
-S = VmState
-_BUILT = frozenset({"active", "paused", "suspended", "stopped"})  # whose metadata and tags may be changed
-_HAS_INTERFACES = frozenset({S.ACTIVE, S.STOPPED})
+def _rule(verb: str, task: TaskState | None, *states: VmState, needs_host: bool = True) -> Rule:
+    return Rule(verb, frozenset(states), task, needs_host)
+
+
+K, S, T = SagaKind, VmState, TaskState
+_BUILT = frozenset({S.ACTIVE, S.PAUSED, S.SUSPENDED, S.STOPPED})  # whose metadata and tags may be changed
 LIFECYCLE: dict[SagaKind, Rule] = {
-    SagaKind.BOOT: Rule("boot", frozenset({S.BUILDING}), TaskState.SCHEDULING, needs_host=False),
-    SagaKind.STOP: Rule("stop", frozenset({S.ACTIVE, S.ERROR}), TaskState.POWERING_OFF),
-    SagaKind.START: Rule("start", frozenset({S.STOPPED}), TaskState.POWERING_ON),
-    SagaKind.HARD_REBOOT: Rule("reboot", frozenset({S.ACTIVE, S.STOPPED, S.ERROR}), TaskState.REBOOTING_HARD),
-    SagaKind.LIVE_MIGRATION: Rule("live-migrate", frozenset({S.ACTIVE}), TaskState.MIGRATING),
-    SagaKind.ATTACH_INTERFACE: Rule("attach_interface", _HAS_INTERFACES, None),
-    SagaKind.DETACH_INTERFACE: Rule("detach_interface", _HAS_INTERFACES, None),
-    SagaKind.DELETE: Rule("delete", frozenset(S) - {S.DELETED}, TaskState.DELETING, needs_host=False),
+    K.BOOT: _rule("boot", T.SCHEDULING, S.BUILDING, needs_host=False),
+    K.STOP: _rule("stop", T.POWERING_OFF, S.ACTIVE, S.ERROR),
+    K.START: _rule("start", T.POWERING_ON, S.STOPPED),
+    K.HARD_REBOOT: _rule("reboot", T.REBOOTING_HARD, S.ACTIVE, S.STOPPED, S.PAUSED, S.SUSPENDED, S.ERROR),
+    K.SOFT_REBOOT: _rule("reboot", T.REBOOTING, S.ACTIVE),
+    K.PAUSE: _rule("pause", T.PAUSING, S.ACTIVE),
+    K.UNPAUSE: _rule("unpause", T.UNPAUSING, S.PAUSED),
+    K.SUSPEND: _rule("suspend", T.SUSPENDING, S.ACTIVE),
+    K.RESUME: _rule("resume", T.RESUMING, S.SUSPENDED),
+    K.TRIGGER_CRASH_DUMP: _rule("trigger_crash_dump", None, S.ACTIVE, S.PAUSED, S.RESCUED, S.ERROR),
+    K.RESET_STATE: Rule("os-resetState", frozenset(S) - {S.BUILDING, S.DELETED}, None, needs_host=False),
+    K.CREATE_IMAGE: _rule("createImage", T.IMAGE_SNAPSHOT, S.ACTIVE, S.STOPPED, S.PAUSED, S.SUSPENDED),
+    K.CREATE_BACKUP: _rule("createBackup", T.IMAGE_BACKUP, S.ACTIVE, S.STOPPED, S.PAUSED, S.SUSPENDED),
+    K.REBUILD: _rule("rebuild", T.REBUILDING, S.ACTIVE, S.STOPPED, S.ERROR),
+    K.RESCUE: _rule("rescue", T.RESCUING, S.ACTIVE, S.STOPPED, S.ERROR),
+    K.UNRESCUE: _rule("unrescue", T.UNRESCUING, S.RESCUED),
+    K.SHELVE: _rule("shelve", T.SHELVING, S.ACTIVE, S.STOPPED, S.PAUSED, S.SUSPENDED),
+    K.SHELVE_OFFLOAD: _rule("shelveOffload", T.SHELVING_OFFLOADING, S.SHELVED),
+    K.UNSHELVE: _rule("unshelve", T.UNSHELVING, S.SHELVED, S.SHELVED_OFFLOADED, needs_host=False),
+    K.LIVE_MIGRATION: _rule("live-migrate", T.MIGRATING, S.ACTIVE),
+    K.ATTACH_INTERFACE: _rule("attach_interface", None, S.ACTIVE, S.STOPPED),
+    K.DETACH_INTERFACE: _rule("detach_interface", None, S.ACTIVE, S.STOPPED),
+    K.SOFT_DELETE: Rule("delete", frozenset(S) - {S.SOFT_DELETED, S.DELETED}, T.SOFT_DELETING, needs_host=False),
+    K.RESTORE: _rule("restore", T.RESTORING, S.SOFT_DELETED, needs_host=False),
+    K.DELETE: Rule("delete", frozenset(S) - {S.DELETED}, T.DELETING, needs_host=False),
 }
+ENDINGS = frozenset({SagaKind.DELETE, SagaKind.SOFT_DELETE})  # always allowed; they cancel what is under way
 # One of these waits for its turn behind another one of them: clients ask for several at once.
 IN_TURN = frozenset({SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE})
 IN_TURN_MAX = 16  # of one server, that have not ended
@@ -40,7 +61,7 @@ IN_TURN_MAX = 16  # of one server, that have not ended
 def refusal(kind: SagaKind, name: str, vm_state: str, task_state: str | None, host: str | None) -> str | None:
     """The sentence that refuses `kind`, or None when it may start."""
     rule = LIFECYCLE[kind]
-    if kind is SagaKind.DELETE:
+    if kind is SagaKind.DELETE or (kind is SagaKind.SOFT_DELETE and VmState(vm_state) in rule.states):
         return None
     if task_state is not None:
         return f"Cannot '{rule.verb}' instance {name} while it is in task_state {task_state}; wait until that has ended"

@@ -53,7 +53,8 @@ class Guest(msgspec.Struct, frozen=True):
     copy_error: Reason = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
     kept: bool = False  # paused, and defined for good: an arrival is so once it has arrived whole
-    suspended: bool = False  # paused by an operator at the hypervisor, not by a move: no move resumes it
+    suspended: bool = False  # paused by a user or an operator, and not by a move: no move resumes it
+    saved: bool = False  # its memory lies on its host: it goes on from there when it is started
 
 
 class ImageRef(msgspec.Struct, frozen=True):
@@ -91,6 +92,14 @@ class GuestSpec(msgspec.Struct, frozen=True):
     swap_mb: int = 0  # a third one, ready to be swapped to
     config_drive: bool = False  # a read-only one with what the guest is told of itself, made by `prepare`
     nics: Annotated[tuple[Nic, ...], FEW] = ()  # in the order in which the guest sees them
+    rescue: bool = False  # it begins from a disk of its own for that, and finds its root disk behind it
+
+
+class SpareDisk(StrEnum):
+    """A disk of an image that lies beside a guest's own."""
+
+    RESCUE = "rescue"  # what it begins from while it is rescued
+    REBUILD = "rebuild"  # what takes the place of its root disk
 
 
 class Resources(msgspec.Struct, frozen=True):
@@ -134,7 +143,13 @@ class VmState(StrEnum):
 
     BUILDING = "building"
     ACTIVE = "active"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
     STOPPED = "stopped"
+    RESCUED = "rescued"
+    SHELVED = "shelved"
+    SHELVED_OFFLOADED = "shelved_offloaded"
+    SOFT_DELETED = "soft-delete"
     ERROR = "error"
     DELETED = "deleted"
 
@@ -146,7 +161,25 @@ class TaskState(StrEnum):
     SPAWNING = "spawning"
     POWERING_OFF = "powering-off"
     POWERING_ON = "powering-on"
+    REBOOTING = "rebooting"
     REBOOTING_HARD = "rebooting_hard"
+    PAUSING = "pausing"
+    UNPAUSING = "unpausing"
+    SUSPENDING = "suspending"
+    RESUMING = "resuming"
+    RESCUING = "rescuing"
+    UNRESCUING = "unrescuing"
+    REBUILDING = "rebuilding"
+    REBUILD_SPAWNING = "rebuild_spawning"
+    IMAGE_SNAPSHOT = "image_snapshot"
+    IMAGE_BACKUP = "image_backup"
+    IMAGE_UPLOADING = "image_uploading"
+    SHELVING = "shelving"
+    SHELVING_IMAGE_UPLOADING = "shelving_image_uploading"
+    SHELVING_OFFLOADING = "shelving_offloading"
+    UNSHELVING = "unshelving"
+    SOFT_DELETING = "soft-deleting"
+    RESTORING = "restoring"
     MIGRATING = "migrating"
     DELETING = "deleting"
 
@@ -200,6 +233,23 @@ class SagaKind(StrEnum):
     STOP = "stop"
     START = "start"
     HARD_REBOOT = "hard_reboot"
+    SOFT_REBOOT = "soft_reboot"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    TRIGGER_CRASH_DUMP = "trigger_crash_dump"
+    RESET_STATE = "reset_state"
+    CREATE_IMAGE = "create_image"
+    CREATE_BACKUP = "create_backup"
+    REBUILD = "rebuild"
+    RESCUE = "rescue"
+    UNRESCUE = "unrescue"
+    SHELVE = "shelve"
+    SHELVE_OFFLOAD = "shelve_offload"
+    UNSHELVE = "unshelve"
+    SOFT_DELETE = "soft_delete"
+    RESTORE = "restore"
     LIVE_MIGRATION = "live_migration"
     ATTACH_INTERFACE = "attach_interface"
     DETACH_INTERFACE = "detach_interface"

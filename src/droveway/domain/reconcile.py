@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from droveway.domain.model import Guest, GuestState, VmState
+from droveway.domain.model import Guest, GuestJob, GuestState, VmState
 
 NOSTATE = 0  # of a guest's power: not known
 
@@ -13,7 +13,12 @@ class Remedy(StrEnum):
     NOTHING = "nothing"
     RECORD_STOPPED = "record stopped"  # it ended by itself: that is what its user did, or a crash
     RECORD_RUNNING = "record running"  # it runs although its row says no: a refused start had begun after all
+    RECORD_PAUSED = "record paused"  # an operator paused it, or a refused pause had begun after all
+    RECORD_SUSPENDED = "record suspended"  # its memory was saved, likewise
     START_AGAIN = "start again"  # its host went down under it; it should run
+
+
+PLACELESS = frozenset({VmState.BUILDING, VmState.ERROR, VmState.SHELVED_OFFLOADED})  # may have no host
 
 
 def was_lost(vm_state: str, power_state: int, ran_boot_id: str | None) -> bool:
@@ -25,15 +30,34 @@ def was_lost(vm_state: str, power_state: int, ran_boot_id: str | None) -> bool:
 def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -> Remedy:
     """`boot_id` is the host's boot now, `ran_boot_id` the one in which the guest was last known to run; "" where it may
     have been started. A start may arrive late: one that was lost runs although it had been looked for and was not
-    there."""
+    there. What is started again is what should run: a paused guest whose host went down has lost its memory, and is
+    stopped."""
     runs = guest.state in {GuestState.RUNNING, GuestState.PAUSED}
-    if vm_state == VmState.ACTIVE and not runs:
-        return Remedy.RECORD_STOPPED if ran_boot_id == boot_id else Remedy.START_AGAIN
-    if vm_state == VmState.STOPPED and runs:
-        return Remedy.RECORD_RUNNING
-    if vm_state == VmState.ERROR and ran_boot_id is not None and guest.state is GuestState.RUNNING:
-        return Remedy.RECORD_RUNNING
+    match vm_state:
+        case VmState.ACTIVE if not runs and not guest.saved:
+            return Remedy.RECORD_STOPPED if ran_boot_id == boot_id else Remedy.START_AGAIN
+        case VmState.ACTIVE if guest.state is not GuestState.RUNNING:
+            return _held(guest)
+        case VmState.PAUSED if guest.state is not GuestState.PAUSED:
+            return _held(guest)
+        case VmState.SUSPENDED if runs or not guest.saved:
+            return _held(guest)
+        case VmState.RESCUED if not runs and ran_boot_id != boot_id:
+            return Remedy.START_AGAIN
+        case VmState.STOPPED if runs:
+            return Remedy.RECORD_RUNNING
+        case VmState.ERROR if ran_boot_id is not None and guest.state is GuestState.RUNNING:
+            return Remedy.RECORD_RUNNING
     return Remedy.NOTHING
+
+
+def _held(guest: Guest) -> Remedy:
+    """Of one that is, or should be, paused or suspended: as its host says. What a move has paused is not held."""
+    if guest.state is GuestState.RUNNING:
+        return Remedy.RECORD_RUNNING
+    if guest.state is GuestState.PAUSED:
+        return Remedy.RECORD_PAUSED if guest.suspended and guest.job is GuestJob.NONE else Remedy.NOTHING
+    return Remedy.RECORD_SUSPENDED if guest.saved else Remedy.RECORD_STOPPED
 
 
 class UnexpectedGuestRemedy(StrEnum):
@@ -54,7 +78,7 @@ def unexpected_guest_remedy(
         return UnexpectedGuestRemedy.NOTHING
     if is_deleted and place is not None:
         return UnexpectedGuestRemedy.END
-    if is_deleted or (place is None and vm_state not in {VmState.ACTIVE, VmState.STOPPED}):
+    if is_deleted or (place is None and vm_state in PLACELESS):
         return UnexpectedGuestRemedy.REMOVE  # no place: its boot was undone while this host was away
     if place is None:  # its row is wrong, and this may be the only place where its data is
         return UnexpectedGuestRemedy.ALARM

@@ -20,7 +20,7 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, Subject
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk, Subject
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
@@ -32,6 +32,8 @@ from droveway.ports.replies import (
     ConnectionsRestored,
     ConsoleOpened,
     ConsoleText,
+    Diagnostics,
+    DiskCopied,
     GuestAdmitted,
     GuestStatus,
     HostInventory,
@@ -91,6 +93,66 @@ class PowerCycle(VerbWithReply[GuestStatus], frozen=True, tag="power_cycle"):
 
     spec: GuestSpec
     grace_s: float = 0.0
+
+
+class Pause(VerbWithReply[GuestStatus], frozen=True, tag="pause"):
+    pass
+
+
+class Unpause(VerbWithReply[GuestStatus], frozen=True, tag="unpause"):
+    pass
+
+
+class Suspend(VerbWithReply[GuestStatus], frozen=True, tag="suspend"):
+    """Save its memory on the host and end it. `Start` goes on from there; `Stop` and `PowerCycle` forget it."""
+
+
+class InjectNmi(VerbWithReply[GuestStatus], frozen=True, tag="inject_nmi"):
+    """Make its operating system dump its memory."""
+
+
+class CopyDisk(VerbWithReply[DiskCopied], frozen=True, tag="copy_disk"):
+    """Make a file of its root disk as it is at one moment, while it runs on. `copy` names it."""
+
+    copy: ShortText
+
+
+class SendCopy(VerbWithReply[GuestStatus], frozen=True, tag="send_copy"):
+    """Give that file to an API as the data of the image of that name. `ticket`: once the host has asked for one."""
+
+    copy: ShortText
+    ticket: ImageTicket | None = None
+
+
+class DropCopy(VerbWithReply[GuestStatus], frozen=True, tag="drop_copy"):
+    """Delete that file, made or half made."""
+
+    copy: ShortText
+
+
+class PrepareDisk(VerbWithReply[GuestStatus], frozen=True, tag="prepare_disk"):
+    """Make a disk of the image in `spec` beside its own."""
+
+    spec: GuestSpec
+    disk: SpareDisk
+    ticket: ImageTicket | None = None
+
+
+class DropDisk(VerbWithReply[GuestStatus], frozen=True, tag="drop_disk"):
+    disk: SpareDisk
+
+
+class ReplaceDisk(VerbWithReply[GuestStatus], frozen=True, tag="replace_disk"):
+    """End it; the disk that was made for its rebuild takes the place of its own, and its config drive is made anew of
+    `documents`; its other disks are, unless they are kept."""
+
+    spec: GuestSpec
+    documents: Documents = ()
+    keeps_ephemeral: bool = False
+
+
+class ReadDiagnostics(VerbWithReply[Diagnostics], frozen=True, tag="read_diagnostics"):
+    """Read-only: what it has used."""
 
 
 class Plug(VerbWithReply[GuestStatus], frozen=True, tag="plug"):
@@ -227,6 +289,17 @@ Verb = (
     | Start
     | Stop
     | PowerCycle
+    | Pause
+    | Unpause
+    | Suspend
+    | InjectNmi
+    | CopyDisk
+    | SendCopy
+    | DropCopy
+    | PrepareDisk
+    | DropDisk
+    | ReplaceDisk
+    | ReadDiagnostics
     | Plug
     | Unplug
     | Remove
@@ -252,7 +325,7 @@ Verb = (
 )
 ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
 # Never fenced, never remembered.
-READ_ONLY = (Inspect, ReadConsole, OpenConsole, Ping, Reach, ListTasks, ListGuests)
+READ_ONLY = (Inspect, ReadConsole, ReadDiagnostics, OpenConsole, Ping, Reach, ListTasks, ListGuests)
 
 
 class Command(msgspec.Struct, frozen=True):

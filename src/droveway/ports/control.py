@@ -14,6 +14,7 @@ import msgspec
 
 from droveway.domain.audit_findings import Finding
 from droveway.domain.consoles import ConsoleKind
+from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.resources import LastReport
 from droveway.domain.why import Explanation
@@ -100,6 +101,10 @@ class ControlQueries(Protocol):
     @question("console", within_s=CONSOLE_TIMEOUT_S)
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
         """The guest's console, from its host; None: all of it. Raises Unreachable, Conflict."""
+
+    @question("diagnostics", within_s=CONSOLE_TIMEOUT_S)
+    async def read_diagnostics(self, host: str, instance_id: str) -> GuestDiagnostics:
+        """What the guest has used, from its host. Raises Unreachable, Conflict."""
 
     @question("open_console", within_s=CONSOLE_TIMEOUT_S)
     async def open_console(self, host: str, instance_id: str, kind: ConsoleKind, url: str, session: str) -> None:

@@ -22,12 +22,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from droveway.domain.consoles import ConsoleKind
+from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Fault
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk
 from droveway.domain.resources import HostUsage
 from droveway.ports.consoles import ConsoleStream
+from droveway.ports.replies import DiskCopied
 
 
 class HypervisorRefused(Fault):
@@ -82,11 +84,33 @@ class Hypervisor(Protocol):
         ...
 
     async def start(self, spec: GuestSpec) -> None:
-        """Run it; nothing to do when it runs. A paused guest is resumed. Refused when its files are missing."""
+        """Run it; nothing to do when it runs. A paused guest is resumed, one whose memory was saved goes on from there.
+        Refused when its files are missing."""
         ...
 
     async def stop(self, instance_id: str, grace_s: float) -> None:
-        """Ask the guest to power off, wait at most `grace_s`, then end it. Its files stay."""
+        """Ask the guest to power off, wait at most `grace_s`, then end it. Its files stay; memory that was saved does
+        not."""
+        ...
+
+    async def pause(self, instance_id: str) -> None:
+        """Hold it where it is, in memory; nothing to do when it is paused. Refused when it does not run, and in the
+        middle of a move."""
+        ...
+
+    async def unpause(self, instance_id: str) -> None:
+        """Let it go on; nothing to do when it runs. Refused when it is neither paused nor running, and in the middle of
+        a move."""
+        ...
+
+    async def suspend(self, instance_id: str) -> None:
+        """Save its memory on this host and end it; nothing to do when that is done. Refused when there is no memory to
+        save, and in the middle of a move."""
+        ...
+
+    async def inject_nmi(self, instance_id: str) -> None:
+        """Interrupt it as the button of a machine does that makes its operating system dump its memory. Said twice it
+        is done twice. Refused when it does not run."""
         ...
 
     async def plug(self, instance_id: str, nic: Nic, model: str) -> None:
@@ -100,6 +124,37 @@ class Hypervisor(Protocol):
 
     async def remove(self, instance_id: str) -> None:
         """End it, forget it, delete its files. For good."""
+        ...
+
+    async def copy_disk(self, instance_id: str, copy: str) -> DiskCopied:
+        """Make a file of its root disk as it is at one moment, whole in itself, while the guest runs on; what is made
+        already is left. An earlier copy of another name goes. Where the client dies the hypervisor goes on, and the
+        next call waits for that."""
+        ...
+
+    async def send_copy(self, instance_id: str, copy: str, ticket: ImageTicket | None) -> None:
+        """Give it to an API as the data of the image of that name. Raises TicketWanted."""
+        ...
+
+    async def drop_copy(self, instance_id: str, copy: str) -> None:
+        """Delete it, made or half made."""
+        ...
+
+    async def prepare_disk(self, spec: GuestSpec, disk: SpareDisk, ticket: ImageTicket | None = None) -> None:
+        """As `prepare`, of one disk that lies beside the guest's own."""
+        ...
+
+    async def drop_disk(self, instance_id: str, disk: SpareDisk) -> None:
+        """Delete it. Of a guest that begins from it: refused while that runs."""
+        ...
+
+    async def replace_disk(self, spec: GuestSpec, documents: Sequence[Document], keeps_ephemeral: bool) -> None:
+        """End the guest, and let the disk that was made for its rebuild be its root disk, if there is one; its config
+        drive is made anew, and its other disks, unless they are kept."""
+        ...
+
+    async def diagnostics(self, instance_id: str) -> GuestDiagnostics:
+        """What it has used. Refused when it does not run."""
         ...
 
     async def console(self, instance_id: str, length_lines: int | None) -> str:

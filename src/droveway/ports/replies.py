@@ -9,10 +9,11 @@ from typing import Annotated
 
 import msgspec
 
+from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import TaskStatus
 from droveway.domain.model import Guest, MigrationEndpoint
 from droveway.domain.network_plan import Address, Id, Name, NotInForce
-from droveway.domain.wire import FEW, LIST, Number, Reason, ShortText, Text
+from droveway.domain.wire import FEW, LIST, Count, Number, Reason, ShortText, Text
 
 FILES_MAX = 65_536  # what one message holds
 
@@ -42,6 +43,19 @@ class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
 
 class ConsoleText(msgspec.Struct, frozen=True, tag="console_text"):
     text: Text
+
+
+class DiskCopied(msgspec.Struct, frozen=True, tag="disk_copied"):
+    """A copy of a guest's root disk lies on its host: so many bytes, of that format."""
+
+    size_bytes: Count
+    disk_format: ShortText
+
+
+class Diagnostics(msgspec.Struct, frozen=True, tag="diagnostics"):
+    """What a guest has used, as its hypervisor counts."""
+
+    diagnostics: GuestDiagnostics
 
 
 class ConsoleOpened(msgspec.Struct, frozen=True, tag="console_opened"):
@@ -141,6 +155,8 @@ Answer = (
     | GuestAdmitted
     | SourceChecked
     | ConsoleText
+    | DiskCopied
+    | Diagnostics
     | ConsoleOpened
     | PingResult
     | ReachResult

@@ -82,6 +82,8 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
         stop_grace_s=config.shutdown_timeout,
         placement=config.scheduler.settings,
         boot_tries=config.scheduler.max_attempts,
+        reclaim_s=config.reclaim_instance_interval,
+        shelved_offload_s=config.shelved_offload_time,
         kept_s=config.deleted_kept_days * 24 * 3600,
     )
     membership = config.membership

@@ -63,6 +63,7 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
         image_streams_max=config.api.image_streams_max,
         images_reserved_bytes=config.api.images_reserved_mb << 20,
         metrics_by_project=config.api.metrics_by_project,
+        reclaim_s=config.reclaim_instance_interval,
         caches_tokens=config.is_alone,
         quotas=config.quota,
         consoles=config.console,

@@ -13,7 +13,7 @@ from droveway.simulation import network_laws, together
 from droveway.simulation.verdict_laws import NEWS_S
 from droveway.store.compute.migrations import UNDER_WAY
 from droveway.store.engine import results
-from droveway.store.engine.in_list import in_list
+from droveway.store.engine.in_list import in_list, one_of
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # report is taken in; it may be lost once.
 STORE_SHOWN_S = ANSWERS_WITHIN_S + 2 * (LOOK_S + NEWS_S)
 FINAL_MIGRATION = {status.value for status in MigrationStatus} - {status.value for status in UNDER_WAY}
+LIVES_AS = {VmState.ACTIVE.value: GuestState.RUNNING, VmState.PAUSED.value: GuestState.PAUSED}
 LIVES = {GuestState.RUNNING, GuestState.PAUSED}
 
 
@@ -49,9 +50,10 @@ def _survivors(world: World) -> list[str]:
 
 _INSTANCES, _MIGRATIONS, _SERVICES = (Prepared(select(table)) for table in (instances, migrations, services))
 _OPEN = Prepared(select(sagas).where(sagas.c.ended.is_(False)))
+_LOSES_MEMORY = [kind.value for kind in (SagaKind.STOP, SagaKind.PAUSE, SagaKind.SUSPEND)]  # at once, or by a crash
 _STOPS = Prepared(
     select(sagas.c.subject_id, sagas.c.params).where(
-        (sagas.c.kind == SagaKind.STOP.value)
+        one_of(sagas.c.kind, _LOSES_MEMORY)
         | ((sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value))
     )
 )
@@ -174,7 +176,8 @@ def _places(world: World, rows: StoreSnapshot) -> list[str]:
     found = []
     for row in rows.instances:
         runs = runs_on.pop(row["id"], [])
-        wanted = [f"{row['host']} (running)"] if row["vm_state"] == VmState.ACTIVE.value else []
+        how = LIVES_AS.get(row["vm_state"])
+        wanted = [f"{row['host']} ({how})"] if how is not None else []
         if runs != wanted:
             found.append(f"instance {row['id']} is {row['vm_state']} on {row['host']} and runs on {runs}")
     return found + [f"guest {instance_id} runs on {runs} and has no row" for instance_id, runs in runs_on.items()]

@@ -28,8 +28,28 @@ MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL, TOGETHER = (
     "cancel",
     "reboot together",
 )
+PAUSE, UNPAUSE, SUSPEND, RESUME, SOFT_REBOOT, RESET = (
+    "pause",
+    "unpause",
+    "suspend",
+    "resume",
+    "reboot softly",
+    "reset the state",
+)
 WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 5, TOGETHER: 6}
-ACTIONS: dict[str, Any] = {STOP: {"os-stop": None}, START: {"os-start": None}, REBOOT: {"reboot": {"type": "HARD"}}}
+HELD = {PAUSE: 4, UNPAUSE: 6, SUSPEND: 4, RESUME: 6, SOFT_REBOOT: 3, RESET: 2}  # in one world of three
+HELD_EVERY = 3
+ACTIONS: dict[str, Any] = {
+    STOP: {"os-stop": None},
+    START: {"os-start": None},
+    REBOOT: {"reboot": {"type": "HARD"}},
+    SOFT_REBOOT: {"reboot": {"type": "SOFT"}},
+    PAUSE: {"pause": None},
+    UNPAUSE: {"unpause": None},
+    SUSPEND: {"suspend": None},
+    RESUME: {"resume": None},
+    RESET: {"os-resetState": {"state": "active"}},
+}
 SERVERS = "/compute/v2.1/servers"
 FITS_NOWHERE, IN_A_GROUP = 0.04, 0.3  # of the creations
 TAKEN_AT_ONCE = 0.6  # of the second instances of those that are rebooted together
@@ -40,6 +60,11 @@ FITS = {
     REBOOT: "active",
     MIGRATE: "active",
     TOGETHER: "active",
+    PAUSE: "active",
+    UNPAUSE: "paused",
+    SUSPEND: "active",
+    RESUME: "suspended",
+    SOFT_REBOOT: "active",
 }  # asked for mostly where it may work
 
 
@@ -51,6 +76,7 @@ class UserWorkload:
     ) -> None:
         self._world, self._most, self._pause_s = world, most, pause_s
         self._client, self._names, self._nics = Client(world), 0, nics
+        self._weights = WEIGHTS | HELD if world.seed % HELD_EVERY == 0 else WEIGHTS
         self.stopped = False
         self.tasks = [world.loop.create_task(self._person(), name=f"user {i}") for i in range(people)]
 
@@ -59,7 +85,7 @@ class UserWorkload:
         while not self.stopped:
             await asyncio.sleep(rng.expovariate(1.0 / self._pause_s))
             if not self.stopped:
-                await self._act(rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0])
+                await self._act(rng.choices(list(self._weights), list(self._weights.values()))[0])
 
     async def _act(self, act: str) -> None:
         world = self._world

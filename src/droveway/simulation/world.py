@@ -45,6 +45,7 @@ DURATIONS = Durations(
     start=(0.1, 1.0),
     power_off=(0.1, 4.0),
     remove=(0.02, 0.5),
+    hold=(0.05, 1.0),
     arrive=(0.05, 0.5),
     copy=(0.3, 6.0),
     switch=(0.01, 0.3),

@@ -228,6 +228,10 @@ class InstanceRow(TypedDict):
     hints: Object | None
     server_group_id: str | None
     held_cells: list[Object] | None
+    shelved_image_id: str | None
+    shelved_at_us: int | None
+    soft_deleted_at_us: int | None
+    guest_password: str | None
 
 
 class ConsoleTokenRow(TypedDict):

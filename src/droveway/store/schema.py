@@ -255,7 +255,7 @@ instances = Table(
     Column("image_id", ID),
     Column("image_properties", Json, nullable=False, default={}),  # what it took from its image when it was made
     Column("host", String(255)),
-    Column("vm_state", String(16), nullable=False),
+    Column("vm_state", String(16).with_variant(String(32), "postgresql"), nullable=False),  # SQLite heeds no length
     Column("task_state", String(32)),
     Column(
         "power_state", Integer, nullable=False, default=0
@@ -275,6 +275,10 @@ instances = Table(
     Column("hints", Json),  # the scheduler hints as they were given
     Column("server_group_id", ID),
     Column("held_cells", Json),  # of its host's NUMA cells (domain/placement.py: HeldCell)
+    Column("shelved_image_id", ID),  # what its root disk was made into
+    Column("shelved_at_us", BigInteger),
+    Column("soft_deleted_at_us", BigInteger),  # it may be restored until it is reclaimed
+    Column("guest_password", Text),  # as its guest has told it, encrypted with its key
     Index("ix_instances_project", "project_id", "deleted", "created_at_us"),
     Index("ix_instances_host", "host"),
     Index(

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from droveway.api.compute.server_status import status_of
 from droveway.api.http.render import ABSENT, Field, FieldTable, bookmark, constant, host_id, links, micros, seconds
-from droveway.domain.model import TaskState, VmState
 from droveway.scheduler.summaries import NOT_ENOUGH, NOT_FOUND
 from droveway.store.compute.server_locations import ServerLocation, instance_name
 from droveway.store.compute.server_ports import Address
@@ -35,54 +35,8 @@ class View(msgspec.Struct, frozen=True):
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------
-STATUS: dict[str, str] = {
-    VmState.BUILDING: "BUILD",
-    VmState.ACTIVE: "ACTIVE",
-    VmState.STOPPED: "SHUTOFF",
-    VmState.ERROR: "ERROR",
-    VmState.DELETED: "DELETED",
-}
-_ACTIVE_STATUS: dict[str | None, str] = {TaskState.MIGRATING: "MIGRATING", TaskState.REBOOTING_HARD: "HARD_REBOOT"}
-# What Nova knows besides. No server is in one of them, because what leads there is not built.
-_UNBUILT_STATUS = frozenset(
-    (
-        "PASSWORD",
-        "PAUSED",
-        "REBOOT",
-        "REBUILD",
-        "RESCUE",
-        "RESIZE",
-        "REVERT_RESIZE",
-        "SHELVED",
-        "SHELVED_OFFLOADED",
-        "SOFT_DELETED",
-        "SUSPENDED",
-        "VERIFY_RESIZE",
-    )
-)
 _SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))
 _SHOW_FAULT = frozenset(("ERROR", "DELETED"))
-
-
-def status_of(row: InstanceRow) -> str:
-    """The one word that users know."""
-    if row["deleted"]:
-        return "DELETED"
-    if row["vm_state"] == VmState.ACTIVE:
-        return _ACTIVE_STATUS.get(row["task_state"], "ACTIVE")
-    return STATUS[row["vm_state"]]
-
-
-def states_of(status: str) -> tuple[list[str], list[str] | None] | None:
-    """The other way, for filters: vm_states and task_states (None: any); None for a word that is no status."""
-    word = status.upper()
-    for task, name in _ACTIVE_STATUS.items():
-        if name == word and task is not None:
-            return [VmState.ACTIVE.value], [str(task)]
-    for vm_state, name in STATUS.items():
-        if name == word:
-            return [str(vm_state)], None
-    return ([], []) if word in _UNBUILT_STATUS else None
 
 
 def _progress(row: InstanceRow, view: View) -> Any:
@@ -248,6 +202,19 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     Field("scheduler_hints", lambda row, view: row["hints"] or {}, 100),
 )
 SERVER = FieldTable(InstanceRow, *_SERVER)
+
+
+def _in_rebuilt(field: Field[InstanceRow]) -> Field[InstanceRow]:
+    """In the answer to a rebuild what came from extensions stands from 2.75 on, and the key from 2.54."""
+    is_extension = field.name.startswith(("OS-EXT", "OS-SRV-USG", "os-extended"))
+    if is_extension or field.name in ("config_drive", "host_status", "security_groups"):
+        return field._replace(since=max(field.since, 75))
+    return field._replace(since=54) if field.name == "key_name" else field
+
+
+SERVER_REBUILT = FieldTable(
+    InstanceRow, *(_in_rebuilt(field) for field in _SERVER_DETAIL), Field("server_groups", _groups, 71)
+)
 SERVER_DETAIL = FieldTable(InstanceRow, *_SERVER_DETAIL)  # in GET /servers/detail
 SERVER_SHOW = FieldTable(InstanceRow, *_SERVER_DETAIL, Field("server_groups", _groups, 71))  # in GET /servers/{id}
 _LATE = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:", "config_drive", "key_name", "security_groups", "host_status")

@@ -28,6 +28,12 @@ EVENTS_SINCE, HOSTS_SINCE, DETAILS_SINCE = 51, 62, 84
 _WORDS: dict[str, str] = {  # kinds of sagas that Nova calls by another name
     SagaKind.BOOT: "create",
     SagaKind.HARD_REBOOT: "reboot",
+    SagaKind.SOFT_REBOOT: "reboot",
+    SagaKind.RESET_STATE: "resetState",
+    SagaKind.CREATE_IMAGE: "createImage",
+    SagaKind.CREATE_BACKUP: "createBackup",
+    SagaKind.SHELVE_OFFLOAD: "shelveOffload",
+    SagaKind.SOFT_DELETE: "delete",
     SagaKind.LIVE_MIGRATION: "live-migration",
 }
 _RESULTS = {"+": "Success", "-": "Success", "!": "Error"}

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from droveway.api.compute import remote_consoles, server_access, server_addresses, server_locks
+from droveway.api.compute import (
+    remote_consoles,
+    server_addresses,
+    server_images,
+    server_locks,
+    server_rebuild,
+    server_shelving,
+)
+from droveway.api.compute.server_intents import intend
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body
 from droveway.api.http.kinds import FLAG, HOST, anything, either, of, or_null, whole
@@ -19,35 +28,10 @@ from droveway.scheduler.summaries import NOT_ENOUGH
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.rows import InstanceRow
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f]")
 _LINES_MAX = 1_000_000
-
-
-async def _intend(api: Api, request: Request, kind: SagaKind, params: dict[str, Any]) -> str:
-    """Write the intent, after looking whether the caller may touch that server. Returns the id of the saga."""
-
-    def write(tx: Tx) -> str:
-        row = server_access.changeable(tx, request)
-        destination = params.get("destination")
-        if destination is not None:
-            try:
-                hosts.get(tx, destination)
-            except NotFound:
-                raise BadRequest(f"Compute host {destination} could not be found.") from None
-        return instances.intend(tx, row["id"], kind, params, request.id, request.caller.user_id)
-
-    return await api.store.run(write)
-
-
-async def _start(api: Api, request: Request, value: Any) -> Response:
-    await _intend(api, request, SagaKind.START, {})
-    return Response(202)
-
-
-async def _stop(api: Api, request: Request, value: Any) -> Response:
-    await _intend(api, request, SagaKind.STOP, {})
-    return Response(202)
 
 
 def _upper(path: str, value: Any) -> Any:
@@ -58,13 +42,35 @@ _REBOOTS = either("HARD", "SOFT")
 
 
 class Reboot(Body, frozen=True):
-    """HARD cuts the power; SOFT asks the guest first, and cuts the power when it does not listen."""
+    """HARD cuts the power; SOFT asks the guest first, by its agent and its power button, and cuts the power when it
+    does not listen."""
 
     type: Annotated[str, of(_upper, **_REBOOTS.schema)]
 
 
 async def _reboot(api: Api, request: Request, given: Reboot) -> Response:
-    await _intend(api, request, SagaKind.HARD_REBOOT, {"graceful": True} if given.type == "SOFT" else {})
+    await intend(api, request, SagaKind.SOFT_REBOOT if given.type == "SOFT" else SagaKind.HARD_REBOOT)
+    return Response(202)
+
+
+def _plain(kind: SagaKind) -> Callable[[Api, Request, Any], Awaitable[Response]]:
+    """One that says nothing but its name."""
+
+    async def perform(api: Api, request: Request, value: Any) -> Response:
+        await intend(api, request, kind)
+        return Response(202)
+
+    return perform
+
+
+class ResetState(Body, frozen=True):
+    """`error` is taken at its word; for `active` its host is asked how the server really is."""
+
+    state: Annotated[str, either("active", "error")]
+
+
+async def _reset_state(api: Api, request: Request, given: ResetState) -> Response:
+    await intend(api, request, SagaKind.RESET_STATE, {"state": given.state})
     return Response(202)
 
 
@@ -112,7 +118,15 @@ async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Respo
         "user_id": request.caller.user_id,
         "project_id": request.caller.project_id,
     }
-    saga_id = await _intend(api, request, SagaKind.LIVE_MIGRATION, params)
+
+    def check_host(tx: Tx, row: InstanceRow) -> None:
+        if given.host is not None:
+            try:
+                hosts.get(tx, given.host)
+            except NotFound:
+                raise BadRequest(f"Compute host {given.host} could not be found.") from None
+
+    saga_id = await intend(api, request, SagaKind.LIVE_MIGRATION, params, check_host)
     if request.version < 34:
         ok, reason = await api.sagas_settled(saga_id, api.settings.precheck_timeout_s)
         if not ok:
@@ -135,13 +149,32 @@ def _refuse_unbuilt(given: MigrateLive) -> None:
         )
 
 
+def _nothing(path: str, value: Any) -> None:
+    if value is not None:
+        raise BadRequest(f"Invalid input for {path}: it must be null.")
+
+
+_NULL = of(_nothing, type="null")
 _IGNORED = anything(description="Not looked at; null is usual.")
 ACTIONS = {
-    "os-start": Action(_start, _IGNORED, Need.MEMBER),
-    "os-stop": Action(_stop, _IGNORED, Need.MEMBER),
+    "os-start": Action(_plain(SagaKind.START), _IGNORED, Need.MEMBER),
+    "os-stop": Action(_plain(SagaKind.STOP), _IGNORED, Need.MEMBER),
     "reboot": Action(_reboot, Reboot, Need.MEMBER),
+    "pause": Action(_plain(SagaKind.PAUSE), _IGNORED, Need.MEMBER),
+    "unpause": Action(_plain(SagaKind.UNPAUSE), _IGNORED, Need.MEMBER),
+    "suspend": Action(_plain(SagaKind.SUSPEND), _IGNORED, Need.MEMBER),
+    "resume": Action(_plain(SagaKind.RESUME), _IGNORED, Need.MEMBER),
+    "trigger_crash_dump": Action(_plain(SagaKind.TRIGGER_CRASH_DUMP), _NULL, Need.MEMBER, since=17),
+    "os-resetState": Action(_reset_state, ResetState, Need.ADMIN),
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.MANAGER),
+    "unrescue": Action(_plain(SagaKind.UNRESCUE), _IGNORED, Need.MEMBER),
+    "shelveOffload": Action(_plain(SagaKind.SHELVE_OFFLOAD), _IGNORED, Need.ADMIN),
+    "restore": Action(_plain(SagaKind.RESTORE), _IGNORED, Need.MEMBER),
+    "forceDelete": Action(_plain(SagaKind.DELETE), _IGNORED, Need.MEMBER),
+    **server_images.ACTIONS,
+    **server_rebuild.ACTIONS,
+    **server_shelving.ACTIONS,
     **server_addresses.ACTIONS,
     **server_locks.ACTIONS,
     **remote_consoles.ACTIONS,

@@ -26,7 +26,7 @@ _HOSTNAME = re.compile(r"[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+")
 METADATA_MAX = 1024  # items of one server, whatever its quota says: every list of servers carries them
 
 
-def _unbuilt(why: str) -> Kind:
+def unbuilt(why: str) -> Kind:
     def check(path: str, value: Any) -> None:
         if value not in NOTHING:
             raise BadRequest(f"Invalid input for {path}: {why}.")
@@ -125,7 +125,7 @@ def _address(path: str, value: Any) -> str:
         raise BadRequest(f"Invalid input for {path}: {str(value)[:64]!r} is not an IP address.") from None
 
 
-def _stripped(path: str, value: Any) -> str:
+def stripped(path: str, value: Any) -> str:
     return as_name(path, value).strip()
 
 
@@ -236,15 +236,21 @@ _GROUPS = {
 }
 
 
+NO_FILES = unbuilt("files cannot be injected").until(56)
+NO_CERTIFICATES = unbuilt("image signatures are not checked").since(63)
+USER_DATA = of(_user_data, **_BASE64)
+HOSTNAME = of(_hostname, type="string", pattern=_HOSTNAME.pattern, maxLength=63)
+
+
 class Server(Body, frozen=True, kw_only=True):
     """The server, or with min_count and max_count the servers. Members of what is not built may say that it is not
     asked for."""
 
-    personality: Annotated[None, _unbuilt("files cannot be injected").until(56)] = None
-    block_device_mapping: Annotated[None, _unbuilt("there are no volumes; name an image")] = None
-    user_data: Annotated[str | None, of(_user_data, **_BASE64)] = None
+    personality: Annotated[None, NO_FILES] = None
+    block_device_mapping: Annotated[None, unbuilt("there are no volumes; name an image")] = None
+    user_data: Annotated[str | None, USER_DATA] = None
     key_name: Annotated[str | None, of(_key_name, type=["string", "null"], maxLength=255)] = None
-    trusted_image_certificates: Annotated[None, _unbuilt("image signatures are not checked").since(63)] = None
+    trusted_image_certificates: Annotated[None, NO_CERTIFICATES] = None
     access_ipv4: Annotated[str | None, IPV4_OR_NOTHING] = msgspec.field(default=None, name="accessIPv4")
     access_ipv6: Annotated[str | None, IPV6_OR_NOTHING] = msgspec.field(default=None, name="accessIPv6")
     config_drive: Annotated[bool, of(_config_drive, anyOf=[dict(FLAG.schema), {"enum": [None, ""]}])] = False
@@ -255,7 +261,7 @@ class Server(Body, frozen=True, kw_only=True):
         of(_nics, **_NICS).until(36),
         of(_networks, anyOf=[{"enum": ["auto", "none"]}, _NICS]).since(37).needed(),
     ] = ()
-    name: Annotated[str, of(_stripped, **NAME.schema)]
+    name: Annotated[str, of(stripped, **NAME.schema)]
     min_count: Annotated[int, whole(1)] = 1
     max_count: Annotated[int | None, whole(1)] = None
     availability_zone: Annotated[

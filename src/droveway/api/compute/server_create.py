@@ -61,9 +61,9 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
     caller = request.caller
     assert caller.project_id is not None, "the route needs a project"
     flavor = _flavor(tx, wanted.flavor_id, request.scope)
-    image = _image(tx, wanted.image_id, request.scope)
-    _check_image(image, flavor)
-    _check_zone(tx, wanted.zone)
+    image = image_of(tx, wanted.image_id, request.scope)
+    check_image(image, flavor)
+    check_zone(tx, wanted.zone)
     host = _check_host(tx, wanted)
     group_id = _check_group(tx, hints.group_of(wanted.hints), caller.project_id)
     count = _claim(tx, api, wanted, caller.project_id, flavor, group_id)
@@ -85,7 +85,7 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         zone=wanted.zone,
         requested_host=host,
         config_drive=wanted.config_drive or image["properties"].get("img_config_drive") == "mandatory",
-        key=_key(tx, caller.user_id, wanted.key_name),
+        key=key_of(tx, caller.user_id, wanted.key_name),
         user_data=wanted.user_data,
         nics=server_nics.resolved(tx, api, request, wanted.networks, count, caller.project_id),
         group_ids=server_nics.group_ids(tx, api, caller.project_id, wanted.groups),
@@ -127,7 +127,7 @@ def _flavor(tx: Tx, flavor_id: str, project_id: str | None) -> Flavor:
     return flavor
 
 
-def _image(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
+def image_of(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     try:
         image = images.get(tx, image_id, project_id)
     except NotFound:
@@ -137,7 +137,7 @@ def _image(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     return image
 
 
-def _check_image(image: ImageRow, flavor: Flavor) -> None:
+def check_image(image: ImageRow, flavor: Flavor) -> None:
     if flavor.ram_mb < image["min_ram_mb"]:
         raise BadRequest(f"Flavor's memory is too small for requested image: it needs {image['min_ram_mb']} MiB.")
     needed_bytes = max(image["min_disk_gb"] * GIB, image["virtual_size_bytes"] or 0)
@@ -156,7 +156,7 @@ def _check_properties(properties: dict[str, str], flavor: Flavor) -> None:
         raise BadRequest(reason)
 
 
-def _check_zone(tx: Tx, zone: str | None) -> None:
+def check_zone(tx: Tx, zone: str | None) -> None:
     if zone is not None and not server_locations.has_zone(tx, zone):
         raise BadRequest(f"The requested availability zone is not available: there is no zone {zone}.")
 
@@ -172,7 +172,7 @@ def _check_host(tx: Tx, wanted: ServerRequest) -> str | None:
     return host
 
 
-def _key(tx: Tx, user_id: str, name: str | None) -> GuestKey | None:
+def key_of(tx: Tx, user_id: str, name: str | None) -> GuestKey | None:
     """The key pair of the caller; the server keeps a copy. Raises BadRequest."""
     if name is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from droveway.api.compute import fields
+from droveway.api.compute import server_status
 from droveway.api.http import paging
 from droveway.api.http.request import Request
 from droveway.api.http.validate import FALSE, TRUE, as_flag, as_integer, as_time_us
@@ -218,7 +218,7 @@ def _states(request: Request, given: dict[str, str]) -> tuple[tuple[str, ...] | 
     if not words:
         vm_state, task_state = given.get("vm_state"), given.get("task_state")
         return (vm_state,) if vm_state else None, (task_state,) if task_state else None
-    found = [states for word in words if (states := fields.states_of(word)) is not None]
+    found = [states for word in words if (states := server_status.states_of(word)) is not None]
     if not found:
         if request.version >= 38:
             raise BadRequest("Invalid status value")

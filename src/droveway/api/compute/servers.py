@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from droveway.api.compute import fields, server_access, server_filters
+from droveway.api.compute import fields, server_access, server_filters, server_intents
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
 from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
-from droveway.domain.model import SagaKind
 from droveway.store.compute import guest_data, instance_list, instances, server_locations, server_ports
 from droveway.store.compute.instance_list import Filters
 from droveway.store.engine.transaction import Tx
@@ -46,7 +45,8 @@ def view_of(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> 
 async def delete(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
         row = server_access.changeable(tx, request)
-        instances.intend(tx, row["id"], SagaKind.DELETE, {}, request.id, request.caller.user_id)
+        kind = server_intents.kind_of_deletion(api, row)
+        instances.intend(tx, row["id"], kind, {}, request.id, request.caller.user_id)
 
     await api.store.run(write)
     return Response(204)

@@ -14,12 +14,15 @@ from droveway.domain.policy import Need, refusal
 
 
 class Action(NamedTuple):
-    """`perform` gets what `form` made of the member's value. `until`: the last microversion that has it."""
+    """`perform` gets what `form` made of the member's value; or None where that is null and `may_be_null`. `since`,
+    `until`: the microversions that have it."""
 
     perform: Callable[[Api, Request, Any], Awaitable[Response]]
     form: Form
     need: Need
     until: int = FOREVER
+    since: int = 1
+    may_be_null: bool = False
 
 
 def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
@@ -39,7 +42,11 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
         reason = refusal(wanted.need, request.caller)
         if reason is not None:
             raise Forbidden(reason)
-        return await wanted.perform(api, request, bodies[name].read(body, request.version))
+        if request.version < wanted.since:
+            raise BadRequest(f"There is no such action: {name}; it is there from microversion 2.{wanted.since} on.")
+        says_nothing = wanted.may_be_null and body[name] is None
+        given = None if says_nothing else bodies[name].read(body, request.version)
+        return await wanted.perform(api, request, given)
 
     action.__doc__ = says
     return described(action, action, RequestBody(None, actions=actions))

@@ -29,6 +29,8 @@ POWER = {
     GuestState.ABSENT: instances.POWER_SHUTDOWN,
 }
 
+HELD = {Remedy.RECORD_PAUSED: VmState.PAUSED, Remedy.RECORD_SUSPENDED: VmState.SUSPENDED}
+
 
 class GuestRows(msgspec.Struct):
     """What the store says about the guests of some hosts."""
@@ -132,6 +134,8 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
             tx, seen["id"], vm_state=VmState.ACTIVE.value, power_state=POWER[guest.state], ran_boot_id=boot_id, **mended
         )
         server_ports.set_status(tx, seen["id"], is_running=True)
+    elif found in HELD:
+        instances.set_(tx, seen["id"], vm_state=HELD[found].value, power_state=POWER[guest.state])
     else:
         instances.set_power(tx, seen["id"], POWER[guest.state])
 

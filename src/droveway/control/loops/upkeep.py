@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import structlog
 
 from droveway.control.engine.runner import Runner
+from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.duty import LEASE_TTL_S, DetectorDuty
 from droveway.control.liveness.verdicts import DETECTOR
+from droveway.control.loops import reclaiming
 from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import State
 from droveway.periodic.mark import periodic
@@ -23,9 +25,8 @@ log = structlog.get_logger("droveway.upkeep")
 RENEW_S, AGAIN_S = 5.0, 1.0
 SHOW_S = 60.0
 AGE_OUT_S = 600.0
-TICKET_KEY_S = 300.0
+RECLAIM_EVERY_S = 60.0
 BATCH, ROUNDS_MAX = 2_000, 100
-KEPT_US = 7 * 24 * 3600 * 1_000_000
 PREFIX = leases.CONTROLS
 
 
@@ -40,13 +41,13 @@ class Upkeep:
         name: str,
         epoch: int,
         duty: DetectorDuty,
-        kept_us: int = KEPT_US,
+        settings: ControlSettings,
         *,
         stamps: bool = True,
-        ticket_key_s: float = TICKET_KEY_S,
     ) -> None:
         self._store, self._clock, self._runner, self._stamps = store, clock, runner, stamps
-        self._name, self._epoch, self._duty, self._kept_us = name, epoch, duty, kept_us
+        self._name, self._epoch, self._duty, self._settings = name, epoch, duty, settings
+        self._kept_us, ticket_key_s = int(settings.kept_s * 1_000_000), settings.ticket_key_s
         self._seen: dict[str, tuple[int, float]] = {}  # lease -> (counter, when it last moved, by our clock)
         self._renewals, self._ticket_key_s = 0, ticket_key_s
         self._show_due_s = clock.monotonic_s()
@@ -96,6 +97,11 @@ class Upkeep:
         for _ in range(ROUNDS_MAX):
             if not await self._store.run(ageing.forget_old, self._kept_us, BATCH):
                 break
+
+    @periodic(every_s=RECLAIM_EVERY_S)
+    async def reclaim_servers(self) -> None:
+        """What was deleted long enough ago is deleted for good; what was shelved long enough ago leaves its host."""
+        await self._store.run(reclaiming.reclaim, self._settings.reclaim_s, self._settings.shelved_offload_s)
 
     async def _show(self, now_s: float) -> None:
         """The services of this control are heard once a minute; those of a control whose lease stands still go down,

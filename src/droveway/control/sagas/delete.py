@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from droveway.control.engine.saga import Context, Saga, SpecNotes, Step
 from droveway.control.sagas.power import record_failure
+from droveway.domain.faults import Forbidden, NotFound
 from droveway.domain.model import SagaKind, VmState
 from droveway.ports.bus import Remove
 from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.image import images
 
 
 def find_guest(tx: Tx, ctx: Context) -> None:
@@ -36,9 +40,18 @@ def record_deleted(tx: Tx, ctx: Context) -> None:
         terminated_at_us=tx.now_us,
         held_cells=None,
     )
+    _forget_shelved(tx, ctx.instance_id)
     guest_data.forget(tx, ctx.instance_id)
     server_ports.release(tx, ctx.instance_id)
     hosts.touch(tx, was_on)
+
+
+def _forget_shelved(tx: Tx, instance_id: str) -> None:
+    """The image that it was while it was shelved is its own."""
+    image_id = instances.get(tx, instance_id, deleted=True)["shelved_image_id"]
+    if image_id is not None:
+        with contextlib.suppress(NotFound, Forbidden):  # its owner has deleted it, or has kept it
+            images.remove(tx, image_id, None, keep_data=True)
 
 
 def set_idle(tx: Tx, ctx: Context) -> None:

@@ -1,4 +1,4 @@
-"""Stop, start and hard reboot: one command to the host where the instance is, then the record."""
+"""Stop, start and the two reboots: one command to the host where the instance is, then the record."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ def _grace_s(ctx: Context) -> float:
 
 async def start_guest(ctx: Context) -> None:
     answer = await ctx.ask(ctx.notes.host, Start(ctx.notes.spec), ctx.settings.long_command_timeout_s)
-    _must_run(ctx, answer)
+    must_run(ctx, answer)
 
 
 async def cycle_guest(ctx: Context) -> None:
     """Off and on again; a soft reboot asks the guest to power off first."""
-    grace_s = _grace_s(ctx) if ctx.params.get("graceful") else 0.0
+    is_graceful = ctx.kind is SagaKind.SOFT_REBOOT or ctx.params.get("graceful")  # a row of an older release says so
+    grace_s = _grace_s(ctx) if is_graceful else 0.0
     timeout_s = grace_s + ctx.settings.long_command_timeout_s
     answer = await ctx.ask(ctx.notes.host, PowerCycle(ctx.notes.spec, grace_s), timeout_s)
-    _must_run(ctx, answer)
+    must_run(ctx, answer)
 
 
-def _must_run(ctx: Context, answer: GuestStatus) -> None:
+def must_run(ctx: Context, answer: GuestStatus) -> None:
     require(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
     ctx.notes.boot_id = answer.boot_id
 
@@ -55,10 +56,12 @@ def record_stopped(tx: Tx, ctx: Context) -> None:
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
+    """One that is rescued stays so: its host had gone down under it, and it is started again."""
+    is_rescued = ctx.kind is SagaKind.START and ctx.notes.spec is not None and ctx.notes.spec.rescue
     instances.set_idle(
         tx,
         ctx.instance_id,
-        vm_state=VmState.ACTIVE.value,
+        vm_state=VmState.RESCUED.value if is_rescued else VmState.ACTIVE.value,
         fault=None,
         power_state=instances.POWER_RUNNING,
         ran_boot_id=ctx.notes.boot_id,
@@ -98,14 +101,20 @@ START = Saga(
     failed=record_failure,
     undone=set_idle,
 )
-HARD_REBOOT = Saga(
-    SagaKind.HARD_REBOOT,
-    SpecNotes,
-    (
-        FIND,
-        Step("cycle_guest", do=cycle_guest, pivot=True),
-        Step("record_running", write=record_running),
-    ),
-    failed=record_failure,
-    undone=set_idle,
-)
+
+
+def _reboot(kind: SagaKind) -> Saga:
+    return Saga(
+        kind,
+        SpecNotes,
+        (
+            FIND,
+            Step("cycle_guest", do=cycle_guest, pivot=True),
+            Step("record_running", write=record_running),
+        ),
+        failed=record_failure,
+        undone=set_idle,
+    )
+
+
+HARD_REBOOT, SOFT_REBOOT = _reboot(SagaKind.HARD_REBOOT), _reboot(SagaKind.SOFT_REBOOT)

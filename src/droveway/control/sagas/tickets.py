@@ -10,7 +10,18 @@ from droveway.store.image import image_tickets
 
 async def to_fetch(ctx: Context, host: str, image: ImageRef, challenge: str) -> ImageTicket:
     """For that host, to fetch all of that image, once."""
-    asked = (image.id, host, Direction.FETCH, image.size_bytes, challenge)
+    return await _issued(ctx, image.id, host, Direction.FETCH, image.size_bytes, challenge)
+
+
+async def to_send(ctx: Context, host: str, image_id: str, size_bytes: int, challenge: str) -> ImageTicket:
+    """For that host, to send so many bytes as the data of that image, once."""
+    return await _issued(ctx, image_id, host, Direction.SEND, size_bytes, challenge)
+
+
+async def _issued(
+    ctx: Context, image_id: str, host: str, direction: Direction, size_bytes: int, challenge: str
+) -> ImageTicket:
+    asked = (image_id, host, direction, size_bytes, challenge)
     token = await ctx.store.read(image_tickets.issue, *asked)
     if token is None:
         await ctx.store.run(image_tickets.replace, 0)

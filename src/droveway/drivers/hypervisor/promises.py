@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from droveway.domain.model import GuestJob, GuestSpec, Nic
+from droveway.domain.model import GuestJob, GuestSpec, GuestState, Nic
 from droveway.domain.placement import NumaCell
 from droveway.ports.hypervisor import HypervisorRefused
 
@@ -49,6 +49,12 @@ def check_not_moving(instance_id: str, job: GuestJob) -> None:
     """Refused while it goes to another host, or comes from one."""
     if job is not GuestJob.NONE:
         raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({job}).")
+
+
+def check_alive(instance_id: str, state: GuestState) -> None:
+    """Refused when it does not run, and is not paused either."""
+    if state not in (GuestState.RUNNING, GuestState.PAUSED):
+        raise HypervisorRefused(f"Guest {instance_id} does not run on this host: it is {state}.")
 
 
 def not_let_go(instance_id: str, nic: Nic, within_s: float) -> str:

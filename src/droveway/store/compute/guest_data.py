@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 from sqlalchemy import bindparam, delete, insert, or_, select
@@ -110,6 +111,16 @@ def _own(tx: Tx, instance: InstanceRow) -> GuestFacts:
         key=key,
         user_data=None if user_data is None else documents.decoded(user_data),
     )
+
+
+def change(tx: Tx, instance_id: str, given: Mapping[str, Any], key: GuestKey | None) -> None:
+    """Of a server that is rebuilt: what is `given` of "user_data" and "key" takes the place of what it had."""
+    kept = results.first(GuestDataRow, tx.execute(_GET, {"of": instance_id}))
+    user_data = given["user_data"] if "user_data" in given else None if kept is None else kept["user_data"]
+    if "key" not in given and kept is not None and kept["public_key"] is not None:
+        key = GuestKey("", kept["key_type"] or "", kept["public_key"])
+    forget(tx, instance_id)
+    keep(tx, instance_id, user_data, key)
 
 
 def for_drive(tx: Tx, instance: InstanceRow) -> tuple[Document, ...]:

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, false, func, select
 
 from droveway.domain import name_pattern
+from droveway.domain.model import VmState
 from droveway.store.compute import instances as single
 from droveway.store.engine import order, results, tags
 from droveway.store.engine.tags import Tags
@@ -71,6 +72,10 @@ def _conditions(f: Filters) -> Sequence[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if f.deleted is not None:
         found.append(c.deleted.is_(f.deleted))
+    if (
+        f.deleted is False and f.vm_states is None and f.changes_since_us is None
+    ):  # what may be restored is out of sight
+        found.append(c.vm_state != VmState.SOFT_DELETED.value)
     if f.project_id is not None:
         found.append(c.project_id == f.project_id)
     for name, value in f.equal:

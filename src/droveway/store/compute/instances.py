@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, case, insert, null, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, insert, null, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.guest_data import GuestKey
 from droveway.domain.hardware import claimed_disk_gb
-from droveway.domain.lifecycle import IN_TURN, IN_TURN_MAX, LIFECYCLE, refusal
+from droveway.domain.lifecycle import ENDINGS, IN_TURN, IN_TURN_MAX, LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
@@ -155,7 +155,7 @@ def intend(
     instance = get(tx, instance_id)
     subject = of_instance(instance_id)
     active = sagas.active_of(tx, subject)
-    if active is not None and active["status"] == SagaStatus.BROKEN and kind is not SagaKind.DELETE:
+    if active is not None and active["status"] == SagaStatus.BROKEN and kind not in ENDINGS:
         raise Conflict(
             f"Cannot '{LIFECYCLE[kind].verb}' instance {instance['name']}: its {active['kind']} is broken "
             f"({active['error']}); once the cause is gone, 'droveway saga retry {active['id']}' lets it go on"
@@ -164,7 +164,7 @@ def intend(
     if reason is not None:
         raise Conflict(reason)
     if active is not None and not _takes_its_turn(tx, kind, active):
-        if kind is not SagaKind.DELETE:
+        if kind not in ENDINGS:
             rule = LIFECYCLE[kind]
             why = active["unreadable"] or active["blocked"] or "wait until it has ended"
             raise Conflict(
@@ -195,6 +195,31 @@ def _takes_its_turn(tx: Tx, kind: SagaKind, active: SagaRow) -> bool:
     return True
 
 
+def check(tx: Tx, instance_id: str, kind: SagaKind) -> None:
+    """Raises Conflict when that may not begin now."""
+    row = get(tx, instance_id)
+    if (why := refusal(kind, row["name"], row["vm_state"], row["task_state"], row["host"])) is not None:
+        raise Conflict(why)
+    if sagas.active_of(tx, of_instance(instance_id)) is not None:
+        raise Conflict(f"Something is being done to instance {row['name']}; wait until it has ended")
+
+
+def soft_deleted_before(tx: Tx, before_us: int, most: int) -> list[InstanceRow]:
+    return _in_state(tx, VmState.SOFT_DELETED, instances.c.soft_deleted_at_us <= before_us, most)
+
+
+def shelved_before(tx: Tx, before_us: int, most: int) -> list[InstanceRow]:
+    """Of those that are on their host still."""
+    return _in_state(tx, VmState.SHELVED, instances.c.shelved_at_us <= before_us, most)
+
+
+def _in_state(tx: Tx, state: VmState, condition: ColumnElement[bool], most: int) -> list[InstanceRow]:
+    """At rest, in the order of their ids."""
+    c = instances.c
+    rests = select(instances).where(c.vm_state == state.value, c.task_state.is_(None), c.deleted.is_(False), condition)
+    return results.every(InstanceRow, tx.execute(rests.order_by(c.id).limit(most)))
+
+
 def set_(tx: Tx, instance_id: str, **values: Any) -> None:
     _set(tx, instance_id, values, rests=False)
 
@@ -214,9 +239,19 @@ def _update(names: tuple[str, ...], rests: bool) -> Prepared:
     """Built once for each set of columns: building costs more than running."""
     new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
     if rests:
-        deleting = TaskState.DELETING.value
-        new["task_state"] = case((instances.c.task_state == deleting, deleting), else_=None)
+        new["task_state"] = case(
+            (instances.c.task_state == TaskState.DELETING.value, TaskState.DELETING.value),
+            (instances.c.task_state == TaskState.SOFT_DELETING.value, TaskState.SOFT_DELETING.value),
+            else_=None,
+        )
     return Prepared(update(instances).where(instances.c.id == bindparam("of")).values(new))
+
+
+def show_task(tx: Tx, instance_id: str, task: TaskState) -> None:
+    """What is being done now; one that is to be deleted shows that."""
+    now = func.coalesce(instances.c.task_state, "")
+    is_deleting = now.in_((TaskState.DELETING.value, TaskState.SOFT_DELETING.value))
+    tx.execute(update(instances).where(instances.c.id == instance_id, ~is_deleting).values(task_state=task.value))
 
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
@@ -244,6 +279,7 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         flavor.get("swap_mb", 0),
         instance["config_drive"],
         server_ports.nics(tx, instance["id"]),
+        rescue=instance["vm_state"] == VmState.RESCUED,
     )
 
 

@@ -16,19 +16,21 @@ import libvirt
 import msgspec
 
 from droveway.domain.consoles import ConsoleKind
+from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Nic, Resources
+from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Nic, Resources, SpareDisk
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
 from droveway.drivers.hypervisor import console_socket
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
-from droveway.drivers.hypervisor.libvirt import consoles, interfaces, reach
+from droveway.drivers.hypervisor.libvirt import consoles, diagnostics, hardware_xml, held, interfaces, reach
 from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
+from droveway.drivers.hypervisor.libvirt.disk_copies import DiskCopies
 from droveway.drivers.hypervisor.libvirt.domain_xml import HostFacts, domain_xml
 from droveway.drivers.hypervisor.libvirt.facts import (
     check_cpu,
@@ -45,7 +47,8 @@ from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.consoles import ConsoleStream
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
-from droveway.ports.images import Images
+from droveway.ports.images import ImageRefused, Images
+from droveway.ports.replies import DiskCopied
 
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 ASKED_TO_LET_GO_EVERY_S, LET_GO_LOOK_S = 5.0, 0.1  # the same
@@ -84,6 +87,7 @@ class LibvirtHypervisor:
         self._admissions = Admissions(settings.admissions_path)
         self._connection = LibvirtConnection(settings.uri, clock)
         self._copies = OutgoingCopies(settings.uri, self._note_change)
+        self._disk_copies, self._images = DiskCopies(self._connection, self._files, clock), images
         self._own_cpus = OwnCpus()
         self._facts: HostFacts | None = None
         self._stops: dict[str, asyncio.Event] = {}  # guests whose power-off is awaited
@@ -213,6 +217,51 @@ class LibvirtHypervisor:
                 now_s = self._clock.monotonic_s()
         finally:
             self._stops.pop(instance_id, None)
+
+    async def pause(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: held.pause(c, instance_id))
+
+    async def unpause(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: held.unpause(c, instance_id))
+
+    async def suspend(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: held.suspend(c, instance_id))
+
+    async def inject_nmi(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: held.inject_nmi(c, instance_id))
+
+    async def copy_disk(self, instance_id: str, copy: str) -> DiskCopied:
+        return await self._disk_copies.make(instance_id, copy)
+
+    async def send_copy(self, instance_id: str, copy: str, ticket: ImageTicket | None) -> None:
+        try:
+            await self._images.send(copy, self._disk_copies.path(instance_id, copy), ticket)
+        except ImageRefused as fault:
+            raise HypervisorRefused(fault.reason) from None
+
+    async def drop_copy(self, instance_id: str, copy: str) -> None:
+        await self._disk_copies.drop(instance_id, copy)
+
+    async def prepare_disk(self, spec: GuestSpec, disk: SpareDisk, ticket: ImageTicket | None = None) -> None:
+        await self._files.prepare_disk(spec, hardware_xml.spare_name(disk), ticket)
+
+    async def drop_disk(self, instance_id: str, disk: SpareDisk) -> None:
+        path = Path(self._files.directory(instance_id)) / hardware_xml.spare_name(disk)
+        await self._connection.call(lambda c: held.check_not_begun_from(c, instance_id, str(path)))
+        await self._files.run(lambda: path.unlink(missing_ok=True))
+
+    async def replace_disk(self, spec: GuestSpec, documents: Sequence[Document], keeps_ephemeral: bool) -> None:
+        await self.stop(spec.instance_id, 0.0)
+        new = hardware_xml.spare_name(SpareDisk.REBUILD)
+        await self._files.replace_disk(spec, new, documents, keeps_ephemeral)
+
+    async def diagnostics(self, instance_id: str) -> GuestDiagnostics:
+        self._files.directory(instance_id)
+        return await self._connection.call(lambda c: diagnostics.read(c, instance_id, self._use_kvm))
 
     async def plug(self, instance_id: str, nic: Nic, model: str) -> None:
         self._files.directory(instance_id)

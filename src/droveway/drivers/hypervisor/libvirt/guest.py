@@ -18,6 +18,7 @@ What libvirt 9.0 leaves behind when a copy goes wrong, found by trying (pre-copy
 from __future__ import annotations
 
 import contextlib
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,8 +35,9 @@ from droveway.drivers.hypervisor.libvirt.domain_xml import (
 )
 from droveway.drivers.hypervisor.promises import check_not_moving
 
+AGENT_ANSWERS_WITHIN_S = 5
 _GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
-_NOT_RUNNING = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+NOT_RUNNING = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 _STATES = {
     libvirt.VIR_DOMAIN_RUNNING: GuestState.RUNNING,
     libvirt.VIR_DOMAIN_BLOCKED: GuestState.RUNNING,
@@ -109,6 +111,7 @@ def describe(domain: Any) -> Guest:
         if found is GuestState.SHUTOFF and (reason == libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED or not domain.isPersistent()):
             found = GuestState.ABSENT  # gone to another host and about to vanish here, or not yet begun
         is_kept = found is GuestState.PAUSED and bool(domain.isPersistent())
+        is_saved = found is GuestState.SHUTOFF and bool(domain.hasManagedSaveImage())
     except libvirt.libvirtError as error:
         if error.get_error_code() in _GONE:
             return Guest(instance_id, GuestState.ABSENT)
@@ -119,7 +122,9 @@ def describe(domain: Any) -> Guest:
         found is GuestState.SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED
     )
     is_suspended = (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
-    return Guest(instance_id, found, job, progress, crashed=is_crashed, kept=is_kept, suspended=is_suspended)
+    return Guest(
+        instance_id, found, job, progress, crashed=is_crashed, kept=is_kept, suspended=is_suspended, saved=is_saved
+    )
 
 
 def _job(domain: Any) -> tuple[GuestJob, CopyProgress | None]:
@@ -158,7 +163,7 @@ def start(connection: Any, instance_id: str, xml: str) -> None:
         if guest.state is GuestState.PAUSED:
             check_not_moving(instance_id, guest.job)
             # The store's image lock refuses this when the guest runs on another host.
-            _resume(domain)
+            resume(domain)
             return
     domain = connection.defineXML(xml)
     try:
@@ -168,7 +173,7 @@ def start(connection: Any, instance_id: str, xml: str) -> None:
             raise
 
 
-def _resume(domain: Any) -> None:
+def resume(domain: Any) -> None:
     if domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
         domain.pMWakeup()
         return
@@ -180,12 +185,27 @@ def _resume(domain: Any) -> None:
 
 
 def press_power_button(connection: Any, instance_id: str) -> bool:
-    """Ask it to power off; False when nothing runs that could hear it."""
+    """Ask it to power off, by its agent if that is there, or else by the button; False when nothing runs that could
+    hear it."""
     domain = find(connection, instance_id)
     if domain is None or domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
         return False
-    with _ignoring(*_NOT_RUNNING):
-        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+    if not _asked_by_agent(domain):
+        with ignoring(*NOT_RUNNING):
+            domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+    return True
+
+
+def _asked_by_agent(domain: Any) -> bool:
+    """An agent that does not answer in time is none."""
+    channels = ET.fromstring(domain.XMLDesc()).iterfind("devices/channel/target[@name='org.qemu.guest_agent.0']")
+    if not any(channel.get("state") == "connected" for channel in channels):
+        return False
+    try:
+        domain.agentSetResponseTimeout(AGENT_ANSWERS_WITHIN_S)
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
+    except libvirt.libvirtError:
+        return False
     return True
 
 
@@ -194,10 +214,14 @@ def is_active(connection: Any, instance_id: str) -> bool:
 
 
 def destroy(connection: Any, instance_id: str) -> None:
+    """And forget what was saved of its memory."""
     domain = find(connection, instance_id)
     if domain is not None:
-        with _ignoring(*_NOT_RUNNING):
+        with ignoring(*NOT_RUNNING):
             domain.destroy()
+        with ignoring(*NOT_RUNNING):
+            if domain.isPersistent() and domain.hasManagedSaveImage():
+                domain.managedSaveRemove()
 
 
 def remove(connection: Any, instance_id: str) -> None:
@@ -205,13 +229,13 @@ def remove(connection: Any, instance_id: str) -> None:
     domain = find(connection, instance_id)
     if domain is None:
         return
-    with _ignoring(*_NOT_RUNNING):
+    with ignoring(*NOT_RUNNING):
         domain.destroy()
     _undefine(domain)
 
 
 def _undefine(domain: Any) -> None:
-    with _ignoring(*_NOT_RUNNING):  # a transient domain has no definition to forget
+    with ignoring(*NOT_RUNNING):  # a transient domain has no definition to forget
         domain.undefineFlags(_UNDEFINE)
 
 
@@ -231,7 +255,7 @@ def reap(connection: Any, instance_id: str) -> bool:
     domain = find(connection, instance_id)
     if domain is None or not (_is_arriving(domain) and _is_arriving(domain)):
         return False
-    with _ignoring(*_NOT_RUNNING):
+    with ignoring(*NOT_RUNNING):
         domain.destroy()
     return True
 
@@ -291,7 +315,7 @@ def destroy_if_paused(connection: Any, instance_id: str) -> bool:
     guest = describe(domain)
     if guest.state is GuestState.RUNNING or guest.job is not GuestJob.NONE:
         return False
-    with _ignoring(*_NOT_RUNNING):
+    with ignoring(*NOT_RUNNING):
         domain.destroy()
     return True
 
@@ -301,13 +325,13 @@ def abort_job(connection: Any, instance_id: str) -> bool:
     domain = find(connection, instance_id)
     if domain is None or describe(domain).job is not GuestJob.OUTGOING:
         return False
-    with _ignoring(*_NOT_RUNNING):
+    with ignoring(*NOT_RUNNING):
         domain.abortJob()
     return True
 
 
 @contextlib.contextmanager
-def _ignoring(*codes: int) -> Iterator[None]:
+def ignoring(*codes: int) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:

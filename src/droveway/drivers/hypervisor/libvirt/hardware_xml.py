@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 from droveway.domain.hardware import UEFI, Hardware
-from droveway.domain.model import GuestSpec, Nic
+from droveway.domain.model import GuestSpec, Nic, SpareDisk
 from droveway.domain.network_plan import bridge_of, device_of
 from droveway.drivers.hypervisor.libvirt.config_drive import NAME
 
@@ -14,8 +14,13 @@ NVRAM = "nvram.fd"
 ROOT_PORTS = 24  # one a device, those with which the guest starts among them
 EPHEMERAL, SWAP = "disk.eph0", "disk.swap"
 _PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
-_LETTERS, _LETTER_OF_DRIVE = "abc", "d"
+_LETTERS = "abcde"
 _WRITABLE_ONLY = frozenset(("sata", "ide"))  # a disk there cannot be read-only: a drive is a CD
+
+
+def spare_name(disk: SpareDisk) -> str:
+    """The file of a disk that lies beside its own."""
+    return f"disk.{disk.value}"
 
 
 def local_disks(spec: GuestSpec) -> tuple[str, ...]:
@@ -24,13 +29,14 @@ def local_disks(spec: GuestSpec) -> tuple[str, ...]:
 
 
 def disks(spec: GuestSpec, instance_dir: str) -> Iterator[ET.Element]:
-    """The root disk, the ephemeral one, the one for swap; and the controller that they may need."""
+    """The root disk, the ephemeral one, the one for swap; and the controller that they may need. Before the root disk
+    of a guest that is rescued is the one that it begins from."""
     hardware = spec.hardware
+    rescue = ((spare_name(SpareDisk.RESCUE), "qcow2"),) if spec.rescue else ()
+    files = (*rescue, ("disk", "qcow2"), *((name, "raw") for name in local_disks(spec)))
     if hardware.disk_bus == "scsi":
         yield ET.Element("controller", type="scsi", index="0", model="virtio-scsi")
-    for letter, (name, kind) in zip(
-        _LETTERS, (("disk", "qcow2"), *((name, "raw") for name in local_disks(spec))), strict=False
-    ):
+    for letter, (name, kind) in zip(_LETTERS, files, strict=False):
         disk = ET.Element("disk", type="file", device="disk")
         ET.SubElement(disk, "driver", name="qemu", type=kind, cache="none", discard="unmap")
         ET.SubElement(disk, "source", file=f"{instance_dir}/{name}")
@@ -41,15 +47,15 @@ def disks(spec: GuestSpec, instance_dir: str) -> Iterator[ET.Element]:
                 ET.SubElement(limits, limit).text = str(number)
         yield disk
     if spec.config_drive:
-        yield _config_drive(hardware.disk_bus, instance_dir)
+        yield _config_drive(hardware.disk_bus, instance_dir, "e" if spec.rescue else "d")
 
 
-def _config_drive(bus: str, instance_dir: str) -> ET.Element:
+def _config_drive(bus: str, instance_dir: str, letter: str) -> ET.Element:
     """On the bus of the root disk, which the guest knows: it has begun from there."""
     drive = ET.Element("disk", type="file", device="cdrom" if bus in _WRITABLE_ONLY else "disk")
     ET.SubElement(drive, "driver", name="qemu", type="raw", cache="none")
     ET.SubElement(drive, "source", file=f"{instance_dir}/{NAME}")
-    ET.SubElement(drive, "target", dev=f"{_PREFIX[bus]}{_LETTER_OF_DRIVE}", bus=bus)
+    ET.SubElement(drive, "target", dev=f"{_PREFIX[bus]}{letter}", bus=bus)
     ET.SubElement(drive, "readonly")
     return drive
 

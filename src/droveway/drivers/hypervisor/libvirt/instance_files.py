@@ -29,7 +29,7 @@ from droveway.drivers.hypervisor.bases import DAY, Bases, CacheBounds
 from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
 from droveway.drivers.hypervisor.libvirt import config_drive
 from droveway.drivers.hypervisor.libvirt.domain_xml import is_instance_id
-from droveway.drivers.hypervisor.libvirt.hardware_xml import SWAP, local_disks
+from droveway.drivers.hypervisor.libvirt.hardware_xml import EPHEMERAL, NVRAM, SWAP, local_disks
 from droveway.drivers.hypervisor.store_files import now_s, publish, refusing
 from droveway.drivers.hypervisor.store_watch import StoreWatch
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
@@ -116,7 +116,36 @@ class InstanceFiles:
         if spec.config_drive:
             await self._make_drive(spec.instance_id, documents)
 
-    async def _make_disk(self, spec: GuestSpec, ticket: ImageTicket | None) -> None:
+    async def prepare_disk(self, spec: GuestSpec, name: str, ticket: ImageTicket | None) -> None:
+        """A disk of the image in `spec`, beside its own. Raises TicketWanted, too."""
+        if not await self.run((Path(self.directory(spec.instance_id)) / name).exists):
+            await self._make_disk(spec, ticket, name)
+
+    async def replace_disk(self, spec: GuestSpec, new: str, documents: Sequence[Document], keeps_local: bool) -> None:
+        """What is new becomes its root disk, by one atomic step, which is the last of those that are not done again."""
+        directory = Path(self.directory(spec.instance_id))
+        gone = (config_drive.NAME, NVRAM, *(() if keeps_local else (EPHEMERAL, SWAP)))
+
+        def work() -> None:
+            if (directory / new).exists():
+                for name in gone:
+                    (directory / name).unlink(missing_ok=True)
+                (directory / new).replace(directory / "disk")
+
+        await self.run(work)
+        await self.make_local_disks(spec)
+        if spec.config_drive:
+            await self._make_drive(spec.instance_id, documents)
+
+    def unfinished(self, final: Path) -> Path:
+        return final.with_name(f"{self._unfinished}{final.name}")
+
+    def checked_name(self, name: str) -> str:
+        if not _PROBE_NAME.fullmatch(name):
+            raise HypervisorRefused(f"{name!r} is not a name for a file.")
+        return name
+
+    async def _make_disk(self, spec: GuestSpec, ticket: ImageTicket | None, name: str = "disk") -> None:
         directory = Path(self.directory(spec.instance_id))
         size_bytes = spec.disk_gb * GIB
         backing: list[str] = []
@@ -127,9 +156,9 @@ class InstanceFiles:
         elif size_bytes == 0:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
         await self.run(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
-        unfinished = directory / f"{self._unfinished}disk"
-        await _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
-        await self.run(lambda: publish(unfinished, directory / "disk", 0o600))
+        unfinished = directory / f"{self._unfinished}{name}"
+        await qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
+        await self.run(lambda: publish(unfinished, directory / name, 0o600))
 
     async def _make_drive(self, instance_id: str, documents: Sequence[Document]) -> None:
         """Its config drive, which never changes: what the guest has once read stays so."""
@@ -261,11 +290,11 @@ def _blank(path: Path, size_bytes: int) -> None:
         file.truncate(size_bytes)
 
 
-async def _qemu_img(*arguments: str) -> None:
-    await _run("qemu-utils", "qemu-img", *arguments)
+async def qemu_img(*arguments: str, within_s: float = QEMU_IMG_TIMEOUT_S) -> None:
+    await _run("qemu-utils", "qemu-img", *arguments, within_s=within_s)
 
 
-async def _run(package: str, program: str, *arguments: str) -> None:
+async def _run(package: str, program: str, *arguments: str, within_s: float = QEMU_IMG_TIMEOUT_S) -> None:
     try:
         process = await asyncio.create_subprocess_exec(
             program,
@@ -277,10 +306,10 @@ async def _run(package: str, program: str, *arguments: str) -> None:
     except FileNotFoundError:
         raise HypervisorRefused(f"{program} is not installed on this host: install {package}.") from None
     try:
-        async with asyncio.timeout(QEMU_IMG_TIMEOUT_S):
+        async with asyncio.timeout(within_s):
             _, complaint = await process.communicate()
     except TimeoutError:
-        raise HypervisorRefused(f"{program} did not end within {QEMU_IMG_TIMEOUT_S:.0f} s.") from None
+        raise HypervisorRefused(f"{program} did not end within {within_s:.0f} s.") from None
     finally:
         if process.returncode is None:  # out of time, or we were cancelled: nothing of it stays
             process.kill()

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from droveway.domain.consoles import ConsoleKind
+from droveway.domain.diagnostics import CpuUse, DiskUse, GuestDiagnostics, NicUse
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import (
@@ -30,11 +31,21 @@ from droveway.domain.model import (
     MigrationEndpoint,
     Nic,
     Resources,
+    SpareDisk,
 )
+from droveway.domain.network_plan import device_of
 from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.console import last_lines
-from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable, check_not_moving, not_let_go
+from droveway.drivers.hypervisor.promises import (
+    check_alive,
+    check_cells,
+    check_machine,
+    check_movable,
+    check_not_moving,
+    not_let_go,
+)
 from droveway.drivers.hypervisor.simulated.consoles import EchoConsole
+from droveway.drivers.hypervisor.simulated.disks import SimulatedDisks
 from droveway.drivers.hypervisor.simulated.fleet import (
     Domain,
     Durations,
@@ -59,7 +70,7 @@ KEPT_ERRORS = 1024
 _CPU = re.compile(r'<cpu level="(\d+)"/>')
 
 
-class SimulatedHypervisor:
+class SimulatedHypervisor(SimulatedDisks):
     """Answers droveway.ports.hypervisor.Hypervisor for one host of the fleet."""
 
     def __init__(self, fleet: Fleet, host: str, images: SimulatedImages | None = None) -> None:
@@ -237,7 +248,8 @@ class SimulatedHypervisor:
             "" if is_out else self._copy_errors.get(instance_id, ""),
             domain is not None and domain.crashed,
             domain is not None and domain.is_defined and state is GuestState.PAUSED,
-            domain is not None and domain.suspended,
+            domain is not None and domain.suspended and state is GuestState.PAUSED,
+            domain is not None and domain.saved and state is GuestState.SHUTOFF,
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
@@ -269,6 +281,8 @@ class SimulatedHypervisor:
 
     def _make_files(self, spec: GuestSpec, disk_gb: int, documents: tuple[Document, ...]) -> None:
         store = self._host.store
+        if spec.instance_id not in store.disks:
+            store.images[spec.instance_id] = spec.image.id if spec.image is not None else ""
         self._fleet.make_disk(store, spec.instance_id, disk_gb)
         if spec.config_drive and spec.instance_id not in store.drives:
             store.drives[spec.instance_id] = documents
@@ -300,6 +314,8 @@ class SimulatedHypervisor:
         host, instance_id = self._host, spec.instance_id
         if instance_id not in host.store.disks:
             raise HypervisorRefused(f"Guest {instance_id} has no disk here: prepare it first.")
+        if spec.rescue and (instance_id, SpareDisk.RESCUE) not in host.store.spares:
+            raise HypervisorRefused(f"Guest {instance_id} has no disk to be rescued from here: prepare it first.")
         if spec.config_drive and instance_id not in host.store.drives:
             raise HypervisorRefused(f"Guest {instance_id} has no config drive here: prepare it first.")
         domain = host.domains.get(instance_id)
@@ -312,12 +328,67 @@ class SimulatedHypervisor:
             if domain.state is GuestState.PAUSED:
                 check_not_moving(instance_id, job)
         self._fleet.run(host, instance_id, spec.ram_mb, spec.nics)
+        host.domains[instance_id].rescue = spec.rescue
         self._fleet.hint(host, instance_id)
 
     async def stop(self, instance_id: str, grace_s: float) -> None:
         shortest, longest = self._fleet.durations.power_off
         span = (min(shortest, grace_s), min(longest, grace_s))
-        await self._act(instance_id, span, lambda: self._end(instance_id, GuestEnd.STOP))
+        await self._act(instance_id, span, lambda: self._stop(instance_id))
+
+    def _stop(self, instance_id: str) -> None:
+        self._end(instance_id, GuestEnd.STOP)
+        self._fleet.forget_memory(self._host, instance_id)
+
+    async def pause(self, instance_id: str) -> None:
+        await self._act(instance_id, self._fleet.durations.hold, lambda: self._fleet.pause(self._alive(instance_id)))
+
+    async def unpause(self, instance_id: str) -> None:
+        def act() -> None:
+            domain = self._alive(instance_id)
+            self._fleet.run(self._host, instance_id, domain.ram_mb)
+
+        await self._act(instance_id, self._fleet.durations.hold, act)
+
+    async def suspend(self, instance_id: str) -> None:
+        def act() -> None:
+            domain = self._host.domains.get(instance_id)
+            if domain is None or not (domain.saved and domain.state is GuestState.SHUTOFF):
+                domain = self._alive(instance_id)
+                self._end(instance_id, GuestEnd.SUSPEND)
+                domain.saved = True
+
+        await self._act(instance_id, self._fleet.durations.hold, act)
+
+    async def inject_nmi(self, instance_id: str) -> None:
+        def act() -> None:
+            self._alive(instance_id).interrupts += 1
+
+        await self._act(instance_id, self._fleet.durations.hold, act)
+
+    async def diagnostics(self, instance_id: str) -> GuestDiagnostics:
+        self._check()
+        domain = self._alive(instance_id)
+        busy_ns = int(max(0.0, self._fleet.clock.monotonic_s() - domain.since_s) * 100_000_000)
+        nics = tuple(NicUse(nic.mac, device_of(nic.port_id)) for nic in domain.nics)
+        return GuestDiagnostics(
+            "paused" if domain.state is GuestState.PAUSED else "running",
+            "simulated",
+            "simulated",
+            cpus=(CpuUse(0, busy_ns),),
+            nics=nics,
+            disks=(DiskUse("vda"),),
+            memory_maximum_mb=domain.ram_mb,
+            memory_used_mb=domain.ram_mb,
+        )
+
+    def _alive(self, instance_id: str) -> Domain:
+        """One that runs or is paused, and stays here. Raises HypervisorRefused."""
+        domain = self._host.domains.get(instance_id)
+        check_alive(instance_id, GuestState.ABSENT if domain is None else domain.state)
+        check_not_moving(instance_id, self._fleet.job(self._host, instance_id))
+        assert domain is not None
+        return domain
 
     async def plug(self, instance_id: str, nic: Nic, model: str) -> None:
         await self._act(instance_id, self._fleet.durations.plug, lambda: self._plug(instance_id, nic))

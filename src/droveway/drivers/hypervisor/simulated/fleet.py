@@ -53,10 +53,11 @@ class GuestEnd(StrEnum):
     REMOVE = "remove"
     GUEST_CRASH = "the guest's crash"
     HOST_CRASH = "its host's crash"
+    SUSPEND = "suspend"  # its memory is saved
     RELEASE = "release"  # legal for a husk only
 
 
-LEGAL_ENDS = (GuestEnd.STOP, GuestEnd.REMOVE, GuestEnd.GUEST_CRASH, GuestEnd.HOST_CRASH)
+LEGAL_ENDS = (GuestEnd.STOP, GuestEnd.SUSPEND, GuestEnd.REMOVE, GuestEnd.GUEST_CRASH, GuestEnd.HOST_CRASH)
 
 
 @dataclass(slots=True)
@@ -216,9 +217,18 @@ class Fleet:
             )
             host.used_mb += ram_mb
             console = host.store.consoles.setdefault(instance_id, [])
-            console.append(f"BOOTED on {host.name}\n")
+            console.append(f"{'RESUMED' if domain is not None and domain.saved else 'BOOTED'} on {host.name}\n")
             del console[:-CONSOLE_LINES]
         self.lives_on[instance_id] = host.name
+
+    def pause(self, domain: Domain) -> None:
+        if domain.state is GuestState.RUNNING:
+            domain.state, domain.suspended = GuestState.PAUSED, True
+
+    def forget_memory(self, host: SimulatedHost, instance_id: str) -> None:
+        domain = host.domains.get(instance_id)
+        if domain is not None:
+            domain.saved = False
 
     def _check_may_run(self, host: SimulatedHost, instance_id: str) -> None:
         holder = self.lives_on.get(instance_id, host.name)
@@ -275,13 +285,18 @@ class Fleet:
         store.used_gb -= store.disks.pop(instance_id, 0)
         store.consoles.pop(instance_id, None)
         store.drives.pop(instance_id, None)
+        store.images.pop(instance_id, None)
+        for kept in (store.copies, store.spares):
+            for key in [key for key in kept if key[0] == instance_id]:
+                kept.pop(key)
         self.disks_changed()
 
     def resume_all(self, but: set[str]) -> None:
-        """An operator resumes every guest that is paused, on every host."""
+        """An operator resumes every guest that a move has left paused, on every host."""
         for instance_id, name in sorted(self.lives_on.items()):
             domain = self.hosts[name].domains[instance_id]
-            if domain.state is GuestState.PAUSED and instance_id not in self.copies and instance_id not in but:
+            is_left = domain.state is GuestState.PAUSED and not domain.suspended
+            if is_left and instance_id not in self.copies and instance_id not in but:
                 self.run(self.hosts[name], instance_id, domain.ram_mb)
                 self.hint(self.hosts[name], instance_id)
 

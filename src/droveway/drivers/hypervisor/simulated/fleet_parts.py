@@ -21,6 +21,7 @@ class Durations(msgspec.Struct, frozen=True):
     start: Span = NOTHING
     power_off: Span = NOTHING  # from the power button until the guest has obeyed
     remove: Span = NOTHING
+    hold: Span = NOTHING  # to pause it, to let it go on, to save its memory
     plug: Span = NOTHING  # until a guest has taken an interface, or has let go of one
     arrive: Span = NOTHING  # until the destination's half is there
     copy: Span = NOTHING
@@ -53,7 +54,10 @@ class Domain:
     is_defined: bool  # survives its process, and a power failure
     is_husk: bool = False
     crashed: bool = False
-    suspended: bool = False  # by an operator at the hypervisor
+    suspended: bool = False  # paused by a user or an operator
+    saved: bool = False  # its memory, on this host; a power failure does not take it
+    rescue: bool = False  # it has begun from its disk for that
+    interrupts: int = 0  # not maskable
     since_s: float = 0.0  # when it began to run
     nics: tuple[Nic, ...] = ()
 
@@ -64,6 +68,9 @@ class Store:
 
     disks: dict[str, int] = field(default_factory=dict)  # instance id: GiB
     drives: dict[str, tuple[Document, ...]] = field(default_factory=dict)  # instance id: what its config drive holds
+    copies: dict[tuple[str, str], bytes] = field(default_factory=dict)  # of a disk: instance id, name
+    spares: dict[tuple[str, str], str] = field(default_factory=dict)  # disks beside: instance id, kind -> image id
+    images: dict[str, str] = field(default_factory=dict)  # instance id: the image that its root disk was made of
     consoles: dict[str, list[str]] = field(default_factory=dict)
     probes: dict[str, float] = field(default_factory=dict)  # when each was written
     used_gb: int = 0

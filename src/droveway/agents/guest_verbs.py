@@ -1,0 +1,113 @@
+"""What a verb about one guest asks of the hypervisor."""
+
+from __future__ import annotations
+
+from droveway.domain.model import Guest, GuestState
+from droveway.ports.bus import (
+    AbortCopy,
+    Admit,
+    BeginCopy,
+    CheckDestination,
+    CheckSource,
+    CopyDisk,
+    Dismiss,
+    DropCopy,
+    DropDisk,
+    InjectNmi,
+    Pause,
+    Plug,
+    PowerCycle,
+    Prepare,
+    PrepareDisk,
+    ReadConsole,
+    ReadDiagnostics,
+    Release,
+    Remove,
+    RemoveProbe,
+    ReplaceDisk,
+    SendCopy,
+    Start,
+    Stop,
+    Suspend,
+    Unpause,
+    Unplug,
+    Verb,
+)
+from droveway.ports.hypervisor import Hypervisor
+from droveway.ports.replies import Answer, ConsoleText, Diagnostics, GuestAdmitted, GuestStatus, SourceChecked
+
+
+async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -> Answer | None:
+    """The answer; None for `as it stands now`. Raises what the hypervisor does."""
+    match verb:
+        case ReadConsole(length_lines):
+            return ConsoleText(await h.console(instance_id, length_lines))
+        case ReadDiagnostics():
+            return Diagnostics(await h.diagnostics(instance_id))
+        case CopyDisk(copy):
+            return await h.copy_disk(instance_id, copy)
+        case Remove():
+            await h.remove(instance_id)
+            return GuestStatus(Guest(instance_id, GuestState.ABSENT), boot_id)
+        case CheckSource(probe):
+            seen = await h.sees_probe(probe)
+            return SourceChecked(await h.guest(instance_id), seen, boot_id)
+        case Admit(spec):
+            if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
+                await h.admit(spec)
+            return GuestAdmitted(await h.guest(instance_id), h.endpoint(), boot_id)
+    await _live(h, instance_id, verb)
+    await _move(h, instance_id, verb)
+    return None
+
+
+async def _live(h: Hypervisor, instance_id: str, verb: Verb) -> None:
+    match verb:
+        case Prepare(spec, ticket, documents):
+            await h.prepare(spec, ticket, documents)
+        case Start(spec):
+            await h.start(spec)
+        case Stop(grace_s):
+            await h.stop(instance_id, grace_s)
+        case PowerCycle(spec, grace_s):
+            await h.stop(instance_id, grace_s)
+            await h.start(spec)
+        case Pause():
+            await h.pause(instance_id)
+        case Unpause():
+            await h.unpause(instance_id)
+        case Suspend():
+            await h.suspend(instance_id)
+        case InjectNmi():
+            await h.inject_nmi(instance_id)
+        case SendCopy(copy, ticket):
+            await h.send_copy(instance_id, copy, ticket)
+        case DropCopy(copy):
+            await h.drop_copy(instance_id, copy)
+        case PrepareDisk(spec, disk, ticket):
+            await h.prepare_disk(spec, disk, ticket)
+        case DropDisk(disk):
+            await h.drop_disk(instance_id, disk)
+        case ReplaceDisk(spec, documents, keeps_ephemeral):
+            await h.replace_disk(spec, documents, keeps_ephemeral)
+        case Plug(nic, model):
+            await h.plug(instance_id, nic, model)
+        case Unplug(nic, within_s):
+            await h.unplug(instance_id, nic, within_s)
+
+
+async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
+    match verb:
+        case CheckDestination(spec, source_cpu_xml, probe):
+            await h.check_incoming(spec, source_cpu_xml)
+            await h.write_probe(probe)
+        case RemoveProbe(probe):
+            await h.remove_probe(probe)
+        case Dismiss():
+            await h.dismiss(instance_id)
+        case BeginCopy(spec, to):
+            await h.begin_migration(spec, to)
+        case AbortCopy():
+            await h.abort_migration(instance_id)
+        case Release():
+            await h.release(instance_id)

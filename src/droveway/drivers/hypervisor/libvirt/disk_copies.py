@@ -1,0 +1,168 @@
+"""Copies of a guest's root disk as it is at one moment: whole files, which nothing else stands behind.
+
+Of a guest that lives QEMU makes it (libvirt's backup, pushed): what the guest writes meanwhile is put aside first, so
+the copy is of the moment at which it began, and the guest runs on. Nothing is frozen in the guest: to it the copy is as
+if the power had gone at that moment. The job is QEMU's: it goes on while no agent is there, and the next call waits for
+it; one that has ended unseen is made again, because nobody can say how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from droveway.domain.model import GuestJob, GuestState
+from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
+from droveway.drivers.hypervisor.libvirt.guest import describe, find
+from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles, qemu_img
+from droveway.drivers.hypervisor.promises import check_not_moving
+from droveway.drivers.hypervisor.store_files import publish
+from droveway.ports.clock import Clock
+from droveway.ports.hypervisor import HypervisorRefused
+from droveway.ports.replies import DiskCopied
+
+FORMAT = "qcow2"
+PREFIX = "copy-"
+LOOK_EVERY_S = 0.2
+CONVERTED_WITHIN_S = 3000.0
+ENDS_WITHIN_S = 10.0
+_LIVES = (GuestState.RUNNING, GuestState.PAUSED)
+
+
+class DiskCopies:
+    def __init__(self, connection: LibvirtConnection, files: InstanceFiles, clock: Clock) -> None:
+        self._connection, self._files, self._clock = connection, files, clock
+
+    def path(self, instance_id: str, copy: str) -> Path:
+        return Path(self._files.directory(instance_id)) / f"{PREFIX}{self._files.checked_name(copy)}"
+
+    async def make(self, instance_id: str, copy: str) -> DiskCopied:
+        final = self.path(instance_id, copy)
+        unfinished = self._files.unfinished(final)
+        if not await self._files.run(final.exists):
+            await self._files.run(lambda: self._check_there(instance_id, final))
+            if await self._connection.call(lambda c: _begin(c, instance_id, unfinished)):
+                await self._until_ended(instance_id, unfinished)
+            else:
+                source = Path(self._files.directory(instance_id)) / "disk"
+                await qemu_img("convert", "-O", FORMAT, str(source), str(unfinished), within_s=CONVERTED_WITHIN_S)
+            await self._files.run(lambda: publish(unfinished, final, 0o600))
+        return DiskCopied(await self._files.run(lambda: final.stat().st_size), FORMAT)
+
+    def _check_there(self, instance_id: str, final: Path) -> None:
+        """And take away what an earlier copy has left."""
+        if not self._files.has_disk(instance_id):
+            raise HypervisorRefused(f"Guest {instance_id} has no disk here.")
+        for old in final.parent.glob(f"{PREFIX}*"):
+            old.unlink(missing_ok=True)
+
+    async def _until_ended(self, instance_id: str, unfinished: Path) -> None:
+        while await self._connection.call(lambda c: _is_under_way(c, instance_id, unfinished)):
+            # QEMU ends the job with a flush for which the guest waits: of what has been flushed before there is little.
+            await self._files.run(lambda: _flush(unfinished))
+            await self._clock.sleep(LOOK_EVERY_S)
+        trouble = await self._connection.call(lambda c: _why_failed(c, instance_id))
+        if trouble:
+            await self._files.run(lambda: unfinished.unlink(missing_ok=True))
+            raise HypervisorRefused(f"The disk of guest {instance_id} could not be copied: {trouble}.")
+
+    async def drop(self, instance_id: str, copy: str) -> None:
+        final = self.path(instance_id, copy)
+        unfinished = self._files.unfinished(final)
+        deadline_s = self._clock.monotonic_s() + ENDS_WITHIN_S
+        while await self._connection.call(lambda c: _abort(c, instance_id, unfinished)):
+            if self._clock.monotonic_s() > deadline_s:
+                raise HypervisorRefused(f"The copy of the disk of guest {instance_id} has not ended here yet.")
+            await self._clock.sleep(LOOK_EVERY_S)
+        await self._files.run(lambda: _remove(unfinished, final))
+
+
+def _flush(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        os.fdatasync(file.fileno())
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _target(domain: Any) -> str | None:
+    """Where the backup that is under way goes; None when there is none."""
+    try:
+        found = ET.fromstring(domain.backupGetXMLDesc()).find("disks/disk/target")
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN_BACKUP, libvirt.VIR_ERR_OPERATION_INVALID):
+            return None
+        raise
+    return "" if found is None else found.get("file", "")
+
+
+def _living(connection: Any, instance_id: str) -> Any | None:
+    domain = find(connection, instance_id)
+    return domain if domain is not None and describe(domain).state in _LIVES else None
+
+
+def _begin(connection: Any, instance_id: str, unfinished: Path) -> bool:
+    """Whether QEMU copies it, begun now or before; False when the guest does not live, and its disk is a file. Raises
+    HypervisorRefused."""
+    domain = _living(connection, instance_id)
+    if domain is None:
+        unfinished.unlink(missing_ok=True)
+        return False
+    check_not_moving(instance_id, describe(domain).job)
+    if (target := _target(domain)) == str(unfinished):
+        return True
+    if target is not None:
+        raise HypervisorRefused(f"Guest {instance_id} is being backed up already, to {target or 'elsewhere'}.")
+    unfinished.unlink(missing_ok=True)
+    domain.backupBegin(_backup_xml(domain, unfinished), None, 0)
+    return True
+
+
+def _backup_xml(domain: Any, unfinished: Path) -> str:
+    """Of its root disk alone, known by its name: one that is rescued has it second."""
+    backup = ET.Element("domainbackup", mode="push")
+    disks = ET.SubElement(backup, "disks")
+    for disk in ET.fromstring(domain.XMLDesc()).iterfind("devices/disk"):
+        source, target = disk.find("source"), disk.find("target")
+        assert target is not None, "every disk of a domain has a target"
+        is_root = source is not None and Path(source.get("file", "")).name == "disk"
+        one = ET.SubElement(disks, "disk", name=target.get("dev", ""), backup="yes" if is_root else "no")
+        if is_root:
+            one.set("type", "file")
+            ET.SubElement(one, "driver", type=FORMAT)
+            ET.SubElement(one, "target", file=str(unfinished))
+    return ET.tostring(backup, encoding="unicode")
+
+
+def _is_under_way(connection: Any, instance_id: str, unfinished: Path) -> bool:
+    domain = _living(connection, instance_id)
+    return domain is not None and _target(domain) == str(unfinished)
+
+
+def _why_failed(connection: Any, instance_id: str) -> str:
+    """Of the job that has ended; empty when all is there."""
+    domain = _living(connection, instance_id)
+    if domain is None:
+        return "the guest ended meanwhile"
+    stats: dict[str, Any] = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    is_backup = stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP
+    if is_backup and stats.get("type") == libvirt.VIR_DOMAIN_JOB_COMPLETED:
+        return ""
+    return str(stats.get("errmsg") or "QEMU gave it up, as when the disk of the host is full")
+
+
+def _abort(connection: Any, instance_id: str, unfinished: Path) -> bool:
+    """Ask for its end; False when it is not under way."""
+    domain = _living(connection, instance_id)
+    if domain is None or describe(domain).job is GuestJob.OUTGOING or _target(domain) != str(unfinished):
+        return False
+    with contextlib.suppress(libvirt.libvirtError):
+        domain.abortJob()
+    return True

@@ -1,0 +1,101 @@
+"""What is done with the disks of a simulated guest beside making and deleting them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from droveway.domain.guest_data import Document
+from droveway.domain.image_tickets import ImageTicket
+from droveway.domain.model import GuestSpec, GuestState, ImageRef, SpareDisk
+from droveway.drivers.hypervisor.promises import check_not_moving
+from droveway.drivers.hypervisor.simulated.fleet import Fleet, GuestEnd, SimulatedHost, Span
+from droveway.drivers.images.simulated import SimulatedImages
+from droveway.ports.hypervisor import HypervisorRefused
+from droveway.ports.images import ImageRefused
+from droveway.ports.replies import DiskCopied
+
+FORMAT = "raw"
+
+
+class SimulatedDisks:
+    """Of one host. `act` is the driver's: a call takes its time, and may fail."""
+
+    _fleet: Fleet
+    _host: SimulatedHost
+    _images: SimulatedImages | None
+
+    async def _act(self, instance_id: str, span: Span, act: Callable[[], None], *, on_store: bool = False) -> None:
+        raise NotImplementedError
+
+    async def _make_base(self, image: ImageRef | None, ticket: ImageTicket | None) -> None:
+        raise NotImplementedError
+
+    async def copy_disk(self, instance_id: str, copy: str) -> DiskCopied:
+        store = self._host.store
+
+        def act() -> None:
+            check_not_moving(instance_id, self._fleet.job(self._host, instance_id))
+            if instance_id not in store.disks:
+                raise HypervisorRefused(f"Guest {instance_id} has no disk here.")
+            for key in [key for key in store.copies if key[0] == instance_id and key[1] != copy]:
+                del store.copies[key]
+            store.copies.setdefault((instance_id, copy), f"the disk of {instance_id}".encode().ljust(512, b"."))
+
+        await self._act(instance_id, self._fleet.durations.prepare, act, on_store=True)
+        return DiskCopied(len(store.copies[instance_id, copy]), FORMAT)
+
+    async def send_copy(self, instance_id: str, copy: str, ticket: ImageTicket | None) -> None:
+        data = self._host.store.copies.get((instance_id, copy))
+        if self._images is None or data is None:
+            raise HypervisorRefused(f"Image {copy} cannot be sent from host {self._host.name}.")
+        source = Path(f"/copies/{copy}")
+        self._images.files[source] = bytearray(data)
+        try:
+            await self._images.send(copy, source, ticket)
+        except ImageRefused as fault:
+            raise HypervisorRefused(fault.reason) from None
+        finally:
+            self._images.files.pop(source, None)
+
+    async def drop_copy(self, instance_id: str, copy: str) -> None:
+        def act() -> None:
+            self._host.store.copies.pop((instance_id, copy), None)
+
+        await self._act(instance_id, self._fleet.durations.remove, act, on_store=True)
+
+    async def prepare_disk(self, spec: GuestSpec, disk: SpareDisk, ticket: ImageTicket | None = None) -> None:
+        key = spec.instance_id, disk.value
+        if key not in self._host.store.spares:
+            await self._make_base(spec.image, ticket)
+
+        def act() -> None:
+            self._host.store.spares.setdefault(key, spec.image.id if spec.image is not None else "")
+
+        await self._act(spec.instance_id, self._fleet.durations.prepare, act, on_store=True)
+
+    async def drop_disk(self, instance_id: str, disk: SpareDisk) -> None:
+        def act() -> None:
+            domain = self._host.domains.get(instance_id)
+            lives = domain is not None and domain.state is not GuestState.SHUTOFF and domain.rescue
+            if lives and disk is SpareDisk.RESCUE:
+                raise HypervisorRefused(f"Guest {instance_id} runs from that disk: stop it first.")
+            self._host.store.spares.pop((instance_id, disk.value), None)
+
+        await self._act(instance_id, self._fleet.durations.remove, act, on_store=True)
+
+    async def replace_disk(self, spec: GuestSpec, documents: Sequence[Document], keeps_ephemeral: bool) -> None:
+        store, instance_id = self._host.store, spec.instance_id
+
+        def act() -> None:
+            self._fleet.end(self._host, instance_id, GuestEnd.STOP)
+            self._fleet.forget_memory(self._host, instance_id)
+            image_id = store.spares.pop((instance_id, SpareDisk.REBUILD.value), None)
+            if image_id is not None:
+                store.images[instance_id] = image_id
+                store.drives.pop(instance_id, None)
+            if spec.config_drive and instance_id not in store.drives:
+                store.drives[instance_id] = tuple(documents)
+            self._fleet.disks_changed()
+
+        await self._act(instance_id, self._fleet.durations.prepare, act, on_store=True)
