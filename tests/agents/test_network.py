@@ -13,17 +13,20 @@ import msgspec
 import pytest
 
 from droveway.agents import network as agents
+from droveway.agents.kept_plan import FileKeptPlan, KeptPlan, MemoryKeptPlan
 from droveway.agents.metadata.kept import FileKeptGuests, KeptGuests, MemoryKeptGuests
 from droveway.agents.metadata.server import NotServed
-from droveway.agents.network import FileKeptPlan, HostFacts, KeptPlan, MemoryKeptPlan, NetworkAgent
+from droveway.agents.network import HostFacts, NetworkAgent
 from droveway.domain.guest_data import GuestData, GuestFacts
 from droveway.domain.model import of_host
+from droveway.domain.network_change import between
 from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort, PlannedRouter
 from droveway.domain.service_kinds import NETWORK
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
 from droveway.ports.bus import (
     ApplyNetworks,
+    ChangeNetworks,
     Command,
     Hello,
     Inspect,
@@ -124,6 +127,13 @@ def plan(revision: int, *ports: PlannedPort) -> HostNetworks:
     return HostNetworks(revision, "192.0.2.1", (), (w.planned_network(),), ports, (w.group(1),))
 
 
+FACTS_OF = (FACTS.tunnel_address, FACTS.physical_networks)
+
+
+def answer(revision: int, *failed: NotInForce) -> NetworksApplied:
+    return NetworksApplied(revision, failed, *FACTS_OF, "boot", takes_changes=True)
+
+
 def as_kept(told: HostNetworks, boot: str = "boot") -> HostNetworks:
     return msgspec.structs.replace(told, told_in_boot=boot)
 
@@ -133,8 +143,8 @@ ONE, TWO = w.port(11, groups=(w.identity(1),)), w.port(12, groups=(w.identity(1)
 
 async def test_a_plan_is_made_and_an_older_one_refused() -> None:
     async with running() as it:
-        assert await it.ask(ReadNetworks()) == NetworksApplied(-1, (), "192.0.2.1", ("physnet1",), "boot")
-        assert await it.apply(plan(5, ONE)) == NetworksApplied(5, (), "192.0.2.1", ("physnet1",), "boot")
+        assert await it.ask(ReadNetworks()) == answer(-1)
+        assert await it.apply(plan(5, ONE)) == answer(5)
         assert it.place.plan == plan(5, ONE)
         assert it.kept.read() == as_kept(plan(5, ONE))
         assert await it.apply(plan(4)) == StaleFence("revision 4 of the networks is older than 5", 5)
@@ -152,6 +162,26 @@ async def test_it_starts_from_what_it_kept_before_control_is_heard(tmp_path: Pat
         assert it.place.plan == plan(7, ONE, TWO)
         assert (await it.ask(ReadNetworks())).revision == 7  # type: ignore[union-attr]
         assert isinstance(await it.apply(plan(6)), StaleFence)
+
+
+async def test_a_change_is_taken_where_it_fits_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "networks.json"
+    async with running(FileKeptPlan(path)) as it:
+        begins = ChangeNetworks(between(plan(4, ONE), plan(5, TWO)))
+        assert await it.ask(begins) == answer(-1), "it has none: control sends the whole one"
+        await it.apply(plan(4, ONE))
+        for _ in range(2):  # and again, as a bus may say it
+            assert await it.ask(begins) == answer(5)
+            assert it.place.plan == plan(5, TWO) and FileKeptPlan(path).read() == as_kept(plan(5, TWO))
+        assert await it.ask(ChangeNetworks(between(plan(3), plan(4, ONE)))) == StaleFence(
+            "revision 4 of the networks is older than 5", 5
+        )
+        assert await it.ask(ChangeNetworks(between(plan(6), plan(7, ONE)))) == answer(5)
+        assert it.place.plan == plan(5, TWO)
+        assert await it.ask(ChangeNetworks(between(plan(5, TWO), plan(8, ONE, TWO)))) == answer(8)
+        assert it.place.plan == plan(8, ONE, TWO)
+    async with running(FileKeptPlan(path)) as it:  # it starts from what it kept
+        assert it.place.plan == plan(8, ONE, TWO)
 
 
 @pytest.mark.parametrize("boot", ["boot", "an earlier one"])
@@ -196,8 +226,8 @@ async def test_what_is_not_in_force_is_named_and_mended(monkeypatch: pytest.Monk
     monkeypatch.setattr(agents, "AGAIN_S", 0.02)
     async with running() as it:
         it.place.troubles["port", ONE.id] = "no room"
-        answer = await it.apply(plan(1, ONE, TWO))
-        assert answer == NetworksApplied(1, (NotInForce("port", ONE.id, "no room"),), *FACTS_OF, "boot")
+        given = await it.apply(plan(1, ONE, TWO))
+        assert given == answer(1, NotInForce("port", ONE.id, "no room"))
         assert it.agent.health() == (False, f"of 1 network, 2 ports not in force: port {ONE.id} (no room)")
         del it.place.troubles["port", ONE.id]
         while (await it.ask(ReadNetworks())).failed:  # type: ignore[union-attr]
@@ -205,9 +235,6 @@ async def test_what_is_not_in_force_is_named_and_mended(monkeypatch: pytest.Monk
         assert it.agent.health() == (True, "1 network, 2 ports, all in force")
         while it.bus.told[-1].reason != "1 network, 2 ports, all in force":
             await asyncio.sleep(0.01)
-
-
-FACTS_OF = (FACTS.tunnel_address, FACTS.physical_networks)
 
 
 async def test_a_host_that_cannot_do_it_says_why_and_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:

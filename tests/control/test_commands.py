@@ -10,6 +10,7 @@ import pytest
 from droveway.control.engine.commands import send
 from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import CopyProgress, Guest, GuestSpec, GuestState, MigrationEndpoint, Nic, of_instance
+from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.ports.bus import (
     REPLIES,
@@ -17,6 +18,7 @@ from droveway.ports.bus import (
     Admit,
     ApplyNetworks,
     BeginCopy,
+    ChangeNetworks,
     CheckDestination,
     CheckSource,
     Command,
@@ -158,6 +160,7 @@ VERBS: tuple[Verb, ...] = (
     ListTasks(),
     ListGuests(),
     ApplyNetworks(HostNetworks(7, "")),
+    ChangeNetworks(PlanChange(6, HostNetworks(7, ""))),
     ReadNetworks(),
     SendGuestData(()),
     SaveConnections("p1"),

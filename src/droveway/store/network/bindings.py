@@ -32,8 +32,8 @@ _SET_STATUS = _where(c.host == _THERE, c.status != _STATUS, status=_STATUS)
 
 def _set(tx: Tx, statement: Prepared, port_id: str, there: str, **values: str) -> bool:
     done = tx.execute(statement, {"of": port_id, "now": tx.now_us, "there": there, **values})
-    if done.rowcount:
-        changed(tx)
+    if done.rowcount and statement is not _SET_STATUS:  # which no host is told
+        changed(tx, ports, port_id)
     return done.rowcount == 1
 
 
