@@ -19,14 +19,12 @@ from droveway.agents.metadata.server import NotServed
 from droveway.agents.network import HostFacts, NetworkAgent
 from droveway.domain.guest_data import GuestData, GuestFacts
 from droveway.domain.model import of_host
-from droveway.domain.network_change import between
 from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort, PlannedRouter
 from droveway.domain.service_kinds import NETWORK
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
 from droveway.ports.bus import (
     ApplyNetworks,
-    ChangeNetworks,
     Command,
     Hello,
     Inspect,
@@ -164,26 +162,6 @@ async def test_it_starts_from_what_it_kept_before_control_is_heard(tmp_path: Pat
         assert isinstance(await it.apply(plan(6)), StaleFence)
 
 
-async def test_a_change_is_taken_where_it_fits_and_nowhere_else(tmp_path: Path) -> None:
-    path = tmp_path / "networks.json"
-    async with running(FileKeptPlan(path)) as it:
-        begins = ChangeNetworks(between(plan(4, ONE), plan(5, TWO)))
-        assert await it.ask(begins) == answer(-1), "it has none: control sends the whole one"
-        await it.apply(plan(4, ONE))
-        for _ in range(2):  # and again, as a bus may say it
-            assert await it.ask(begins) == answer(5)
-            assert it.place.plan == plan(5, TWO) and FileKeptPlan(path).read() == as_kept(plan(5, TWO))
-        assert await it.ask(ChangeNetworks(between(plan(3), plan(4, ONE)))) == StaleFence(
-            "revision 4 of the networks is older than 5", 5
-        )
-        assert await it.ask(ChangeNetworks(between(plan(6), plan(7, ONE)))) == answer(5)
-        assert it.place.plan == plan(5, TWO)
-        assert await it.ask(ChangeNetworks(between(plan(5, TWO), plan(8, ONE, TWO)))) == answer(8)
-        assert it.place.plan == plan(8, ONE, TWO)
-    async with running(FileKeptPlan(path)) as it:  # it starts from what it kept
-        assert it.place.plan == plan(8, ONE, TWO)
-
-
 @pytest.mark.parametrize("boot", ["boot", "an earlier one"])
 async def test_routers_of_an_earlier_boot_wait_for_control(boot: str) -> None:
     """They may be on another host by now; networks and ports may not."""
@@ -209,17 +187,6 @@ async def test_without_a_plan_it_touches_nothing(tmp_path: Path) -> None:
         assert it.agent.health() == (True, "control has not said yet which networks it is to have")
         assert isinstance(await it.apply(plan(1, ONE)), NetworksApplied)
     assert FileKeptPlan(tmp_path / "networks.json").read() == as_kept(plan(1, ONE))
-
-
-async def test_what_cannot_be_kept_is_not_acted_on() -> None:
-    class FullDisk(MemoryKeptPlan):
-        def write(self, plan: HostNetworks) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    async with running(FullDisk()) as it:
-        expected = "the plan of networks cannot be kept (No space left on device): nothing was done"
-        assert await it.apply(plan(1, ONE)) == Unavailable(expected)
-        assert it.place.applied == 0
 
 
 async def test_what_is_not_in_force_is_named_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:

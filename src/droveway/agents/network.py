@@ -215,8 +215,8 @@ class NetworkAgent:
         if change is None or self._plan is None or self._plan.revision != change.base or self._is_of_earlier_boot:
             await self._off_loop(lambda: self._kept.write(marked))
             return
-        told = msgspec.structs.replace(change, new=msgspec.structs.replace(change.new, told_in_boot=self._boot_id))
-        await self._off_loop(lambda: self._kept.change(told, marked))
+        new = msgspec.structs.replace(change.new, told_in_boot=self._boot_id)
+        await self._off_loop(lambda: self._kept.change(msgspec.structs.replace(change, new=new), marked))
 
     # -- what its guests are told of themselves -----------------------------------------------------------------------
     def _digests(self) -> dict[str, str]:

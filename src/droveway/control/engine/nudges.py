@@ -37,11 +37,11 @@ class Nudges:
     def listen(self, *topics: str, event: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
         """An event (`event`, or a new one) that is set by each call of one of the topics while the block lasts."""
         event = event or asyncio.Event()
-        with self.heard(event, *topics):
+        with self.called(event, *topics):
             yield event
 
     @contextmanager
-    def heard(self, listener: Listener, *topics: str) -> Iterator[None]:
+    def called(self, listener: Listener, *topics: str) -> Iterator[None]:
         for topic in topics:
             self._listeners.setdefault(topic, []).append(listener)
         try:

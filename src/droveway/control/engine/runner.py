@@ -301,7 +301,7 @@ class Runner(Changes):
                 run, f"{run.step.name} waits: {later.reason}{way_out}", "waits", woken, self._stand
             )
         awaited = Through(woken)
-        with self._nudges.heard(awaited, *filter(None, (later.topic,))):
+        with self._nudges.called(awaited, *filter(None, (later.topic,))):
             await self._pause(run, woken, later.after_s, awaited)
 
     async def _save_blocked(self, run: Run, reason: str, kind: str, woken: asyncio.Event, change: Change) -> None:
@@ -444,6 +444,7 @@ class Runner(Changes):
             context.decision = None
         run.generation = context.generation = saved.generation
         run.cancel = None if change == self._turn_forward else saved.cancel
+        run.cancel_looked_s = self._clock.monotonic_s()
         run.blocked = blocked
         if blocked is None:
             self._blocked.discard(run.id)

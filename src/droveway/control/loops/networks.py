@@ -94,9 +94,9 @@ class NetworksLoop:
         if not connected:
             return INTERVAL_S
         try:
-            self._newest = await self._plans.newest()
+            self._newest, plans = await self._plans.newest(self._revisions())
             due = self._due(self._newest, processes)
-            plans = await self._plans_of(due)
+            plans = await self._plans_of(due, plans)
             asked = self._unconfirmed()
             due -= await self._note_unchanged(plans, asked) - asked
         except Busy as fault:
@@ -144,10 +144,16 @@ class NetworksLoop:
             if known.passed_over_s is not None and known.passed_over_s <= long_ago_s
         }
 
-    async def _plans_of(self, due: set[str]) -> dict[str, HostNetworks]:
-        """Of those that have taken one before, and may have nothing new to be told."""
-        asked = sorted(host for host in due if (known := self._known.get(host)) is not None and known.plan is not None)
-        return await self._plans.of(asked) if asked else {}
+    def _revisions(self) -> dict[str, int]:
+        """Which revision is in force on those that have taken a plan before, and may have nothing new to be told."""
+        idle = self._known.keys() - self._working.keys()
+        return {host: self._known[host].answer.revision for host in idle if self._known[host].plan is not None}
+
+    async def _plans_of(self, due: set[str], read: Mapping[str, HostNetworks]) -> dict[str, HostNetworks]:
+        """Of those that are due; `read`: what is known of them."""
+        asked = sorted(due & self._revisions().keys() - read.keys())
+        found = {host: plan for host, plan in read.items() if host in due}
+        return found | await self._plans.of(asked) if asked else found
 
     async def _note_unchanged(self, plans: Mapping[str, HostNetworks], asked: set[str]) -> set[str]:
         """Those of which the newest revision says nothing new: it is written down, and they are not told. `asked`:
@@ -196,7 +202,7 @@ class NetworksLoop:
         if known.answer.revision < plan.revision or known.plan is None:
             before, known.plan = known.plan, None  # until it has answered
             try:
-                answer = await self._tell(host, known, before, plan)
+                answer = await self._send_plan(host, known, before, plan)
             except Stale as fault:
                 await self._store.run(in_force.lift, fault.generation)
                 raise NotYet(AGAIN_S, f"{host} has seen a newer plan of networks than this database") from None
@@ -205,7 +211,9 @@ class NetworksLoop:
             known.looked_s, known.passed_over_s = self._clock.monotonic_s(), None
             await self._record(host, known)
 
-    async def _tell(self, host: str, known: _Known, before: HostNetworks | None, plan: HostNetworks) -> NetworksApplied:
+    async def _send_plan(
+        self, host: str, known: _Known, before: HostNetworks | None, plan: HostNetworks
+    ) -> NetworksApplied:
         """What differs from the plan `before` that it has, where that is little; else, or where it has another, all."""
         if before is not None and known.answer.takes_changes:
             change = between(msgspec.structs.replace(before, revision=known.taken), plan)

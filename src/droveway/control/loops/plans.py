@@ -24,13 +24,14 @@ PORTS_MAX = 100_000  # that are kept: some 100 MB; of a larger cloud each plan i
 TRY_AGAIN_S = 600.0  # after which a cloud that was too large is counted again
 COMPARED_S = 60.0  # between two comparisons of a host with the whole read
 FORGET_EVERY = 2_000  # changes
+OLD = -2  # a revision that no host is told
 PlanOf = Callable[[Tx, str, Mapping[str, str]], HostNetworks]
 Look = Callable[[Tx, int, int], News | None]
 
 
 class Plans(Protocol):
-    async def newest(self) -> int:
-        """The revision of networks."""
+    async def newest(self, known: Mapping[str, int]) -> tuple[int, dict[str, HostNetworks]]:
+        """The revision of networks, and the plans of those hosts that know an older one."""
         ...
 
     async def of(self, hosts: Iterable[str]) -> dict[str, HostNetworks]:
@@ -50,8 +51,10 @@ class WholePlans:
     ) -> None:
         self._store, self._plan_of, self._revision = store, plan_of, revision
 
-    async def newest(self) -> int:
-        return await self._store.read(self._revision)
+    async def newest(self, known: Mapping[str, int]) -> tuple[int, dict[str, HostNetworks]]:
+        revision = await self._store.read(self._revision)
+        old = [host for host, its in known.items() if its < revision]
+        return revision, await self.of(old) if old else {}
 
     async def of(self, hosts: Iterable[str]) -> dict[str, HostNetworks]:
         asked = sorted(hosts)
@@ -84,15 +87,24 @@ class KeptPlans:
         self.ports_max = PORTS_MAX
         self.differs: Callable[[str], None] = lambda reason: log.error("a bug: plans of networks", because=reason)
 
-    async def newest(self) -> int:
-        return await self._whole.newest()
+    async def newest(self, known: Mapping[str, int]) -> tuple[int, dict[str, HostNetworks]]:
+        if self._picture is None or len(known) > READ_AT_ONCE:
+            revision, _ = await self._whole.newest({})
+            return revision, await self.of([host for host, its in known.items() if its < revision])
+        async with self._turn:
+            found = await self._store.read(self._read, known)
+            await self._forget_old()
+        if found is None or self._picture is None:  # it has grown too large, or was not what the rows say
+            revision, _ = await self._whole.newest({})
+            return revision, found or {}
+        return self._picture.revision, found
 
     async def of(self, hosts: Iterable[str]) -> dict[str, HostNetworks]:
         asked = sorted(hosts)
         found: dict[str, HostNetworks] = {}
         async with self._turn:
             while asked and self._clock.monotonic_s() >= self._too_large_until_s:
-                some = await self._store.read(self._read, asked[:READ_AT_ONCE])
+                some = await self._store.read(self._read, dict.fromkeys(asked[:READ_AT_ONCE], OLD))
                 if some is None:
                     self._picture = None
                     self._too_large_until_s = self._clock.monotonic_s() + TRY_AGAIN_S
@@ -106,8 +118,8 @@ class KeptPlans:
         if self._picture is not None and not self._turn.locked():
             self._picture.forget(host)
 
-    def _read(self, tx: Tx, hosts: list[str]) -> dict[str, HostNetworks] | None:
-        """None: the cloud has more ports than are kept."""
+    def _read(self, tx: Tx, known: Mapping[str, int]) -> dict[str, HostNetworks] | None:
+        """The plans of those hosts that know an older revision. None: the cloud has more ports than are kept."""
         picture, self._picture = self._picture, None  # what fails in the middle of it is no picture
         seen = self._look(tx, -1 if picture is None else picture.last, self.ports_max)
         if seen is None:
@@ -115,12 +127,12 @@ class KeptPlans:
         if picture is None or seen.is_whole:
             picture = Picture()
         picture.take(seen)
-        found = {host: picture.plan_of(host) for host in hosts}
+        found = {host: picture.plan_of(host) for host, its in known.items() if its < picture.revision}
         now_s = self._clock.monotonic_s()
-        if now_s - self._compared_at_s >= self.compared_s:
+        if found and now_s - self._compared_at_s >= self.compared_s:
             self._compared_at_s = now_s
             if self._repaired(tx, found if self.compared_s == 0 else dict([min(found.items())])):
-                return found | self._whole._read(tx, hosts)
+                return self._whole._read(tx, sorted(found))
         if len(picture) <= self.ports_max:
             self._picture = picture
         return found

@@ -74,10 +74,10 @@ class _Remote(NamedTuple):
     mac: str
     port_id: str
     host: str
-    told: RemotePort
+    planned: RemotePort
 
 
-class _Told(NamedTuple):
+class _Composed(NamedTuple):
     """The plan of a host, and what it was made of beside its own ports and routers."""
 
     plan: HostNetworks
@@ -109,7 +109,7 @@ class Picture:
         self._rules: dict[str, tuple[GroupRule, ...]] = {}
         self._planned: defaultdict[str, dict[str, tuple[KnownPort, bool, PlannedPort]]] = defaultdict(dict)  # by host
         self._made: dict[tuple[str, bool, bool], SecurityGroup] = {}
-        self._told: dict[str, _Told] = {}
+        self._composed: dict[str, _Composed] = {}
 
     def __len__(self) -> int:
         """Ports."""
@@ -122,7 +122,7 @@ class Picture:
         tunnels = self._tunnels if news.tunnels is None else dict(news.tunnels)
         if tunnels != self._tunnels:
             self._tunnels = tunnels
-            hosts |= self._told.keys()
+            hosts |= self._composed.keys()
             for port_id in self._ports:
                 self._place(port_id, networks)
         self._take_networks(news, networks)
@@ -142,9 +142,9 @@ class Picture:
         for group_id in groups:
             for is_own, is_named in ((True, True), (True, False), (False, True)):
                 self._made.pop((group_id, is_own, is_named), None)
-        for host, told in list(self._told.items()):
-            if host in hosts or not told.networks.isdisjoint(networks) or not told.groups.isdisjoint(groups):
-                del self._told[host]
+        for host, made in list(self._composed.items()):
+            if host in hosts or not made.networks.isdisjoint(networks) or not made.groups.isdisjoint(groups):
+                del self._composed[host]
         self.revision, self.last = news.revision, news.last
 
     def _take_networks(self, news: News, networks: set[str]) -> None:
@@ -262,8 +262,8 @@ class Picture:
                 host = "" if router is None else router.host
             tunnel = self._tunnels.get(host, "") if host and port.device_owner != plan.DHCP_OWNER else ""
             if tunnel:
-                told = RemotePort(port.mac, tuple(address for _, address in port.addresses), tunnel)
-                new = port.network_id, _Remote(tunnel, port.mac, port_id, host, told)
+                planned_port = RemotePort(port.mac, tuple(address for _, address in port.addresses), tunnel)
+                new = port.network_id, _Remote(tunnel, port.mac, port_id, host, planned_port)
                 self._remote_of[port_id] = new
         if kept == new:
             return
@@ -282,17 +282,17 @@ class Picture:
 
     # -- the plan of a host -------------------------------------------------------------------------------------------
     def plan_of(self, host: str) -> HostNetworks:
-        told = self._told.get(host)
-        if told is None:
-            told = self._told[host] = self._make(host)
-        return msgspec.structs.replace(told.plan, revision=self.revision)
+        made = self._composed.get(host)
+        if made is None:
+            made = self._composed[host] = self._make(host)
+        return msgspec.structs.replace(made.plan, revision=self.revision)
 
     def forget(self, host: str) -> None:
         """Nobody asks for its plan any more."""
-        self._told.pop(host, None)
+        self._composed.pop(host, None)
         self._planned.pop(host, None)
 
-    def _make(self, host: str) -> _Told:
+    def _make(self, host: str) -> _Composed:
         mine = self._at.of(host)
         routers = sorted(self._routers_at.of(host).values(), key=lambda one: one.id)
         legs = {router.id: list(self._of_device.of(router.id).values()) for router in routers}
@@ -314,7 +314,7 @@ class Picture:
             tuple(self._group(one, is_own=one in own, is_named=one in named) for one in sorted(own | named)),
             tuple(self._router(one, legs[one.id]) for one in routers if one.is_up),
         )
-        return _Told(made, frozenset(here), frozenset(own | named))
+        return _Composed(made, frozenset(here), frozenset(own | named))
 
     def _network(self, network_id: str, host: str) -> PlannedNetwork:
         bare = self._bare.get(network_id)
@@ -330,7 +330,7 @@ class Picture:
         return msgspec.structs.replace(
             bare,
             tunnel_addresses=tuple(sorted({one.tunnel for one in remote})),
-            remote_ports=tuple([one.told for one in remote]),
+            remote_ports=tuple([one.planned for one in remote]),
         )
 
     def _port(self, known: KnownPort, host: str) -> PlannedPort:

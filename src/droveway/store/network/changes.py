@@ -24,15 +24,16 @@ n = network_changes.c
 _REVISION = Prepared(select(counters.c.value).where(counters.c.name == COUNTER))
 _INSERT = Prepared(insert(network_changes))
 _SINCE = Prepared(
-    select(n.number, n.kind, n.of).where(n.number > bindparam("last")).order_by(n.number).limit(bindparam("most"))
+    select(n.number, n.kind, n.of).where(n.number >= bindparam("last")).order_by(n.number).limit(bindparam("most"))
 )
-_ENDS = Prepared(select(func.min(n.number).label("first"), func.max(n.number).label("last")))
+_LAST = Prepared(select(func.max(n.number)))
 _FORGET = Prepared(delete(network_changes).where(n.number <= bindparam("last")))
 
 
 class Change(NamedTuple):
     """One row that plans are made of. `kind`: its table; empty: it may be any of all."""
 
+    number: int
     kind: str
     of: str
 
@@ -50,19 +51,17 @@ def changed(tx: Tx, table: Table | None = None, *of: str) -> None:
 
 
 def since(tx: Tx, last: int, most: int) -> list[Change] | None:
-    """What has changed after that one; None: some of it is known no longer, or it is more than `most`."""
-    first = tx.execute(_ENDS).first()
-    if first is None or first.last is None:
-        return [] if last == 0 else None
-    if not first.first - 1 <= last <= first.last:
+    """What has changed after that one; None: it is known no longer, as may be some that came after it, or there are
+    more than `most`."""
+    found = [Change(*row) for row in tx.execute(_SINCE, {"last": last, "most": most + 2})]
+    if not found or found[0].number != last or len(found) > most + 1:
         return None
-    found = list(tx.execute(_SINCE, {"last": last, "most": most + 1}))
-    return None if len(found) > most else [Change(row.kind, row.of) for row in found]
+    return found[1:]
 
 
 def last(tx: Tx) -> int:
     """The number of the last change."""
-    return int(getattr(tx.execute(_ENDS).first(), "last", None) or 0)
+    return int(tx.execute(_LAST).scalar() or 0)
 
 
 def forget_old(tx: Tx) -> None:

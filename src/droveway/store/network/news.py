@@ -7,7 +7,7 @@ changed (store/network/changes.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, func, select
@@ -92,7 +92,7 @@ def _everything(tx: Tx, ports_max: int) -> News | None:
     )
 
 
-def _some(tx: Tx, found: Iterable[Change], last: int) -> News:
+def _some(tx: Tx, found: Sequence[Change], last: int) -> News:
     of: dict[str, set[str]] = {}
     for one in found:
         of.setdefault(one.kind, set()).add(one.of)
@@ -106,7 +106,7 @@ def _some(tx: Tx, found: Iterable[Change], last: int) -> News:
 
     return News(
         changes.revision(tx),
-        changes.last(tx) if of else last,
+        found[-1].number if found else last,
         False,
         known(networks.name, _networks),
         known(subnets.name, _subnets),
