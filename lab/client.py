@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
@@ -9,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+JSON_PATCH = "application/openstack-images-v2.1-json-patch"
 TIMEOUT_S = 60
 
 
@@ -44,13 +46,23 @@ class Client:
         """What it answers. Raises ApiFailed with what it says when it refuses."""
         return self._checked(method, path, body)[2]
 
-    def has_image(self, name: str) -> bool:
-        """Whether there is a whole one. A broken one of an upload that was interrupted is deleted."""
+    def has_image(self, name: str, path: Path | None = None) -> bool:
+        """Whether there is a whole one, of the bytes of that file. One of other bytes, which an older release has made,
+        gets another name; servers keep it. A broken one of an upload that was interrupted is deleted."""
         found = self._checked("GET", f"/image/v2/images?name={name}", None, 200)[2]["images"]
+        sha512 = None if path is None else hashlib.sha512(path.read_bytes()).hexdigest()
+        has_it = False
         for one in found:
             if one["status"] != "active":
                 self._checked("DELETE", f"/image/v2/images/{one['id']}", None, 204)
-        return any(one["status"] == "active" for one in found)
+            elif sha512 in (None, one["os_hash_value"]):
+                has_it = True
+            else:
+                older = f"{name}-{one['created_at'][:10]}"
+                self.must(
+                    "PATCH", f"/image/v2/images/{one['id']}", [{"op": "replace", "path": "/name", "value": older}]
+                )
+        return has_it
 
     def usable_hosts(self) -> int:
         """How many hosts are up with a hypervisor that answers."""
@@ -87,7 +99,7 @@ class Client:
                 with body.open("rb") as file:
                     connection.request(method, path, file, headers)
             else:
-                headers |= {"content-type": "application/json"}
+                headers |= {"content-type": JSON_PATCH if method == "PATCH" else "application/json"}
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()

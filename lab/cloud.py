@@ -102,7 +102,7 @@ class Cloud:
     # -- up -------------------------------------------------------------------------------------------------------
     def up(self, simulated: bool, foreground: bool, quiet: bool = False) -> None:
         began = time.monotonic()
-        if len(str(self.home / "bus.sock")) > SOCKET_PATH_MAX:
+        if len(str(self.home / "consoles.sock")) > SOCKET_PATH_MAX:
             raise CloudFailed(
                 f"{self.home} is too long a path for a unix socket: set DROVEWAY_DIR to a shorter directory"
             )
@@ -250,10 +250,9 @@ class Cloud:
         client.refresh_scheduler()
 
     def _upload(self, client: Client, built: Task, simulated: bool) -> None:
-        if client.has_image("tiny"):
-            built.result(may_fail=True)
+        path = built.result(may_fail=simulated or client.has_image("tiny"))
+        if client.has_image("tiny", None if simulated else path):
             return
-        path = built.result(may_fail=simulated)
         if path is None:  # simulated hosts do not look at the bytes
             path = self.home / "cache" / "blank.raw"
             path.parent.mkdir(exist_ok=True)

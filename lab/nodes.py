@@ -51,6 +51,10 @@ class Node:
             raise ServerFailed(f"{self._command[0]} is not running")
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
     def reap(self) -> None:
         """After somebody else has ended it: a child must be waited for."""
         if self._popen is not None:

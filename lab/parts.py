@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import failed_tests
+from lab import failed_tests, marked_tests
 
 CLONE = Path(__file__).resolve().parent.parent
 LOGS = Path(os.environ.get("DROVEWAY_DIR", str(CLONE / ".droveway"))) / "tests"
@@ -33,7 +33,7 @@ SEEDS, SEEDS_QUICK = 200, 200
 ELSEWHERE = {"test_tidy.py", "test_config.py"}  # they stand beside the tests of the whole program and are of units
 PYTEST = (
     *(sys.executable, "-m", "pytest"),
-    *("-p", "lab.failed_tests", "--durations=10", "--durations-min=5"),
+    *("-p", "lab.failed_tests", "-p", "lab.marked_tests", "--durations=10", "--durations-min=5"),
 )
 TESTS_FAILED = 1  # pytest's exit code: it ran to its end
 AGAIN_MAX = 12  # tests that are played once more; when more fail, something is plainly wrong
@@ -90,11 +90,11 @@ def lanes(*, quick: bool, full: bool) -> tuple[list[list[Part]], list[Part]]:
         return [[_lint(), _simulation(SEEDS_QUICK)], [units]], []
     more = ("--full",) if full else ()
     return [
-        [_tests("lab", "lab and not alone", "tests", *more, workers=2)],
-        [_tests("servers", "servers and not lab and not alone", "tests", *more, workers=2)],
+        [_tests("lab", "lab and not alone", *marked_tests.files("lab"), *more, workers=2)],
+        [_tests("servers", "servers and not lab and not alone", *marked_tests.files("servers"), *more, workers=2)],
         [_tests("programs", "", *_programs(), workers=2)],
         [_lint(), _tests("units", "", "tests", *beside, workers=CORES, niceness=15), _simulation(SEEDS)],
-    ], [_tests("alone", "alone", "tests")]
+    ], [_tests("alone", "alone", *marked_tests.files("alone"))]
 
 
 class Run:

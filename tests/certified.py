@@ -23,7 +23,8 @@ from droveway.config.file import Config, load
 from droveway.domain.liveness import State
 from droveway.pki.host_files import Settings
 from droveway.process import agents_listener
-from droveway.process.serving import ApiServer, listen_at
+from droveway.process.listeners import listen_at
+from droveway.process.serving import ApiServer
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from lab.nodes import free_ports
@@ -59,8 +60,11 @@ class Cloud:
         serving = ApiServer(self.world.api, listen_at(f"{self.address}:{self.port}"))
         try:
             await self.world.seed()
-            serving.agents = self.agents = await agents_listener.opened(self.config, self.world.api)
-            assert self.agents is not None
+            Path(self.config.state_path).mkdir(exist_ok=True)  # noqa: ASYNC240 - a test
+            serving.agents = await agents_listener.opened(self.config, self.world.api)
+            self.agents = serving.agents[0]
+            assert self.agents._ca is not None
+            self.world.api.consoles.uplink = self.config.agents_url  # as hosts of other machines come
             self.agents._ca._clock = self.world.clock
             running = asyncio.create_task(serving.run())
             while not (serving._server.started and self.agents._server.started):
@@ -75,8 +79,8 @@ class Cloud:
         finally:
             self._ready.set()
             serving._listener.close()
-            if serving.agents is not None:
-                serving.agents.close()
+            for listener in serving.agents:
+                listener.close()
             await self.world.close()
 
     def stop(self) -> None:

@@ -12,9 +12,13 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+
+if TYPE_CHECKING:
+    from tests.drivers.bus_worlds import Rabbit
 
 # Whoever starts the tests in the background of a shell makes them, and all they start, deaf to Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -98,6 +102,15 @@ def pytest_timeout_set_timer() -> Generator[None, object, object]:
     if callable(fail):
         signal.signal(signal.SIGALRM, show_tasks_and_fail)
     return result
+
+
+@pytest.fixture(scope="session")
+def rabbit_that_stays() -> Iterator[Rabbit]:
+    """To start one costs 8 CPU seconds. Each test on it has a prefix of its own, and leaves it running."""
+    from tests.drivers.bus_worlds import rabbit
+
+    with rabbit() as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)

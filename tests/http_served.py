@@ -11,7 +11,8 @@ from typing import Any
 import uvloop
 
 from droveway.config.http_bounds import HttpBounds
-from droveway.process.serving import ApiServer, listen_at
+from droveway.process.listeners import listen_at
+from droveway.process.serving import ApiServer
 from tests.api.world import World
 
 QUICK = HttpBounds(header_timeout_s=0.3, idle_timeout_s=0.3, body_timeout_s=0.3, send_timeout_s=0.3)

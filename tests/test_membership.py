@@ -14,6 +14,7 @@ import pytest
 from lab import servers
 from lab.compute import Compute
 from lab.processes import wait_for
+from tests.drivers.bus_worlds import ready
 from tests.drivers.membership_worlds import ZookeeperWorld, zookeeper_settings
 from tests.test_starts import Program, upload
 
@@ -139,9 +140,13 @@ def test_the_articles_own_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bus", "scheme"), [("nats", "nats"), ("rabbitmq", "amqp")])
-def test_the_whole_program_over_a_broker(bus: str, scheme: str, tmp_path: Path) -> None:
-    with servers.nats(tmp_path / "server") if bus == "nats" else servers.rabbitmq() as broker:
-        told = f'bus = "{bus}"\n[{bus}]\nservers = ["{scheme}://{broker.address}"]\n'
+def test_the_whole_program_over_a_broker(request: pytest.FixtureRequest, bus: str, scheme: str, tmp_path: Path) -> None:
+    with ExitStack() as serving:
+        if bus == "nats":
+            broker = serving.enter_context(servers.nats(tmp_path / "server"))
+        else:
+            broker = ready(request.getfixturevalue("rabbit_that_stays"))
+        told = f'bus = "{bus}"\n[{bus}]\nprefix = "program"\nservers = ["{scheme}://{broker.address}"]\n'
         with ExitStack() as opened, program(tmp_path, told) as one:
             compute = opened.enter_context(closing(one.is_up()))
             server = compute.create("g", upload(one, compute))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import parts
+from lab import marked_tests, parts
 
 OPTION = "def pytest_addoption(parser):\n    parser.addoption('--full', action='store_true')\n"
 TESTS = """
@@ -141,3 +141,22 @@ def test_a_test_whose_thread_waits_ends_too(home: Path) -> None:
     done = subprocess.run([*parts.PYTEST, *words], cwd=home, capture_output=True, text=True, check=False, timeout=50)
     assert "the next one is played" in done.stdout, done.stdout + done.stderr
     assert "waits in" in done.stderr
+
+
+def test_a_part_loads_the_files_that_may_have_its_tests_and_no_others() -> None:
+    found = {marker: marked_tests.files(marker) for marker in marked_tests.MARKERS}
+    assert {"tests/lab/test_up.py", "tests/drivers/test_hypervisor_resources.py"} < set(found["lab"])  # it imports
+    assert {"tests/store/test_both.py", "tests/test_roles.py"} < set(found["servers"])  # a conftest beside it
+    assert not any("tests/domain/" in name for names in found.values() for name in names)
+
+
+def test_a_marker_that_comes_by_another_way_is_refused(home: Path) -> None:
+    """What would be run by no part: the file lies where the clone has one without that marker."""
+    path = home / "tests" / "domain" / "test_liveness.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("import pytest\n\nmade = getattr(pytest.mark, 'lab')\n\n\n@made\ndef test_it():\n    pass\n")
+    (home / "pytest.ini").write_text("[pytest]\nmarkers = lab: here\n")
+    done = subprocess.run(
+        [*parts.PYTEST, "tests/domain/test_liveness.py"], cwd=home, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4 and "marked lab, and lab/marked_tests.py does not see it" in done.stderr, done

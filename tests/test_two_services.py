@@ -20,7 +20,7 @@ from lab import servers
 from lab.client import Client
 from lab.compute import Compute
 from lab.processes import Process, everyone, wait_for
-from tests.drivers.bus_worlds import broker, rabbit
+from tests.drivers.bus_worlds import broker, ready
 
 COMPUTE, SCRIPTS = "nova-compute", "droveway-scripts"
 OTHER = {COMPUTE: SCRIPTS, SCRIPTS: COMPUTE}
@@ -100,12 +100,13 @@ def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
         if request.param == "nats":
             more = f'bus = "nats"\n[nats]\nservers = ["{stack.enter_context(broker(tmp_path / "nats")).url}"]'
         elif request.param == "rabbitmq":
-            more = f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{stack.enter_context(rabbit()).url}"]'
+            one = ready(request.getfixturevalue("rabbit_that_stays"))
+            more = f'bus = "rabbitmq"\n[rabbitmq]\nprefix = "two"\nservers = ["{one.url}"]'
         home = tmp_path / "cloud"
         home.mkdir()
-        one = Cloud(home, more)
-        stack.callback(one.end)
-        yield one
+        made = Cloud(home, more)
+        stack.callback(made.end)
+        yield made
 
 
 def test_each_of_two_services_lives_and_ends_by_itself(cloud: Cloud) -> None:

@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from droveway.agents.heart.heart_bytes import JOIN
 from droveway.drivers.bus import beats
 from lab.processes import wait_for
@@ -34,6 +36,7 @@ def named() -> list[str]:
     return [word for name in HOSTS for word in ("--host", name)]
 
 
+@pytest.mark.alone  # so many intervals of a fraction of a second are kept where something has time for them
 def test_all_are_heard_in_every_interval(tmp_path: Path) -> None:
     place, path = simulated(tmp_path), tmp_path / "heart.sock"
 

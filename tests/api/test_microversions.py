@@ -78,6 +78,7 @@ SERVER: Changes = [
     (71, {"server_groups"}, set()),
     (73, {"locked_reason"}, set()),
     (96, {"pinned_availability_zone"}, set()),
+    (100, {"scheduler_hints"}, set()),
 ]
 FLAVOR: Changes = [
     (
@@ -334,7 +335,7 @@ async def test_versions_are_echoed_and_unknown_ones_refused_with_the_range(tmp_p
     async with in_world(tmp_path) as world:
         token = await world.token()
         path = f"{NOVA}/servers"
-        for asked, got in ((None, "2.1"), ("2.30", "2.30"), ("latest", "2.96"), ("2.1", "2.1")):
+        for asked, got in ((None, "2.1"), ("2.30", "2.30"), ("latest", "2.100"), ("2.1", "2.1")):
             reply = await world.ask("GET", path, token=token, version=asked)
             assert reply.status_code == 200
             assert reply.headers["openstack-api-version"] == f"compute {got}"
@@ -346,12 +347,12 @@ async def test_versions_are_echoed_and_unknown_ones_refused_with_the_range(tmp_p
         assert (await world.ask("GET", path, token=token, headers=both)).headers[
             "openstack-api-version"
         ] == "compute 2.5"
-        for unknown in ("2.97", "2.0", "3.1", "1.1", "2.100000"):
+        for unknown in ("2.101", "2.0", "3.1", "1.1", "2.100000"):
             reply = await world.ask("GET", path, token=token, version=unknown)
             assert reply.status_code == 406
             message = reply.json()["computeFault"]["message"]
             assert "2.1" in message
-            assert "2.96" in message
+            assert "2.100" in message
         for malformed in ("2", "2.x", "two", "2.1.1", "02.1", "2.01", "-2.1", "2." + "9" * 30):
             reply = await world.ask("GET", path, token=token, version=malformed)
             assert reply.status_code == 400, malformed

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from droveway.api.compute.servers import _SORTS, _UNHEEDED_SORTS
+from droveway.api.compute.server_filters import SORTS, UNHEEDED_SORTS
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances
 from tests.api.world import NOVA, World, in_world, make_image, make_server, reason
@@ -49,7 +49,7 @@ async def test_every_key_has_one_order_over_all_pages(tmp_path: Path) -> None:
     async with in_world(tmp_path) as world:
         token = await world.token()
         await fill(world, token)
-        for key in (*_SORTS, *_UNHEEDED_SORTS):
+        for key in (*SORTS, *UNHEEDED_SORTS):
             for down in ("asc", "desc"):
                 query = f"sort_key={key}&sort_dir={down}"
                 whole = await names(world, token, query)

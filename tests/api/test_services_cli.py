@@ -19,9 +19,11 @@ from droveway.domain.liveness import State
 from droveway.store.fleet import services
 from lab.nodes import free_ports
 from lab.processes import wait_for
+from tests import droveway_process
 from tests.api.world import PASSWORD, World
 
 SOON_S = 60.0
+START = [sys.executable, "-m", "droveway.main"]
 CLOUDS = """clouds:
   droveway:
     auth:
@@ -101,7 +103,7 @@ class Served:
         written.result(SOON_S)
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "droveway.main", "service", *words]
+        return [*START, "service", *words]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -109,10 +111,10 @@ class Served:
 
     def says(self, *words: str) -> tuple[int, list[str]]:
         """The exit code, and what is printed."""
-        done = subprocess.run(
-            self.command(*words), env=self.environment, capture_output=True, text=True, check=False, timeout=SOON_S
-        )
-        return done.returncode, [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
+        program = self.command(*words)
+        assert program[:3] == START, f"{program} is another program"
+        code, out, err = droveway_process.of_this_process().run(program[len(START) :], self.environment)
+        return code, [line.rstrip() for line in (out + err).splitlines()]
 
 
 @pytest.fixture

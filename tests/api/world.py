@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,22 @@ from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
 from droveway.api.app import Api, ApiSettings, App, build_app
+from droveway.api.discovery import served
 from droveway.api.http.pool import ThreadPool
+from droveway.api.identity import passwords
 from droveway.api.image import uploads
 from droveway.domain.faults import Unreachable
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.drivers.credentials.own_table import OwnTable
 from droveway.ports.asking import QuestionSignature, proxy
 from droveway.ports.control import ControlQueries
 from droveway.store.compute import flavors, instances
 from droveway.store.engine.transaction import DiskStore, MemoryStore, Tx
 from droveway.store.fleet import host_reports, hosts, services
-from droveway.store.identity import accounts
+from droveway.store.identity import accounts, catalog
 from droveway.store.schema import sagas
 from tests.store import databases
 
@@ -74,6 +78,7 @@ class World:
             clock=self.clock,
             names=SystemNames(),
             settings=ApiSettings(base_url=base_url, images_directory=self.images, **settings),
+            credentials=OwnTable(self.store, partial(passwords.matches, self.hashing)),
             hashing=self.hashing,
             files=self.files,
             sagas_settled=self._settled,
@@ -96,6 +101,9 @@ class World:
 
     async def seed(self) -> None:
         await self.store.run(seed)
+        await self.store.run(
+            catalog.seed, served(with_network=self.api.settings.network.is_on), self.api.settings.region
+        )
         await uploads.recover(self.api)
 
     async def token(self, user: str = "admin", project: str | None = "admin", password: str = PASSWORD) -> str:

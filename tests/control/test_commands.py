@@ -8,6 +8,7 @@ from typing import TypeVar, get_args
 import pytest
 
 from droveway.control.engine.commands import send
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import CopyProgress, Guest, GuestSpec, GuestState, MigrationEndpoint, Nic, of_instance
 from droveway.domain.network_change import PlanChange
@@ -26,6 +27,7 @@ from droveway.ports.bus import (
     Inspect,
     ListGuests,
     ListTasks,
+    OpenConsole,
     Ping,
     Plug,
     PowerCycle,
@@ -50,6 +52,7 @@ from droveway.ports.replies import (
     Answer,
     Connections,
     ConnectionsRestored,
+    ConsoleOpened,
     ConsoleText,
     GuestAdmitted,
     GuestStatus,
@@ -126,6 +129,7 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     GuestAdmitted(GUEST, MigrationEndpoint("h1", "u", "d")),
     SourceChecked(GUEST, True),
     ConsoleText("boots"),
+    ConsoleOpened(),
     PingResult(),
     ReachResult(True),
     Tasks(),
@@ -155,6 +159,7 @@ VERBS: tuple[Verb, ...] = (
     AbortCopy(),
     Release(),
     ReadConsole(),
+    OpenConsole(ConsoleKind.VNC, "https://a", "s"),
     Ping(),
     Reach("u"),
     ListTasks(),

@@ -41,6 +41,11 @@ def carriers(tx: Tx, *names: str) -> None:
     tx.nudges.append(events.SERVICES_CHANGED)
 
 
+def force_down(tx: Tx, host: str, *, forced_down: bool) -> None:
+    (row,) = services.list_all(tx, host, NETWORK)
+    services.force_down(tx, row["uuid"], forced_down=forced_down)
+
+
 async def places(store: MemoryStore, ids: list[str]) -> list[str]:
     return [(await store.read(routers.row_of, one))["host"] for one in ids]
 
@@ -77,11 +82,11 @@ async def test_routers_are_placed_and_moved(store: MemoryStore) -> None:
             loop.cancel()
 
 
-async def test_an_agent_that_ended_is_given_time_and_a_host_that_is_gone_is_not(store: MemoryStore) -> None:
+async def test_a_host_that_is_there_keeps_its_routers_when_its_agent_has_ended(store: MemoryStore) -> None:
     nudges = Nudges()
     store.on_commit(nudges.call)
     silent: set[str] = set()
-    places_loop = RouterPlaces(store, nudges, SystemClock(), lambda host: host not in silent, agent_back_s=0.5)
+    places_loop = RouterPlaces(store, nudges, SystemClock(), lambda host: host not in silent)
     loop = asyncio.create_task(places_loop.run())
 
     def agent_is(tx: Tx, state: str, host: str = "h1") -> None:
@@ -96,18 +101,16 @@ async def test_an_agent_that_ended_is_given_time_and_a_host_that_is_gone_is_not(
         await store.run(carriers, "h1", "h2")
         for state in ("dead", "stopped", "hung"):
             await store.run(agent_is, state)
-            await asyncio.sleep(0.3)
-            await store.run(agent_is, "alive")  # in time: the next end is counted anew
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
             assert await places(store, [made]) == ["h1"], state
         await store.run(agent_is, "host gone")
         await until(store, [made], ["h2"])
         await store.run(carriers, "h1", "h2")
         await store.run(lambda tx: tx.execute(update(routers.routers).values(host="h1")))
         await store.run(agent_is, "dead")
-        await asyncio.sleep(0.55)
-        await store.run(carriers, "h2")  # it has not come back
+        await store.run(force_down, "h1", forced_down=True)
         await until(store, [made], ["h2"])
+        await store.run(force_down, "h1", forced_down=False)
         await store.run(carriers, "h1", "h2")
         silent.add("h2")
         for state, wanted in (("alive", "h2"), ("dead", "h1")):  # its heart has ended, too

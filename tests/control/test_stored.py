@@ -32,7 +32,7 @@ from droveway.drivers.hypervisor.simulated.fleet import NOTHING, Durations
 from droveway.ports.bus import Command, Verb
 from droveway.simulation.many import silence
 from droveway.store import upgrade
-from droveway.store.compute import instances
+from droveway.store.compute import instance_list, instances
 from droveway.store.engine.databases import open_engine
 from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.versions import v0008
@@ -160,8 +160,8 @@ def _ends(was: Any) -> set[str]:
 
 
 def _instances(tx: Tx) -> list[Any]:
-    gone = instances.find(tx, instances.Filters(deleted=True))
-    return [*instances.find(tx, instances.Filters()), *gone]
+    gone = instance_list.find(tx, instance_list.Filters(deleted=True))
+    return [*instance_list.find(tx, instance_list.Filters()), *gone]
 
 
 def test_every_saga_of_the_release_before_ends(url: str) -> None:

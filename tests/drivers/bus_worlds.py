@@ -258,6 +258,16 @@ def rabbit(
         shutil.rmtree(one.directory, ignore_errors=True)
 
 
+def ready(one: Rabbit) -> Rabbit:
+    """Whatever somebody who failed has left it in: it runs, and serves."""
+    one.thaw()
+    if not one.node.is_running:
+        one.kill()  # what is left of it
+        one.start()
+    one.node.wait()
+    return one
+
+
 def control_of(e: Ends) -> BrokerControlBus:
     assert isinstance(e.control, BrokerControlBus)
     return e.control

@@ -256,6 +256,7 @@ class LabWorld(World):
             peer_uri=host.peer_uri,
             data_uri=host.data_uri,
             uri=host.outside_uri(),
+            host_root=str(host.outside("")),
         )
         return LibvirtHypervisor(settings, SystemClock(), SharedPathImages(settings.host))
 

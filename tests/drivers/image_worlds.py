@@ -18,7 +18,8 @@ from droveway.drivers.images.http import HttpImages
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.images import Images
-from droveway.process.serving import ApiServer, listen_at
+from droveway.process.listeners import listen_at
+from droveway.process.serving import ApiServer
 from droveway.store.image import image_tickets, images
 from tests.api.world import World, make_image
 

@@ -36,7 +36,7 @@ from droveway.ports.bus import (
     wrong_protocol,
 )
 from droveway.ports.replies import Answer, ConsoleText
-from tests.drivers.bus_worlds import Broker, Ends, Rabbit, SocketWorld, World, broker, ends, never, rabbit
+from tests.drivers.bus_worlds import Broker, Ends, Rabbit, SocketWorld, World, broker, ends, never, ready
 
 Story = Callable[[Ends], Awaitable[None]]
 
@@ -48,9 +48,8 @@ def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="module")
-def shared_rabbit() -> Iterator[Rabbit]:
-    with rabbit() as one:
-        yield one
+def shared_rabbit(rabbit_that_stays: Rabbit) -> Rabbit:
+    return ready(rabbit_that_stays)
 
 
 @pytest.fixture(params=["socket", *(pytest.param(name, marks=pytest.mark.servers) for name in ("nats", "rabbitmq"))])

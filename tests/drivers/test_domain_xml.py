@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from droveway.domain.consoles import ConsoleKind
+from droveway.domain.hardware import Hardware
 from droveway.domain.model import GuestSpec
 from droveway.domain.placement import HeldCell, NumaCell
+from droveway.drivers.hypervisor.libvirt.console_xml import CONSOLES, socket_in
 from droveway.drivers.hypervisor.libvirt.domain_xml import (
     NAMESPACE,
     ForeignDomain,
@@ -98,7 +101,27 @@ def test_a_domain_is_what_the_design_says() -> None:
             "memballoon",
             "video/model",
         )
-    ] == ["none"] * 3
+    ] == ["none", "none", "vga"]
+
+
+def test_a_guest_s_consoles_listen_at_unix_sockets_and_nowhere_else() -> None:
+    domain = domain_xml(spec(), f"{STORE}/{ID}", use_kvm=False)
+    devices = ET.fromstring(domain).find("devices")
+    assert devices is not None
+    assert [one.attrib for one in devices.iterfind("graphics/listen")] == [{"type": "socket"}]
+    assert [one.attrib for one in devices.iterfind("serial/source")] == [{"mode": "bind", "path": f"{CONSOLES}/{ID}"}]
+    assert not re.search(r"tcp|port=.[1-9]|autoport|0\.0\.0\.0|127\.0\.0\.1", domain)
+    assert socket_in(domain, ConsoleKind.SERIAL) == f"{CONSOLES}/{ID}"
+    assert socket_in(domain.replace('type="unix"', 'type="pty"'), ConsoleKind.SERIAL) == "", "of an older release"
+
+
+def test_a_guest_without_a_screen_has_a_serial_line_alone() -> None:
+    bare = replace(spec(), hardware=Hardware(video="none"))
+    devices = ET.fromstring(domain_xml(bare, f"{STORE}/{ID}", use_kvm=False)).find("devices")
+    assert devices is not None
+    assert devices.find("graphics") is None
+    assert devices.find("video/model").get("type") == "none"  # type: ignore[union-attr]
+    assert devices.find("serial/log") is not None
 
 
 def test_kvm_guests_get_the_host_s_model() -> None:

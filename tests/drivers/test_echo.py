@@ -30,19 +30,26 @@ async def returns(control: ControlBus) -> bool:
     return True
 
 
+async def returns_again(control: ControlBus) -> None:
+    """Sooner or later: on a busy machine one that is not kept may take longer than is waited for."""
+    async with asyncio.timeout(30):
+        while not await returns(control):
+            pass
+
+
 async def test_a_broker_that_hangs_keeps_the_echo(tmp_path: Path) -> None:
     """Long before its pings are missed: with the usual interval of those nothing else would tell for a while."""
     with broker(tmp_path / "nats") as one:
         async with ends(one.world(ping_interval_s=30.0)) as e:
             await connected(e)
-            assert await returns(e.control)
+            await returns_again(e.control)
             one.freeze()
             try:
                 assert not await returns(e.control)
                 assert e.control.trouble == ""
             finally:
                 one.thaw()
-            assert await returns(e.control)
+            await returns_again(e.control)
 
 
 @pytest.mark.parametrize("denied", ["droveway.beat.>", "droveway.beat.*"])

@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import time
+from functools import partial
 
 import msgspec
 import pytest
@@ -15,9 +16,11 @@ import pytest
 from droveway.domain.network_plan import AddressPair, GroupRule, RuleDirection, link_local
 from droveway.drivers.network.bridge import kernel, names
 from lab import network
+from lab.processes import wait_for
 from tests.drivers import network_worlds as w
 
 pytestmark = [pytest.mark.lab, w.NEEDS_REAL_NETWORKS]
+SOON_S = 30.0
 
 GROUP = w.identity(1)
 ONE, TWO, THREE = (w.port(number, groups=(GROUP,)) for number in (11, 12, 13))
@@ -109,7 +112,8 @@ async def test_a_port_may_have_further_addresses() -> None:
         two.plug()
         network.build(one.name, "addr add 10.0.0.65/24 dev eth0", "addr add fd00::4:1/64 dev eth0")
         network.build(one.name, "addr add 10.0.0.130/24 dev eth0")
-        assert two.pings("10.0.0.65") and two.pings("fd00::4:1")
+        for address in ("10.0.0.65", "fd00::4:1"):  # one for IPv6 is asked about first, whether somebody has it
+            assert wait_for(partial(two.pings, address), SOON_S), address
         assert not two.pings("10.0.0.130", wait_s=0.4)
 
 

@@ -13,7 +13,7 @@ from droveway.drivers.bus import broker_peers
 from droveway.drivers.bus.broker_peers import BrokerPeerBus
 from droveway.ports.peer_bus import Question, Reply
 from lab.servers import Server
-from tests.drivers.bus_worlds import Broker, BrokerWorld, Rabbit, broker, rabbit
+from tests.drivers.bus_worlds import Broker, BrokerWorld, Rabbit, broker, ready
 
 pytestmark = pytest.mark.servers
 Answer = Callable[[Question], Awaitable[Reply]]
@@ -26,8 +26,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with broker(tmp_path_factory.mktemp("broker") / "nats") as one:
             yield one
     else:
-        with rabbit() as other:
-            yield other
+        yield ready(request.getfixturevalue("rabbit_that_stays"))
 
 
 class Peers:

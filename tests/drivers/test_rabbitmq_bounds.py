@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from droveway.drivers.bus.rabbitmq_link import QUEUE_MAX_BYTES, RabbitLink, Rabb
 from droveway.drivers.clock import SystemChance
 from droveway.ports.bus import MAX_MESSAGE_BYTES, Beat, Command, GuestChanged, Hello, ReadConsole, Report
 from lab import servers
-from tests.drivers.bus_worlds import Rabbit, RabbitWorld, Stranger, control_of, ends, filled, prefix, rabbit
+from tests.drivers.bus_worlds import Rabbit, RabbitWorld, Stranger, control_of, ends, filled, prefix, rabbit, ready
 from tests.drivers.test_nats_bus import authority, memory_mib, signed, works
 
 pytestmark = pytest.mark.servers
@@ -26,9 +25,8 @@ ASK = Command(of_instance("i"), 1, ReadConsole())
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Rabbit]:
-    with rabbit() as one:
-        yield one
+def shared(rabbit_that_stays: Rabbit) -> Rabbit:
+    return ready(rabbit_that_stays)
 
 
 def memory_of_mib(pid: int) -> float:

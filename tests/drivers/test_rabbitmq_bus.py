@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
 from droveway.ports.bus import AgentDisconnected, Beat, Command, Hello, ReadConsole
 from droveway.ports.replies import ConsoleText
-from tests.drivers.bus_worlds import Rabbit, Stranger, control_of, ends, filled, never, prefix, rabbit
+from tests.drivers.bus_worlds import Rabbit, Stranger, control_of, ends, filled, never, prefix, rabbit, ready
 from tests.drivers.test_nats_bus import works
 
 pytestmark = pytest.mark.servers
@@ -28,16 +28,15 @@ ASK = Command(of_instance("i"), 1, ReadConsole())
 BACK_S = 6.0
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Rabbit]:
-    with rabbit() as one:
-        yield one
+@pytest.fixture
+def shared(rabbit_that_stays: Rabbit) -> Rabbit:
+    return ready(rabbit_that_stays)
 
 
 # -- the broker's troubles --------------------------------------------------------------------------------------------
 def restarted(end: Callable[[Rabbit], None]) -> Callable[[Rabbit], Coroutine[Any, Any, None]]:
     async def story(one: Rabbit) -> None:
-        async with ends(one.world()) as e:
+        async with ends(one.world(prefix=prefix("restarted"))) as e:
             e.agent("slow", never)
             e.agent("h1")
             await e.until(lambda: len(e.told(Hello, "slow")) > 0 and len(e.told(Hello)) > 0)
@@ -50,7 +49,8 @@ def restarted(end: Callable[[Rabbit], None]) -> Callable[[Rabbit], Coroutine[Any
             assert all(isinstance(one, Unreachable) and "ended" in one.reason for one in ended)
             with pytest.raises(Unreachable, match=r"not connected: .*broker"):
                 await e.control.command("h1", ASK, 60)
-            await asyncio.to_thread(one.start)
+            one.start(wait=False)  # not in a thread of this loop: with that it would end
+            await asyncio.to_thread(one.node.wait)
             began = time.monotonic()
             await works(e)
             assert time.monotonic() - began < 3
@@ -59,10 +59,9 @@ def restarted(end: Callable[[Rabbit], None]) -> Callable[[Rabbit], Coroutine[Any
     return story
 
 
-async def test_broker_stopped_and_killed_under_commands_in_flight() -> None:
-    with rabbit() as one:
-        await restarted(Rabbit.stop)(one)
-        await restarted(Rabbit.kill)(one)
+async def test_broker_stopped_and_killed_under_commands_in_flight(shared: Rabbit) -> None:
+    await restarted(Rabbit.stop)(shared)
+    await restarted(Rabbit.kill)(shared)
 
 
 async def test_broker_away_at_the_start() -> None:
@@ -80,9 +79,10 @@ async def test_broker_away_at_the_start() -> None:
             assert control_of(e).trouble == ""
 
 
-async def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded() -> None:
-    with rabbit() as one, rabbit() as two:
-        world = one.world(servers=(one.url, two.url))
+async def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded(shared: Rabbit) -> None:
+    one = shared
+    with rabbit() as two:
+        world = one.world(servers=(one.url, two.url), prefix=prefix("frozen"))
         async with ends(world) as e:
             link = world.link()
             agent = e.agent("h1", bus=world.agent(link))
@@ -102,18 +102,18 @@ async def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded
             two.thaw()
 
 
-async def test_closing_ends_though_the_broker_is_frozen() -> None:
-    with rabbit() as one:
-        async with ends(one.world(ping_interval_s=10.0)) as e:
-            agent = e.agent("h1")
-            await e.until(lambda: bool(e.welcomes))
-            one.freeze()
-            report = filled(100_000)
-            for _ in range(100):
-                agent.notify(report)
-            began = time.monotonic()
-            await e.close()
-            assert time.monotonic() - began < 6
+async def test_closing_ends_though_the_broker_is_frozen(shared: Rabbit) -> None:
+    async with ends(shared.world(ping_interval_s=10.0, prefix=prefix("closing"))) as e:
+        agent = e.agent("h1")
+        await e.until(lambda: bool(e.welcomes))
+        shared.freeze()
+        report = filled(100_000)
+        for _ in range(100):
+            agent.notify(report)
+        began = time.monotonic()
+        await e.close()
+        assert time.monotonic() - began < 6
+    shared.thaw()
 
 
 async def test_a_connection_that_is_cut_is_made_again(shared: Rabbit) -> None:

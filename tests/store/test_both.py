@@ -16,14 +16,14 @@ from droveway.domain.certificates import Holder
 from droveway.domain.faults import Conflict
 from droveway.domain.model import Flavor, Subject, SubjectKind
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store.compute import instances
+from droveway.store.compute import instance_list, instances
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.fleet import certificates, declared, heartbeats, hosts, joining, services
 from droveway.store.identity import accounts
+from droveway.store.identity.tables import projects
 from droveway.store.image import images
 from droveway.store.schema import events as event_rows
-from droveway.store.schema import projects
 from droveway.store.work import events
 
 NAMES = ("b", "a", "B", "_", "Zebra", "zebra", "ä", "Ä", "1", "a b", "a%b", "100%")
@@ -62,8 +62,8 @@ async def test_a_name_is_found_without_regard_to_the_case_of_a_to_z(url: str) ->
             ("ä", {"ä"}),
             ("^.$", {"b", "a", "B", "_", "ä", "Ä", "1"}),
         ):
-            wanted = instances.Filters(name_like=name_pattern.like(asked))
-            assert {row["name"] for row in await store.read(instances.find, wanted)} == names, asked
+            wanted = instance_list.Filters(likes=(("name", name_pattern.like(asked)),))
+            assert {row["name"] for row in await store.read(instance_list.find, wanted)} == names, asked
 
 
 async def test_a_null_sorts_first_and_pages_go_on_behind_it(url: str) -> None:

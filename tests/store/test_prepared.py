@@ -21,8 +21,9 @@ from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.identity import accounts
+from droveway.store.identity.tables import domains, roles
 from droveway.store.image import image_tickets
-from droveway.store.schema import domains, events, leases, roles
+from droveway.store.schema import events, leases
 from droveway.store.schema import services as service_rows
 from droveway.store.work.events import record
 from tests.store.test_both import in_store

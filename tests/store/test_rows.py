@@ -11,16 +11,24 @@ from sqlalchemy.types import BigInteger, Boolean, Float, Integer, String, TypeEn
 
 from droveway.store import rows
 from droveway.store.engine import results
+from droveway.store.identity import rows as identity_rows
 from droveway.store.network import rows as network_rows
 from droveway.store.schema import Json, metadata
 
 T = metadata.tables
 WHOLE = {
-    rows.DomainRow: "domains",
-    rows.ProjectRow: "projects",
-    rows.UserRow: "users",
-    rows.RoleRow: "roles",
+    identity_rows.DomainRow: "domains",
+    identity_rows.ProjectRow: "projects",
+    identity_rows.UserRow: "users",
+    identity_rows.GroupRow: "user_groups",
+    identity_rows.RoleRow: "roles",
+    identity_rows.ApplicationCredentialRow: "application_credentials",
+    identity_rows.CredentialRow: "credentials",
+    identity_rows.RegionRow: "regions",
+    identity_rows.CatalogServiceRow: "catalog_services",
+    identity_rows.EndpointRow: "endpoints",
     rows.ImageRow: "images",
+    rows.ImageMemberRow: "image_members",
     rows.FlavorRow: "flavors",
     rows.CertificateRow: "certificates",
     rows.HostRow: "hosts",
@@ -28,12 +36,14 @@ WHOLE = {
     rows.ServiceRow: "services",
     rows.JoinTokenRow: "join_tokens",
     rows.InstanceRow: "instances",
+    rows.ConsoleTokenRow: "console_tokens",
     rows.ServerGroupRow: "server_groups",
     rows.KeypairRow: "keypairs",
     rows.GuestDataRow: "guest_data",
     rows.ServerPortRow: "server_ports",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
+    rows.ServerRequestRow: "server_requests",
     rows.SagaRow: "sagas",
     rows.LeaseRow: "leases",
     rows.EventRow: "events",
@@ -49,12 +59,10 @@ WHOLE = {
 }
 # Of what a part, or a join, is made: a column of that name in one of these tables, or one that is named here.
 SUMS: dict[str, Any] = dict.fromkeys(("vcpus_used", "ram_mb_used", "disk_gb_used", "running_vms"), int)
-NAMES: dict[str, Any] = dict.fromkeys(("user_name", "user_domain_name", "user_domain_id", "role_name"), str)
-PLACES = ("project_id", "project_name", "project_domain_id", "project_domain_name", "domain_id", "domain_name")
-NAMES |= dict.fromkeys(PLACES, str | None) | {"rank": int}
+_NAMED = ("actor_name", "actor_domain_id", "actor_domain_name", "role_name", "target_name", "target_domain_id")
+NAMES: dict[str, Any] = dict.fromkeys((*_NAMED, "target_domain_name", "by_id", "on_kind", "on_id"), str)
 PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
-    rows.AssignmentRow: (("role_assignments",), NAMES),
-    rows.EffectiveRow: (("role_assignments",), NAMES | {"by": str | None}),
+    identity_rows.AssignmentRow: (("assignments",), NAMES),
     rows.UsableRow: (("services",), {}),
     rows.HostWithUse: (("hosts", "services"), SUMS | {"service_id": int, "service_uuid": str, "service_reason": str}),
     rows.HostHealth: (("hosts",), {}),
@@ -65,7 +73,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.HoldingRow: (("instances",), {}),
     rows.ServerGroupWithMembers: (("server_groups",), {"members": list[str]}),
     rows.MigrationWithName: (("migrations",), {"instance_name": str}),
-    rows.ActionRow: (("sagas",), {"owner_id": str}),
+    rows.ActionRow: (("sagas",), {"instance_id": str}),
     rows.WaitingRow: (("sagas", "instances"), {"blocked": str}),  # likewise
     network_rows.StandardRow: (("networks",), {}),
     network_rows.Network: (("networks",), {"subnets": list[str]}),
@@ -119,7 +127,9 @@ def test_a_part_is_of_its_tables(row_type: type[Any]) -> None:
 
 
 def test_every_type_is_compared() -> None:
-    known = {one for module in (rows, network_rows) for one in vars(module).values() if is_typeddict(one)}
+    known = {
+        one for module in (rows, identity_rows, network_rows) for one in vars(module).values() if is_typeddict(one)
+    }
     assert known == WHOLE.keys() | PARTS.keys()
 
 

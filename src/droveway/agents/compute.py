@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from droveway.agents.consoles import Consoles
 from droveway.agents.fences import Fence, Fences
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
@@ -33,6 +34,7 @@ from droveway.ports.bus import (
     Inspect,
     ListGuests,
     ListTasks,
+    OpenConsole,
     Ping,
     Plug,
     PowerCycle,
@@ -55,6 +57,7 @@ from droveway.ports.replies import (
     FAILURES,
     FILES_MAX,
     Answer,
+    ConsoleOpened,
     ConsoleText,
     GuestAdmitted,
     GuestStatus,
@@ -101,11 +104,12 @@ class ComputeAgent:
         tasks: PeriodicTasks | None = None,
         pulse: Pulse | None = None,
         guests_boot_id: str = "",
+        consoles: Consoles | None = None,
     ) -> None:
         self._host, self._machine_boot_id, self._address = host, boot_id, address
         self._boot_id = boot_id = guests_boot_id or boot_id
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
-        self._off_loop, self._tasks = off_loop, tasks
+        self._off_loop, self._tasks, self._consoles = off_loop, tasks, consoles
         self._pulse = pulse
         self._turns: dict[Subject, _SubjectLock] = {}
         # Commands being carried out, by subject, and since when.
@@ -133,6 +137,8 @@ class ComputeAgent:
         finally:
             for task, _ in self._working.values():
                 task.cancel()
+            if self._consoles is not None:
+                await self._consoles.close()
             await self._hypervisor.close()
             await self._bus.close()
 
@@ -309,6 +315,11 @@ class ComputeAgent:
                 return await self._reach(verb)
             case ReadConsole(length_lines):
                 return ConsoleText(await h.console(instance_id, length_lines))
+            case OpenConsole():
+                if self._consoles is None:
+                    raise HypervisorRefused(f"Host {self._host} carries no consoles.")
+                await self._consoles.open(instance_id, verb)
+                return ConsoleOpened()
             case Prepare(spec, ticket, documents):
                 await h.prepare(spec, ticket, documents)
             case Start(spec):

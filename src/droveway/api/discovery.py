@@ -25,7 +25,11 @@ _UPDATED = "2026-11-20T00:00:00Z"
 
 def services(api: Api) -> tuple[tuple[str, str, str], ...]:
     """Those of this cloud."""
-    return (*SERVICES, NETWORK_SERVICE) if api.settings.network.is_on else SERVICES
+    return served(with_network=api.settings.network.is_on)
+
+
+def served(*, with_network: bool) -> tuple[tuple[str, str, str], ...]:
+    return (*SERVICES, NETWORK_SERVICE) if with_network else SERVICES
 
 
 async def root(api: Api, request: Request) -> Response:

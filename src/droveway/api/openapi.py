@@ -26,13 +26,9 @@ from droveway.api.http.render import FOREVER
 from droveway.api.http.router import Route
 from droveway.api.query_keys import KEYS, Key
 from droveway.domain.policy import Need
+from droveway.domain.policy import described as to_words
 
 OPENAPI = "3.1.0"
-_NEEDS = {
-    Need.PUBLIC: "No token is needed.",
-    Need.TOKEN: "Needs a token.",
-    Need.IDENTITY_ADMIN: "Needs the role admin, in a project or on a domain.",
-}
 _MICROVERSION = {"$ref": "#/components/parameters/microversion"}
 _COMPONENTS = {
     "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}},
@@ -132,11 +128,7 @@ def _identifier(route: Route) -> str:
 
 def _description(route: Route) -> str:
     described = inspect.getdoc(route.handler) or ""
-    return f"{' '.join(described.split())} {needs(route.need)}".strip()
-
-
-def needs(need: Need) -> str:
-    return _NEEDS.get(need, f"Needs the role {need.value} in the project of the token.")
+    return f"{' '.join(described.split())} {to_words(route.need)}".strip()
 
 
 def major_of(route: Route) -> str:
@@ -176,7 +168,7 @@ def body_schema(body: RequestBody, major: str) -> Schema:
         for name, one in body.actions.items():
             inner = _in_wrapper(schema(one.form, major), name)
             noted = {"x-openstack": {"max-ver": f"{major}{one.until}"}} if one.until != FOREVER else {}
-            several.append(inner | {"description": needs(one.need)} | noted)
+            several.append(inner | {"description": to_words(one.need)} | noted)
         return {"oneOf": several}
     assert body.form is not None, "a body has a form, or actions"
     inner = schema(body.form, major)

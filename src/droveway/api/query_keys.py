@@ -24,17 +24,20 @@ def _keys(*names: str, first: int = 0, last: int = FOREVER) -> tuple[Key, ...]:
 
 
 _PAGE = ("limit", "marker")
-_CHANGES = ("changes-since", "changes-before")
 _SPAN = (*_keys("start", "end"), *_keys(*_PAGE, first=40))
 _HYPERVISORS = (*_keys(*_PAGE, first=33), *_keys("hypervisor_hostname_pattern", "with_servers", first=53))
 _FLAVORS = _keys(*_PAGE, "is_public", "minRam", "minDisk", "sort_key", "sort_dir")
 _SERVERS = (
     *_keys(
-        *("all_tenants", "availability_zone", *_CHANGES, "deleted", "display_name", "flavor", "host", "image"),
-        *("image_ref", "name"),
-        *("project_id", "reservation_id", "sort_dir", "sort_key", "status", "task_state", "tenant_id", "user_id"),
-        *("uuid", "vm_state", *_PAGE),
+        *("access_ip_v4", "access_ip_v6", "all_tenants", "auto_disk_config", "availability_zone", "changes-since"),
+        *("config_drive", "created_at", "deleted", "description", "display_description", "display_name", "flavor"),
+        *("host", "hostname", "image", "image_ref", "ip", "ip6", "key_name", "launch_index", "launched_at"),
+        *("locked_by", "name", "power_state", "progress", "project_id", "reservation_id", "sort_dir", "sort_key"),
+        *("status", "task_state", "tenant_id", "terminated_at", "user_id", "uuid", "vm_state", *_PAGE),
     ),
+    *_keys("tags", "tags-any", "not-tags", "not-tags-any", first=26),
+    Key("changes-before", 66),
+    Key("locked", 73),
 )
 _PROXIES = _keys(*_PAGE, "changes-since", "minDisk", "minRam", "name", "property-*", "server", "status", "type")
 _RESOURCES = (*_keys("resources*", first=10), *_keys("required*", first=17), *_keys("member_of*", first=21))
@@ -44,18 +47,26 @@ _IMAGES = (
     *("sort_dir", "sort_key", "status", "tag", "updated_at", "virtual_size", "visibility", *_PAGE),
 )
 _ASSIGNMENTS = (
-    *("effective", "group.id", "include_names", "role.id", "scope.OS-INHERIT:inherited_to", "scope.domain.id"),
-    *("scope.project.id", "scope.system", "user.id"),
+    *("effective", "group.id", "include_names", "include_subtree", "role.id", "scope.OS-INHERIT:inherited_to"),
+    *("scope.domain.id", "scope.project.id", "scope.system", "user.id"),
 )
 
 KEYS: dict[str, tuple[Key, ...]] = {
     "/identity/v3/auth/tokens": _keys("nocatalog"),
-    "/identity/v3/domains": _keys("name"),
-    "/identity/v3/projects": _keys("name", "domain_id", "enabled"),
-    "/identity/v3/users": _keys("name", "domain_id", "enabled"),
-    "/identity/v3/roles": _keys("name"),
+    "/identity/v3/domains": _keys("enabled", "name"),
+    "/identity/v3/projects": _keys("domain_id", "enabled", "is_domain", "name", "parent_id", "tags"),
+    "/identity/v3/projects/{id}": _keys("parents_as_ids", "parents_as_list", "subtree_as_ids", "subtree_as_list"),
+    "/identity/v3/users": _keys("domain_id", "enabled", "name"),
+    "/identity/v3/users/{user_id}/application_credentials": _keys("name"),
+    "/identity/v3/groups": _keys("domain_id", "name"),
+    "/identity/v3/roles": _keys("domain_id", "name"),
+    "/identity/v3/credentials": _keys("type", "user_id"),
+    "/identity/v3/regions": _keys("parent_region_id"),
+    "/identity/v3/services": _keys("name", "type"),
+    "/identity/v3/endpoints": _keys("enabled", "interface", "region_id", "service_id"),
     "/identity/v3/role_assignments": _keys(*_ASSIGNMENTS),
-    "/image/v2/images": _keys(*_IMAGES),
+    "/image/v2/images": _keys("member_status", *_IMAGES),
+    "/image/v2/metadefs/namespaces": _keys("resource_types", "visibility", *_PAGE),
     "/compute/v2.1/servers": _SERVERS,
     "/compute/v2.1/servers/detail": _SERVERS,
     "/compute/v2.1/servers/{server_id}/os-instance-actions": (

@@ -21,23 +21,44 @@ from droveway.api.compute import (
     keypairs,
     limits,
     migrations,
+    network_proxies,
     os_hosts,
     os_services,
     quotas,
+    refused,
+    remote_consoles,
     server_actions,
     server_attach,
     server_create,
     server_groups,
     server_interfaces,
+    server_metadata,
+    server_tags,
+    server_topology,
+    server_update,
     servers,
     usage,
     zones,
 )
 from droveway.api.compute import unbuilt_lists as nothing
+from droveway.api.consoles import pages
 from droveway.api.http.request import Request, Response
 from droveway.api.http.router import Route
-from droveway.api.identity import assignments, identity, tokens
-from droveway.api.image import host_images, images, uploads
+from droveway.api.identity import (
+    application_credentials,
+    assignments,
+    catalog,
+    credentials,
+    domains,
+    groups,
+    projects,
+    roles,
+    tokens,
+)
+from droveway.api.identity import (
+    users as identity_users,
+)
+from droveway.api.image import glance, host_images, images, members, metadefs, uploads
 from droveway.api.network import (
     discovery as network_discovery,
 )
@@ -79,7 +100,9 @@ from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
 PUBLIC, TOKEN, READER, MEMBER, ADMIN = Need.PUBLIC, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
-IDENTITY_ADMIN = Need.IDENTITY_ADMIN
+IDENTITY_READER, IDENTITY_MANAGER = Need.IDENTITY_READER, Need.IDENTITY_MANAGER
+IDENTITY_AUDITOR, IDENTITY_ADMIN = Need.IDENTITY_AUDITOR, Need.IDENTITY_ADMIN
+OWNER, USER_READER, USER_ADMIN = Need.OWNER, Need.USER_READER, Need.USER_ADMIN
 
 V3 = "/identity/v3"
 IMG = "/image/v2"
@@ -111,6 +134,20 @@ def _of(path: str, handlers: ModuleType) -> tuple[Route, ...]:
     )
 
 
+def _held(place: str, end: str = "", read: Need = IDENTITY_READER, write: Need = IDENTITY_MANAGER) -> tuple[Route, ...]:
+    """The roles that users and groups have in a place; `inherited_to_projects`: in what is below it."""
+    found = []
+    for who in ("users/{user_id}", "groups/{group_id}"):
+        here = f"{place}/{who}/roles"
+        found += [
+            Route("GET", f"{here}{end}", assignments.roles_of, read),
+            Route("GET", here + "/{role_id}" + end, assignments.check, read),  # and HEAD
+            Route("PUT", here + "/{role_id}" + end, assignments.grant, write),
+            Route("DELETE", here + "/{role_id}" + end, assignments.revoke, write),
+        ]
+    return tuple(found)
+
+
 async def show_document(api: Api, request: Request) -> Response:
     """This table as an OpenAPI document."""
     return Response(200, openapi.encoded(ROUTES))
@@ -138,26 +175,92 @@ ROUTES = (
     Route("GET",    V3 + "/auth/tokens", tokens.show, TOKEN),  # and HEAD
     Route("DELETE", V3 + "/auth/tokens", tokens.revoke, TOKEN),
     Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, TOKEN),
-    Route("GET",    V3 + "/auth/projects", identity.list_own_projects, TOKEN),
-    Route("GET",    V3 + "/auth/domains", identity.list_own_domains, TOKEN),
-    Route("GET",    V3 + "/domains", identity.list_domains, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/domains/{id}", identity.show_domain, TOKEN),
-    Route("GET",    V3 + "/projects", identity.list_projects, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/projects/{id}", identity.show_project, TOKEN),
-    Route("GET",    V3 + "/users", identity.list_users, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/users/{id}", identity.show_user, TOKEN),
-    Route("GET",    V3 + "/users/{id}/projects", identity.list_projects_of_user, TOKEN),
-    Route("GET",    V3 + "/roles", identity.list_roles, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/roles/{id}", identity.show_role, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/role_assignments", assignments.listing, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/projects/{id}/users/{user_id}/roles", assignments.roles_of, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.check, IDENTITY_ADMIN),
-    Route("PUT",    V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.grant, IDENTITY_ADMIN),
-    Route("DELETE", V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.revoke, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/domains/{id}/users/{user_id}/roles", assignments.roles_of, IDENTITY_ADMIN),
-    Route("GET",    V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.check, IDENTITY_ADMIN),
-    Route("PUT",    V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.grant, IDENTITY_ADMIN),
-    Route("DELETE", V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.revoke, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/auth/projects", projects.list_own, TOKEN),
+    Route("GET",    V3 + "/auth/domains", domains.list_own, TOKEN),
+    Route("GET",    V3 + "/auth/system", domains.list_system, TOKEN),
+    Route("GET",    V3 + "/domains", domains.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/domains", domains.create, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/domains/{id}", domains.show, TOKEN),
+    Route("PATCH",  V3 + "/domains/{id}", domains.update, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/domains/{id}", domains.delete, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/projects", projects.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/projects", projects.create, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/projects/{id}", projects.show, TOKEN),
+    Route("PATCH",  V3 + "/projects/{id}", projects.update, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/projects/{id}", projects.delete, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/projects/{id}/tags", projects.list_tags, TOKEN),
+    Route("PUT",    V3 + "/projects/{id}/tags", projects.replace_tags, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/projects/{id}/tags", projects.clear_tags, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/projects/{id}/tags/{tag}", projects.has_tag, TOKEN),  # and HEAD
+    Route("PUT",    V3 + "/projects/{id}/tags/{tag}", projects.add_tag, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/projects/{id}/tags/{tag}", projects.remove_tag, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/users", identity_users.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/users", identity_users.create, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/users/{user_id}", identity_users.show, USER_READER),
+    Route("PATCH",  V3 + "/users/{user_id}", identity_users.update, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/users/{user_id}", identity_users.delete, IDENTITY_MANAGER),
+    Route("POST",   V3 + "/users/{user_id}/password", identity_users.change_password, PUBLIC),  # asks the old one
+    Route("GET",    V3 + "/users/{user_id}/projects", projects.list_of_user, USER_READER),
+    Route("GET",    V3 + "/users/{user_id}/groups", groups.list_of_user, USER_READER),
+    Route("GET",    V3 + "/groups", groups.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/groups", groups.create, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/groups/{id}", groups.show, IDENTITY_READER),
+    Route("PATCH",  V3 + "/groups/{id}", groups.update, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/groups/{id}", groups.delete, IDENTITY_MANAGER),
+    Route("GET",    V3 + "/groups/{id}/users", groups.list_members, IDENTITY_READER),
+    Route("GET",    V3 + "/groups/{id}/users/{user_id}", groups.has_member, IDENTITY_READER),
+    Route("PUT",    V3 + "/groups/{id}/users/{user_id}", groups.add_member, IDENTITY_MANAGER),
+    Route("DELETE", V3 + "/groups/{id}/users/{user_id}", groups.remove_member, IDENTITY_MANAGER),
+
+    # -- identity v3: roles, and who has them where -------------------------------------------------------------------
+    Route("GET",    V3 + "/roles", roles.list_all, IDENTITY_READER),
+    Route("POST",   V3 + "/roles", roles.create, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/roles/{id}", roles.show, IDENTITY_READER),
+    Route("PATCH",  V3 + "/roles/{id}", roles.update, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/roles/{id}", roles.delete, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/roles/{id}/implies", roles.list_implied, IDENTITY_READER),
+    Route("GET",    V3 + "/roles/{id}/implies/{implied_id}", roles.show_implied, IDENTITY_READER),
+    Route("PUT",    V3 + "/roles/{id}/implies/{implied_id}", roles.imply, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/roles/{id}/implies/{implied_id}", roles.imply_no_longer, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/role_inferences", roles.list_inferences, IDENTITY_READER),
+    Route("GET",    V3 + "/role_assignments", assignments.listing, TOKEN),  # one's own, at the least
+    *_held(V3 + "/projects/{id}"),
+    *_held(V3 + "/domains/{id}"),
+    *_held(V3 + "/OS-INHERIT/projects/{id}", "/inherited_to_projects"),
+    *_held(V3 + "/OS-INHERIT/domains/{id}", "/inherited_to_projects"),
+    *_held(V3 + "/system", read=IDENTITY_AUDITOR, write=IDENTITY_ADMIN),
+
+    # -- identity v3: keys, and the catalog ---------------------------------------------------------------------------
+    Route("GET",    V3 + "/users/{user_id}/application_credentials", application_credentials.listing, USER_READER),
+    Route("POST",   V3 + "/users/{user_id}/application_credentials", application_credentials.create, OWNER),
+    Route("GET",    V3 + "/users/{user_id}/application_credentials/{id}", application_credentials.show, USER_READER),
+    Route("DELETE", V3 + "/users/{user_id}/application_credentials/{id}", application_credentials.delete, USER_ADMIN),
+    Route("GET",    V3 + "/users/{user_id}/access_rules", application_credentials.list_access_rules, USER_READER),
+    Route("GET",    V3 + "/users/{user_id}/credentials/OS-EC2", credentials.list_ec2, USER_ADMIN),
+    Route("POST",   V3 + "/users/{user_id}/credentials/OS-EC2", credentials.create_ec2, USER_ADMIN),
+    Route("GET",    V3 + "/users/{user_id}/credentials/OS-EC2/{access}", credentials.show_ec2, USER_ADMIN),
+    Route("DELETE", V3 + "/users/{user_id}/credentials/OS-EC2/{access}", credentials.delete_ec2, USER_ADMIN),
+    Route("GET",    V3 + "/credentials", credentials.listing, TOKEN),  # one's own, without the role admin
+    Route("POST",   V3 + "/credentials", credentials.create, TOKEN),
+    Route("GET",    V3 + "/credentials/{id}", credentials.show, TOKEN),
+    Route("PATCH",  V3 + "/credentials/{id}", credentials.update, TOKEN),
+    Route("DELETE", V3 + "/credentials/{id}", credentials.delete, TOKEN),
+    Route("GET",    V3 + "/regions", catalog.list_regions, TOKEN),
+    Route("POST",   V3 + "/regions", catalog.create_region, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/regions/{id}", catalog.show_region, TOKEN),
+    Route("PUT",    V3 + "/regions/{id}", catalog.create_named_region, IDENTITY_ADMIN),
+    Route("PATCH",  V3 + "/regions/{id}", catalog.update_region, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/regions/{id}", catalog.delete_region, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/services", catalog.list_services, IDENTITY_AUDITOR),
+    Route("POST",   V3 + "/services", catalog.create_service, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/services/{id}", catalog.show_service, IDENTITY_AUDITOR),
+    Route("PATCH",  V3 + "/services/{id}", catalog.update_service, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/services/{id}", catalog.delete_service, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/endpoints", catalog.list_endpoints, IDENTITY_AUDITOR),
+    Route("POST",   V3 + "/endpoints", catalog.create_endpoint, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/endpoints/{id}", catalog.show_endpoint, IDENTITY_AUDITOR),
+    Route("PATCH",  V3 + "/endpoints/{id}", catalog.update_endpoint, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/endpoints/{id}", catalog.delete_endpoint, IDENTITY_ADMIN),
 
     # -- image v2 -----------------------------------------------------------------------------------------------------
     Route("GET",    IMG + "/images", images.listing, READER),
@@ -171,17 +274,66 @@ ROUTES = (
     Route("DELETE", IMG + "/images/{id}/tags/{tag}", images.remove_tag, MEMBER),
     Route("POST",   IMG + "/images/{id}/actions/deactivate", images.deactivate, ADMIN),
     Route("POST",   IMG + "/images/{id}/actions/reactivate", images.reactivate, ADMIN),
+    Route("GET",    IMG + "/images/{id}/members", members.listing, READER),
+    Route("POST",   IMG + "/images/{id}/members", members.create, MEMBER),
+    Route("GET",    IMG + "/images/{id}/members/{member}", members.show, READER),
+    Route("PUT",    IMG + "/images/{id}/members/{member}", members.update, MEMBER),
+    Route("DELETE", IMG + "/images/{id}/members/{member}", members.delete, MEMBER),
+    Route("PUT",    IMG + "/images/{id}/stage", glance.refuse_import, MEMBER),
+    Route("POST",   IMG + "/images/{id}/import", glance.refuse_import, MEMBER),
+    Route("GET",    IMG + "/images/{id}/tasks", glance.tasks_of_image, READER),
+    Route("GET",    IMG + "/info/import", glance.import_info, READER),
+    Route("GET",    IMG + "/info/stores", glance.stores, READER),
+    Route("GET",    IMG + "/info/stores/detail", glance.stores_detail, ADMIN),
+    Route("GET",    IMG + "/tasks", glance.tasks, ADMIN),
+    Route("POST",   IMG + "/tasks", glance.refuse_task, ADMIN),
+    Route("GET",    IMG + "/tasks/{task}", glance.show_task, ADMIN),
+    Route("GET",    IMG + "/cache", glance.cache, ADMIN),
+    Route("DELETE", IMG + "/cache", glance.clear_cache, ADMIN),
+    Route("PUT",    IMG + "/cache/{id}", glance.refuse_cached, ADMIN),
+    Route("DELETE", IMG + "/cache/{id}", glance.clear_cache, ADMIN),
+    Route("GET",    IMG + "/metadefs/namespaces", metadefs.list_namespaces, READER),
+    Route("POST",   IMG + "/metadefs/namespaces", metadefs.refuse, ADMIN),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}", metadefs.show_namespace, READER),
+    Route("PUT",    IMG + "/metadefs/namespaces/{namespace}", metadefs.refuse, ADMIN),
+    Route("DELETE", IMG + "/metadefs/namespaces/{namespace}", metadefs.refuse, ADMIN),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/properties", metadefs.list_properties, READER),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/properties/{name}", metadefs.show_property, READER),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/objects", metadefs.list_objects, READER),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/tags", metadefs.list_tags, READER),
+    Route("GET",    IMG + "/metadefs/namespaces/{namespace}/resource_types", metadefs.list_associations, READER),
+    Route("GET",    IMG + "/metadefs/resource_types", metadefs.list_resource_types, READER),
     Route("GET",    IMG + "/info/usage", image_quotas.usage, READER),
     Route("GET",    IMG + "/schemas/image", images.schema, TOKEN),
     Route("GET",    IMG + "/schemas/images", images.list_schema, TOKEN),
+    Route("GET",    IMG + "/schemas/member", members.schema, TOKEN),
+    Route("GET",    IMG + "/schemas/members", members.list_schema, TOKEN),
+    Route("GET",    IMG + "/schemas/task", glance.task_schema, TOKEN),
+    Route("GET",    IMG + "/schemas/tasks", glance.tasks_schema, TOKEN),
+    Route("GET",    IMG + "/schemas/metadefs/{name}", metadefs.schema, TOKEN),
 
     # -- compute: servers ---------------------------------------------------------------------------------------------
     Route("GET",    NOVA + "/servers", servers.listing, READER),
     Route("GET",    NOVA + "/servers/detail", servers.detail, READER),
     Route("POST",   NOVA + "/servers", server_create.create, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}", servers.show, READER),
+    Route("PUT",    NOVA + "/servers/{server_id}", server_update.update, MEMBER),
     Route("DELETE", NOVA + "/servers/{server_id}", servers.delete, MEMBER),
+    Route("GET",    NOVA + "/servers/{server_id}/metadata", server_metadata.listing, READER),
+    Route("POST",   NOVA + "/servers/{server_id}/metadata", server_metadata.extend, MEMBER),
+    Route("PUT",    NOVA + "/servers/{server_id}/metadata", server_metadata.replace, MEMBER),
+    Route("GET",    NOVA + "/servers/{server_id}/metadata/{key}", server_metadata.show_item, READER),
+    Route("PUT",    NOVA + "/servers/{server_id}/metadata/{key}", server_metadata.set_item, MEMBER),
+    Route("DELETE", NOVA + "/servers/{server_id}/metadata/{key}", server_metadata.remove_item, MEMBER),
+    Route("GET",    NOVA + "/servers/{server_id}/tags", server_tags.listing, READER, 26),
+    Route("PUT",    NOVA + "/servers/{server_id}/tags", server_tags.replace, MEMBER, 26),
+    Route("DELETE", NOVA + "/servers/{server_id}/tags", server_tags.clear, MEMBER, 26),
+    Route("GET",    NOVA + "/servers/{server_id}/tags/{tag}", server_tags.show, READER, 26),
+    Route("PUT",    NOVA + "/servers/{server_id}/tags/{tag}", server_tags.add, MEMBER, 26),
+    Route("DELETE", NOVA + "/servers/{server_id}/tags/{tag}", server_tags.remove, MEMBER, 26),
     Route("POST",   NOVA + "/servers/{server_id}/action", server_actions.action, READER),  # each has its own need
+    Route("POST",   NOVA + "/servers/{server_id}/remote-consoles", remote_consoles.create, MEMBER, 6),
+    Route("GET",    NOVA + "/os-console-auth-tokens/{console_token}", remote_consoles.show_token, ADMIN),
     Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, ADMIN, 23),
     Route("GET",    NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.of_server_show, ADMIN, 23),
     Route("DELETE", NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.abort, ADMIN, 24),
@@ -198,6 +350,12 @@ ROUTES = (
     Route("DELETE", NOVA + "/servers/{server_id}/os-interface/{port}", server_attach.delete, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}/ips", server_interfaces.list_addresses, READER),
     Route("GET",    NOVA + "/servers/{server_id}/ips/{network}", server_interfaces.show_addresses, READER),
+    Route("GET",    NOVA + "/servers/{server_id}/topology", server_topology.show, READER, 78),
+    Route("GET",    NOVA + "/servers/{server_id}/shares", nothing.none_of_server("shares"), READER, 97),
+    Route("POST",   NOVA + "/servers/{server_id}/shares", refused.attach_share, MEMBER, 97),
+    Route("GET",    NOVA + "/servers/{server_id}/shares/{share_id}", refused.show_share, READER, 97),
+    Route("DELETE", NOVA + "/servers/{server_id}/shares/{share_id}", refused.show_share, MEMBER, 97),
+    Route("POST",   NOVA + "/os-server-external-events", refused.external_events, ADMIN),
     # the keys are those of the caller: any role in a project will do
     Route("GET",    NOVA + "/os-keypairs", keypairs.listing, READER),
     Route("POST",   NOVA + "/os-keypairs", keypairs.create, READER),
@@ -272,11 +430,15 @@ ROUTES = (
     Route("GET",    NOVA + "/images/{id}/metadata/{key}", image_proxies.show_item, READER, 1, 38),
     Route("PUT",    NOVA + "/images/{id}/metadata/{key}", image_proxies.set_item, MEMBER, 1, 38),
     Route("DELETE", NOVA + "/images/{id}/metadata/{key}", image_proxies.remove_item, MEMBER, 1, 38),
-    Route("GET",    NOVA + "/os-floating-ips", nothing.none_of("floating_ips"), READER, 1, 35),
-    Route("GET",    NOVA + "/os-floating-ip-pools", nothing.none_of("floating_ip_pools"), READER, 1, 35),
-    Route("GET",    NOVA + "/os-networks", nothing.none_of("networks"), READER, 1, 35),
-    Route("GET",    NOVA + "/os-tenant-networks", nothing.none_of("networks"), READER, 1, 35),
-    Route("GET",    NOVA + "/os-security-groups", nothing.none_of("security_groups"), READER, 1, 35),
+    Route("GET",    NOVA + "/os-floating-ips", network_proxies.list_floating_ips, READER, 1, 35),
+    Route("GET",    NOVA + "/os-floating-ips/{id}", network_proxies.show_floating_ip, READER, 1, 35),
+    Route("GET",    NOVA + "/os-floating-ip-pools", network_proxies.list_pools, READER, 1, 35),
+    Route("GET",    NOVA + "/os-networks", network_proxies.list_networks, READER, 1, 35),
+    Route("GET",    NOVA + "/os-networks/{id}", network_proxies.show_network, READER, 1, 35),
+    Route("GET",    NOVA + "/os-tenant-networks", network_proxies.list_tenant_networks, READER, 1, 35),
+    Route("GET",    NOVA + "/os-tenant-networks/{id}", network_proxies.show_tenant_network, READER, 1, 35),
+    Route("GET",    NOVA + "/os-security-groups", network_proxies.list_groups, READER, 1, 35),
+    Route("GET",    NOVA + "/os-security-groups/{id}", network_proxies.show_group, READER, 1, 35),
     Route("GET",    NOVA + "/os-agents", nothing.none_of("agents"), ADMIN, 1, 35),
 
     # -- placement: the same facts, seen as OpenStack's Placement shows them ------------------------------------------
@@ -366,6 +528,11 @@ ROUTES = (
     Route("DELETE", NET + "/quotas/{project_id}", network_quotas.delete, ADMIN),
     Route("GET",    NET + "/quotas/{project_id}/default", network_quotas.defaults, READER),
     Route("GET",    NET + "/quotas/{project_id}/details", network_quotas.details, READER),
+
+    # -- consoles, in a browser; the websockets beside them: api/consoles/web.py ---------------------------------------
+    Route("GET",    "/console/vnc/{server_id}", pages.screen, PUBLIC),  # the token in the query is the credential
+    Route("GET",    "/console/serial/{server_id}", pages.line, PUBLIC),
+    *(Route("GET",  "/console/files" + each, pages.give_file, PUBLIC) for each in pages.PATHS),
 
     # -- droveway's own -----------------------------------------------------------------------------------------------
     Route("GET",    OWN + "/openapi.json", show_document, PUBLIC),

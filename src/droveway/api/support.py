@@ -22,6 +22,7 @@ _TITLES = {
     "placement": "Placement",
     "volume": "Volume v3",
     "network": "Network v2.0",
+    "console": "Pages of consoles",
     "droveway": "Droveway's own",
 }
 _HEAD = """# What the API supports

@@ -9,21 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from droveway.api.consoles.sessions import ConsoleSessions
 from droveway.api.http.latency import Latency
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
-from droveway.domain.faults import Unauthorized, Unreachable
+from droveway.api.identity.attempts import AttemptBounds, Attempts
+from droveway.config.consoles import ConsoleConfig
+from droveway.domain.faults import Forbidden, Unauthorized, Unreachable
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.domain.resources import LastReport
 from droveway.ports.clock import Clock, Names
 from droveway.ports.control import ControlQueries
+from droveway.ports.credentials import Credentials, Person
 from droveway.store.compute import server_locations
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet.certificates import Grant
-from droveway.store.identity import accounts
-from droveway.store.identity.accounts import Caller
+from droveway.store.identity import accounts, catalog, directories, tokens
+from droveway.store.identity.rows import CatalogServiceRow, EndpointRow, UserRow
+from droveway.store.identity.tokens import Caller
 from droveway.store.rows import CertificateRow
 from droveway.store.work import events
 
@@ -31,6 +36,8 @@ MIB = 1024 * 1024
 TOKEN_CACHE_MAX = 4096
 HEARD_MAX = 500  # hosts in one answer of a control
 DEFAULTS = PlacementSettings()
+CONSOLES = ConsoleConfig()
+ATTEMPTS = AttemptBounds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,14 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentitySettings:
+    """Of people: for how many days a password is good (0: for ever), and how often one may be wrong."""
+
+    password_expiry_days: int = 0
+    attempts: AttemptBounds = ATTEMPTS
+
+
+@dataclass(frozen=True, slots=True)
 class ApiSettings:
     """Bounds and names of the API; every size carries its unit."""
 
@@ -90,8 +105,13 @@ class ApiSettings:
     placement: PlacementSettings = DEFAULTS  # control's: ratios and reserves, for what Placement shows
     quotas: Quotas = NO_LIMITS  # of a project for which nothing was set; the program takes its configuration's
     network: NetworkSettings = NetworkSettings()
+    identity: IdentitySettings = IdentitySettings()
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
+    consoles: ConsoleConfig = CONSOLES
+    max_requests_per_s_per_address: int = 0  # no bound
+    max_requests_per_s_per_project: int = 0
+    allowed_origins: tuple[str, ...] = ()  # of web pages that may call this API; none but its own otherwise
     joining: JoinSettings = JoinSettings(reason="Agents cannot join through this API.")
 
 
@@ -120,6 +140,7 @@ class Certifier(Protocol):
         ...
 
 
+Advertised = list[tuple[CatalogServiceRow, list[EndpointRow]]]
 SagasSettled = Callable[[str, float], Awaitable[tuple[bool, str]]]
 
 
@@ -136,20 +157,32 @@ class Api:
     files: Pool  # image data
     sagas_settled: SagasSettled
     control: ControlQueries
+    credentials: Credentials  # of every domain that has no directory of its own
+    directories: Mapping[str, Credentials] = field(default_factory=dict)  # by the id of their domain
     tokens: dict[str, Caller] = field(default_factory=dict)
     unsettled: dict[str, int] = field(default_factory=dict)  # image -> generation of a failed upload not yet recorded
     certifier: Certifier | None = None  # None: this API hands out no certificates
-    revocations: int = 0  # a token read before one must not be remembered after it
+    revocations: int = 0  # a token, or the catalog, read before one must not be remembered after it
     streams: Streams = field(default_factory=Streams)
     image_streams: Counter[str] = field(default_factory=Counter)  # under way, by host
     latency: Latency = field(default_factory=Latency)
+    consoles: ConsoleSessions = field(init=False)
+    attempts: Attempts = field(init=False)
+    advertised: Advertised | None = None  # the catalog, where it may be remembered
 
     def __post_init__(self) -> None:
+        self.attempts = Attempts(self.settings.identity.attempts)
+        self.consoles = ConsoleSessions(
+            self.store, lambda: self.control, self.clock, self.names, self.settings.consoles
+        )
         self.store.on_commit(self._on_commit)
 
     def _on_commit(self, topic: str) -> None:
         if topic == accounts.CHANGED:
             self.tokens.clear()
+            self.revocations += 1
+        elif topic == catalog.CHANGED:
+            self.advertised = None
             self.revocations += 1
         elif topic == events.SERVICES_CHANGED:
             self.streams.wake()
@@ -164,6 +197,30 @@ class Api:
                 found |= await self.control.last_reports(*asked[first : first + HEARD_MAX])
         except Unreachable:
             return {}
+        return found
+
+    # -- people -----------------------------------------------------------------------------------------------------
+    def credentials_of(self, domain_id: str) -> Credentials:
+        """Who knows the passwords of that domain."""
+        return self.directories.get(domain_id, self.credentials)
+
+    def must_be_writable(self, domain_id: str) -> None:
+        """Raises Forbidden where people and passwords are changed elsewhere."""
+        if not self.credentials_of(domain_id).is_writable:
+            raise Forbidden("The people of that domain stand in a directory: change them, and their passwords, there.")
+
+    async def known(self, domain_id: str, person: Person) -> UserRow:
+        """The row of a person whom a directory knows; made now, if it is the first time."""
+        return await self.store.run(directories.keep, domain_id, person)
+
+    async def catalog(self) -> Advertised:
+        """The services that are advertised, each with its endpoints."""
+        found = self.advertised
+        if found is None:
+            before = self.revocations
+            found = await self.store.read(catalog.advertised)
+            if self.settings.caches_tokens and before == self.revocations:
+                self.advertised = found
         return found
 
     async def caller(self, token: str) -> Caller:
@@ -181,7 +238,7 @@ class Api:
         if known is not None and known.expires_at_us > self.clock.now_us():
             return known
         before = self.revocations
-        caller = await self.store.read(accounts.find_token, token_hash)
+        caller = await self.store.read(tokens.find_token, token_hash)
         if caller is not None and self.settings.caches_tokens and before == self.revocations:
             if len(self.tokens) >= TOKEN_CACHE_MAX:
                 self.tokens.clear()

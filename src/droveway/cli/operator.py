@@ -11,6 +11,7 @@ from droveway.cli.audit import audit
 from droveway.cli.certificates import ca
 from droveway.cli.commands import AS_JSON, Group, print_json
 from droveway.cli.configuration import config
+from droveway.cli.consoles import console
 from droveway.cli.hosts import host
 from droveway.cli.images import image
 from droveway.cli.placement import placement
@@ -130,6 +131,7 @@ COMMANDS: dict[str, click.Command] = {
     "audit": audit,
     "ca": ca,
     "config": config,
+    "console": console,
     "host": host,
     "image": image,
     "placement": placement,

@@ -64,7 +64,7 @@ class Session:
         self._cloud = clouds.chosen()
         self.base = self._cloud.auth["auth_url"].rstrip("/").removesuffix("/v3").removesuffix("/identity")
         self._key = _key(self._cloud.auth)
-        self._tls = self._trust() if self.base.startswith("https:") else None
+        self.tls = self._trust() if self.base.startswith("https:") else None
         token = _cached_tokens().get(self._key, "")
         self._headers = {"X-Auth-Token": token} if token else {}
 
@@ -136,7 +136,7 @@ class Session:
             self.base + path, data=body, method=method, headers={"Content-Type": "application/json", **headers}
         )
         try:
-            return urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._tls)
+            return urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.tls)
         except urllib.error.HTTPError as error:
             if error.code == UNAUTHORIZED and "X-Auth-Token" in headers:
                 raise _TokenRejected from None

@@ -12,9 +12,11 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from droveway.config import certificates, http_bounds, images, membership, moved, network, roles, scripts
+from droveway.config import certificates, http_bounds, images, membership, moved, network, roles, scripts, tls
+from droveway.config import consoles as console_config
 from droveway.config import hosts as host_config
 from droveway.config.certificates import CaConfig
+from droveway.config.consoles import ConsoleConfig
 from droveway.config.drivers import BUSES, known
 from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import HttpBounds
@@ -22,7 +24,7 @@ from droveway.config.images import ImageCacheConfig
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.config.network import NetworkConfig
 from droveway.config.scripts import ScriptConfig
-from droveway.domain import service_kinds
+from droveway.domain import consoles, service_kinds
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
 from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
@@ -41,8 +43,12 @@ class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     max_image_gib: int = 64  # the largest image that is taken
     image_streams_max: int = 16  # images that hosts fetch from this API at once
     images_reserved_mb: int = 1024  # free disk under `images` that no upload takes; at most a tenth of what there is
-    url: str = ""  # as clients reach it; empty: http:// and `listen`
+    url: str = ""  # as clients reach it; empty: http:// and `listen`, or https:// with `tls_cert`
     metrics_by_project: bool = False  # GET /metrics, which needs no token, tells what each project holds, by its id
+    tls_cert: str = ""  # a file: with it and its key `listen` speaks TLS; both are read again when they change
+    tls_key: str = ""  # a file: its key, without a password
+    tls_ca: str = ""  # a file: who has signed it, for `clouds_yaml`; empty: one that clients trust anyway
+    allowed_origins: tuple[str, ...] = ()  # of web pages that may call this API, such as a dashboard's; empty: none
     agents_listen: str = ""  # where hosts renew their certificates, with TLS; empty: this API hands out none
     agents_url: str = ""  # as hosts reach that; empty: https:// and `agents_listen`
 
@@ -163,6 +169,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scheduler: SchedulerConfig = SchedulerConfig()
     quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
     network: NetworkConfig = NetworkConfig()
+    console: ConsoleConfig = ConsoleConfig()
     host: tuple[HostConfig, ...] = ()
     periodic: tuple[ScriptConfig, ...] = ()
     log_level: str = "info"  # debug | info | warning | error
@@ -177,7 +184,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def api_url(self) -> str:
-        return self.api.url.rstrip("/") or f"http://{self.api.listen}"
+        return self.api.url.rstrip("/") or f"{self.api_scheme}://{self.api.listen}"
+
+    @property
+    def api_scheme(self) -> str:
+        return "https" if self.api.tls_cert else "http"
 
     @property
     def agents_url(self) -> str:
@@ -195,6 +206,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def bus_path(self) -> Path:
         return Path(self.state_path) / "bus.sock"
+
+    @property
+    def consoles_path(self) -> Path:
+        """The unix socket at which agents of this machine hand over consoles, where all are one program."""
+        return Path(self.state_path) / consoles.SOCKET
 
     @property
     def membership(self) -> MembershipSettings:
@@ -322,8 +338,10 @@ def _problems(config: Config) -> list[str]:
     problems += roles.wrong_together(config.role, config.bus, config.api.listen)
     if config.api.listen and config.role != "agent":
         problems += http_bounds.wrong_address(config.api.listen)
-        problems += http_bounds.wrong_url(config.api.listen, config.api.url)
+        problems += http_bounds.wrong_url(config.api.listen, config.api.url, scheme=config.api_scheme)
+        problems += tls.wrong_files("api", config.api.tls_ca, config.api.tls_cert, config.api.tls_key)
     problems += network.problems(config.network)
+    problems += console_config.problems(config.console, config.api.allowed_origins)
     problems += certificates.problems(config.ca, config.api, config.host)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         problems.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
@@ -360,6 +378,7 @@ def _wrong_numbers(config: Config) -> list[str]:
         *_of_scheduler(config.scheduler),
         *_limits(config.quota),
         *network.numbers(config.network),
+        *console_config.numbers(config.console),
     )
     return [
         f"{key} = {value} must be from {least} to {most} {what}"

@@ -21,6 +21,8 @@ class HttpBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     max_connections: int = 4096  # of all clients; fewer where the process may not open as many files
     max_connections_per_address: int = 1024  # 0: no bound of its own, for a balancer in front
+    max_requests_per_s_per_address: int = 4000  # on average of a client, at one API; 0: no bound
+    max_requests_per_s_per_project: int = 4000  # likewise of a project
     max_url_bytes: int = 16 * 1024  # of the request line
     max_headers: int = 128  # of a request
     max_header_bytes: int = 64 * 1024  # of all headers of a request together
@@ -34,6 +36,8 @@ class HttpBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 BOUNDS: dict[str, tuple[float, float, str]] = {
     "max_connections": (CONNECTIONS_MIN, FILES_MAX, "connections, such as 4096"),
     "max_connections_per_address": (0, FILES_MAX, "connections, such as 1024, where 0 is no bound"),
+    "max_requests_per_s_per_address": (0, 1_000_000, "requests a second, such as 4000, where 0 is no bound"),
+    "max_requests_per_s_per_project": (0, 1_000_000, "requests a second, such as 4000, where 0 is no bound"),
     "max_url_bytes": (1024, 1 << 20, "bytes, such as 16384"),
     "max_headers": (16, 1024, "headers, such as 128"),
     "max_header_bytes": (4096, 1 << 20, "bytes, such as 65536"),

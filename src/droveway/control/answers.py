@@ -13,13 +13,14 @@ from droveway.control.liveness.lag import LoopLag
 from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.why import Why
 from droveway.control.scheduling.dry_run import DryRun
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.model import of_host, of_instance
 from droveway.domain.resources import LastReport, without_guests
 from droveway.domain.why import Explanation
 from droveway.periodic.tasks import PeriodicTasks
-from droveway.ports.bus import ControlBus, ListTasks, ReadConsole
+from droveway.ports.bus import ControlBus, ListTasks, OpenConsole, ReadConsole
 from droveway.ports.control import (
     CONSOLE_TIMEOUT_S,
     LIST_TASKS_TIMEOUT_S,
@@ -64,6 +65,13 @@ class ControlAnswers(ControlQueries):
         verb = ReadConsole(length_lines)
         try:
             return (await send(self._bus, host, of_instance(instance_id), 0, verb, CONSOLE_TIMEOUT_S)).text
+        except StepFailed as refused:
+            raise Conflict(refused.reason) from None
+
+    async def open_console(self, host: str, instance_id: str, kind: ConsoleKind, url: str, session: str) -> None:
+        verb = OpenConsole(kind, url, session)
+        try:
+            await send(self._bus, host, of_instance(instance_id), 0, verb, CONSOLE_TIMEOUT_S)
         except StepFailed as refused:
             raise Conflict(refused.reason) from None
 

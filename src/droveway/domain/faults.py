@@ -43,6 +43,14 @@ class Conflict(Fault):
     """Refused by state: the request is well formed but does not fit what is going on now."""
 
 
+class TooMany(Fault):
+    """Refused by a rate: the caller asks too often, and may again in so many seconds."""
+
+    def __init__(self, reason: str, retry_after_s: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
 class Busy(Fault):
     """Refused by load: a bounded queue is full; the same request may go through later."""
 

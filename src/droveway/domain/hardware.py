@@ -6,6 +6,7 @@ import msgspec
 
 GIB = 1024**3
 BIOS, UEFI = "bios", "uefi"
+VGA, NO_SCREEN = "vga", "none"
 
 
 class Hardware(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -15,6 +16,7 @@ class Hardware(msgspec.Struct, frozen=True, omit_defaults=True):
     disk_bus: str = "virtio"
     nic_model: str = "virtio"
     firmware: str = BIOS
+    video: str = VGA  # the device of its screen; NO_SCREEN: it has none
     sockets: int = 0  # 0: each vcpu is a socket
     cores: int = 0
     threads: int = 0

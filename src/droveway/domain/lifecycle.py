@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from droveway.domain.model import SagaKind, TaskState, VmState
+from droveway.domain.model import LockedBy, SagaKind, TaskState, VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Rule:
 
 
 S = VmState
+_BUILT = frozenset({"active", "paused", "suspended", "stopped"})  # whose metadata and tags may be changed
 _HAS_INTERFACES = frozenset({S.ACTIVE, S.STOPPED})
 LIFECYCLE: dict[SagaKind, Rule] = {
     SagaKind.BOOT: Rule("boot", frozenset({S.BUILDING}), TaskState.SCHEDULING, needs_host=False),
@@ -49,3 +50,26 @@ def refusal(kind: SagaKind, name: str, vm_state: str, task_state: str | None, ho
     if rule.needs_host and host is None:
         return f"Cannot '{rule.verb}' instance {name}: it never got a host; delete it and create it again"
     return None
+
+
+def lock_refusal(instance_id: str, *, locked: bool, is_admin: bool) -> str | None:
+    """The sentence that refuses any change of a locked server to its own users, or None when it may be changed. Every
+    call that changes a server asks this, by api/compute/server_access.py."""
+    if not locked or is_admin:
+        return None
+    return f"Instance {instance_id} is locked; it can be changed once it is unlocked."
+
+
+def unlock_refusal(locked_by: LockedBy | None, *, is_admin: bool) -> str | None:
+    """The sentence that refuses to unlock a server, or None: what an administrator of another project has locked, its
+    own users do not unlock."""
+    if is_admin or locked_by is not LockedBy.ADMIN:
+        return None
+    return "An administrator has locked this server; only an administrator can unlock it."
+
+
+def attributes_refusal(what: str, instance_id: str, vm_state: str) -> str | None:
+    """The sentence that refuses to change metadata or tags, or None: they are changed of a server that is built."""
+    if vm_state in _BUILT:
+        return None
+    return f"Cannot '{what}' instance {instance_id} while it is in vm_state {vm_state}"

@@ -151,6 +151,13 @@ class TaskState(StrEnum):
     DELETING = "deleting"
 
 
+class LockedBy(StrEnum):
+    """Who has locked an instance (Nova's locked_by): someone of its project, or an administrator of another one."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+
+
 class SubjectKind(StrEnum):
     """What work may be about, and what is recorded."""
 

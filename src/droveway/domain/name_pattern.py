@@ -15,7 +15,7 @@ _ANY = "%"
 _PIECE = re.compile(r"(?P<any>\.\*)|(?P<one>\.)|\\(?P<escaped>[^A-Za-z0-9])|(?P<plain>[^\\^$.*+?{(|\[)])", re.DOTALL)
 
 
-def like(pattern: str) -> str:
+def like(pattern: str, what: str = "name") -> str:
     """The LIKE pattern for the names that `pattern` finds, wherever in the name unless `^` or `$` say otherwise; to be
     matched without regard to case, as Nova does on MySQL. Names hold no line breaks. Raises BadRequest."""
     at = 1 if pattern.startswith("^") else 0
@@ -26,7 +26,7 @@ def like(pattern: str) -> str:
             if pattern[at:] == "$":
                 return "".join(parts)
             raise BadRequest(
-                f"Invalid input for name: {pattern[at]!r} at character {at + 1} is not understood; a name is found by "
+                f"Invalid input for {what}: {pattern[at]!r} at character {at + 1} is not understood; it is found by "
                 "its text, with ^ and $ for its ends, . for any character, .* for any text, and \\ before a "
                 "character that stands for itself."
             )

@@ -16,6 +16,7 @@ from typing import Annotated, Generic, Protocol, TypeVar, get_args
 import msgspec
 
 from droveway.domain import wire
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
@@ -30,6 +31,7 @@ from droveway.ports.replies import (
     Answer,
     Connections,
     ConnectionsRestored,
+    ConsoleOpened,
     ConsoleText,
     GuestAdmitted,
     GuestStatus,
@@ -155,6 +157,18 @@ class ReadConsole(VerbWithReply[ConsoleText], frozen=True, tag="read_console"):
     length_lines: int | None = None
 
 
+class OpenConsole(VerbWithReply[ConsoleOpened], frozen=True, tag="open_console"):
+    """Read-only: connect a console of the guest, here and now, to the API at `url`, for the session of that secret name
+    (ports/consoles.py). It ends by itself, with the guest's stay, or with the session."""
+
+    kind: ConsoleKind
+    url: ShortText
+    session: ShortText
+
+    def __repr__(self) -> str:
+        return f"OpenConsole(kind={self.kind!r}, url={self.url!r}, session=…)"
+
+
 class Ping(VerbWithReply[PingResult], frozen=True, tag="ping"):
     """Read-only: does the agent answer? Answered by the process itself, whatever its hypervisor does. About no
     guest."""
@@ -233,6 +247,7 @@ Verb = (
     | AbortCopy
     | Release
     | ReadConsole
+    | OpenConsole
     | Ping
     | Reach
     | ListTasks
@@ -245,7 +260,8 @@ Verb = (
     | RestoreConnections
 )
 ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
-READ_ONLY = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered
+# Never fenced, never remembered.
+READ_ONLY = (Inspect, ReadConsole, OpenConsole, Ping, Reach, ListTasks, ListGuests)
 
 
 class Command(msgspec.Struct, frozen=True):

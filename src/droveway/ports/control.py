@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from droveway.domain.audit_findings import Finding
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.resources import LastReport
 from droveway.domain.why import Explanation
@@ -99,6 +100,11 @@ class ControlQueries(Protocol):
     @question("console", within_s=CONSOLE_TIMEOUT_S)
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
         """The guest's console, from its host; None: all of it. Raises Unreachable, Conflict."""
+
+    @question("open_console", within_s=CONSOLE_TIMEOUT_S)
+    async def open_console(self, host: str, instance_id: str, kind: ConsoleKind, url: str, session: str) -> None:
+        """Let that host carry a console of the guest to the API at `url`, for the session of that secret name. Raises
+        Unreachable, Conflict."""
 
     @question("tasks", within_s=LIST_TASKS_TIMEOUT_S, recipient=Recipient.NAMED)
     async def list_tasks(self, host: str) -> list[TaskStatus]:

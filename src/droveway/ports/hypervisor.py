@@ -21,11 +21,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.faults import Fault
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources
 from droveway.domain.resources import HostUsage
+from droveway.ports.consoles import ConsoleStream
 
 
 class HypervisorRefused(Fault):
@@ -102,6 +104,12 @@ class Hypervisor(Protocol):
 
     async def console(self, instance_id: str, length_lines: int | None) -> str:
         """The last lines of its serial console; all that is kept (bounded at 256 KiB) when None."""
+        ...
+
+    async def open_console(self, instance_id: str, kind: ConsoleKind) -> ConsoleStream:
+        """A client of that console of a guest that runs here. It ends when the guest ends or leaves. Nobody but this
+        host reaches the console. A serial line takes one client at a time: a second one hears nothing until the first
+        has closed. Refused when the guest does not run here, or was begun without such a console."""
         ...
 
     async def files(self) -> tuple[str, ...]:

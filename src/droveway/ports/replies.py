@@ -44,6 +44,10 @@ class ConsoleText(msgspec.Struct, frozen=True, tag="console_text"):
     text: Text
 
 
+class ConsoleOpened(msgspec.Struct, frozen=True, tag="console_opened"):
+    """The console is connected, and the API has taken it."""
+
+
 class PingResult(msgspec.Struct, frozen=True, tag="agent_answers"):
     """The agent's process is running."""
 
@@ -138,6 +142,7 @@ Answer = (
     | GuestAdmitted
     | SourceChecked
     | ConsoleText
+    | ConsoleOpened
     | PingResult
     | ReachResult
     | Tasks

@@ -83,12 +83,21 @@ async def _run_compute(config: Config, host: HostConfig, made: MadeHypervisor, w
         pulse=heart.pulse(config, host, boot_id, watch, COMPUTE),
         tasks=periodic_tasks(host.name, config.scripts_on(host.name, COMPUTE), made.hypervisor),
         guests_boot_id=made.guests_boot_id,
+        consoles=_consoles(config, host, made),
     )
     try:
         await agent.run()
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _consoles(config: Config, host: HostConfig, made: MadeHypervisor) -> Any:
+    from droveway.agents.consoles import Consoles
+    from droveway.drivers.consoles.websocket import WebsocketUplinks
+
+    socket_path = str(config.consoles_path) if config.is_alone else ""
+    return Consoles(host.name, made.hypervisor, WebsocketUplinks(host.name, socket_path, host.tls_path))
 
 
 def _images(config: Config, host: str) -> Images:

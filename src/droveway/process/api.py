@@ -12,6 +12,7 @@ import structlog
 
 from droveway.api.image import uploads
 from droveway.config.file import Config
+from droveway.config.tls import server_tls
 from droveway.control.engine.nudges import Nudges
 from droveway.control.engine.settled import settled
 from droveway.domain.faults import WrongConfiguration
@@ -20,9 +21,10 @@ from droveway.ports.asking import proxy
 from droveway.ports.control import ControlQueries
 from droveway.process import agents_listener, first_admin
 from droveway.process.buses import broker_link, peer_bus
+from droveway.process.listeners import listen_at
 from droveway.process.relay import Relay
 from droveway.process.remote_control import RemoteControl
-from droveway.process.serving import ApiServer, keep_the_loop_light, listen_at, make_api, private_directories
+from droveway.process.serving import ApiServer, keep_the_loop_light, make_api, private_directories
 from droveway.store.engine.transaction import open_store
 
 log = structlog.get_logger("droveway")
@@ -38,6 +40,7 @@ async def api(config: Config) -> None:
             "set bus = nats or rabbitmq"
         )
     private_directories(config)
+    tls = server_tls(config.api)
     listener = listen_at(config.api.listen)
     clock = SystemClock()
     store = await open_store(config.database_url, clock, SystemNames(), log.warning)
@@ -46,7 +49,7 @@ async def api(config: Config) -> None:
     made = make_api(
         config, store, partial(settled, store, nudges, clock), proxy(ControlQueries, RemoteControl(store, peers).ask)
     )
-    serving = ApiServer(made, listener, config.api)
+    serving = ApiServer(made, listener, config.api, tls=tls)
     try:
         await relay.serve("")
         await first_admin.wait_for(store, clock)

@@ -22,15 +22,17 @@ SERVING_ENDS_S = 5.0
 async def control(config: Config) -> None:
     """Control; and the API in the same process, unless `api.listen` is empty."""
     from droveway.api.image import uploads
+    from droveway.config.tls import server_tls
     from droveway.control.questions import Questions
-    from droveway.process import agents_listener, alone, first_admin, serving
+    from droveway.process import agents_listener, alone, first_admin, listeners, serving
     from droveway.process.buses import broker_link, control_bus, peer_bus
     from droveway.process.relay import Relay
     from droveway.store.engine.transaction import open_store
 
     serving.private_directories(config)
     lock = alone.hold(config)
-    listener = serving.listen_at(config.api.listen) if config.api.listen else None
+    tls = server_tls(config.api) if config.api.listen else None
+    listener = listeners.listen_at(config.api.listen) if config.api.listen else None
     clock = SystemClock()
     store = await open_store(config.database_url, clock, SystemNames(), log.warning)
     link = broker_link(config)
@@ -40,7 +42,11 @@ async def control(config: Config) -> None:
         None
         if listener is None
         else serving.ApiServer(
-            _api_beside(config, store, part, peers), listener, config.api, len(config.host) if config.is_alone else 0
+            _api_beside(config, store, part, peers),
+            listener,
+            config.api,
+            len(config.host) if config.is_alone else 0,
+            tls,
         )
     )
     try:

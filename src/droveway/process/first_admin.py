@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from droveway.api.discovery import served
 from droveway.api.identity.passwords import hash_password
 from droveway.config.file import Config
 from droveway.domain.faults import WrongConfiguration
@@ -14,7 +15,7 @@ from droveway.drivers.clock import SystemNames
 from droveway.ports.clock import Clock
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.identity import accounts
+from droveway.store.identity import accounts, catalog
 
 log = structlog.get_logger("droveway")
 ADMIN = "admin"
@@ -34,11 +35,12 @@ async def make(config: Config, store: Store) -> None:
     hashed = await asyncio.to_thread(hash_password, password)
     is_ours = await store.run(accounts.seed, hashed) or not is_new
     await store.run(flavors.seed)
+    await store.run(catalog.seed, served(with_network=bool(config.network.driver)), config.api.region)
     if not is_ours:
         kept.unlink()
         log.info("the first admin was made by another control, which keeps the password in its state_path")
     elif config.api.clouds_yaml:
-        _write_clouds_yaml(Path(config.api.clouds_yaml), config.api_url, config.api.region, password)
+        _write_clouds_yaml(Path(config.api.clouds_yaml), config, password)
 
 
 async def wait_for(store: Store, clock: Clock) -> None:
@@ -55,19 +57,20 @@ def _is_there(tx: Tx) -> bool:
     return accounts.find_user(tx, name=ADMIN, domain_id=accounts.DEFAULT_DOMAIN_ID) is not None
 
 
-def _write_clouds_yaml(path: Path, base_url: str, region: str, password: str) -> None:
+def _write_clouds_yaml(path: Path, config: Config, password: str) -> None:
+    trust = f"    cacert: {config.api.tls_ca}\n" if config.api.tls_ca else ""
     text = f"""clouds:
   droveway:
     auth:
-      auth_url: {base_url}/identity/v3
+      auth_url: {config.api_url}/identity/v3
       username: admin
       password: {password}
       project_name: admin
       user_domain_name: Default
       project_domain_name: Default
-    region_name: {region}
+    region_name: {config.api.region}
     identity_api_version: 3
-"""
+{trust}"""
     temporary = path.with_name(path.name + ".new")
     try:
         temporary.write_text(text)

@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from droveway.config.http_bounds import HttpBounds
 
@@ -77,6 +80,18 @@ class ConnectionRegistry(Protocol):
         """It is gone."""
 
 
+class _WebSocket(WebSocketsSansIOProtocol):  # type: ignore[misc, unused-ignore]
+    """uvicorn's websocket, whose owner is told of its end."""
+
+    def __init__(self, closed: Callable[[], None], **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._closed = closed
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._closed()
+
+
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
     """Its keeper calls `look` again and again."""
 
@@ -85,7 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self.url, self.headers = b"", []
         self._bounds, self._keeper = bounds, keeper
         self._has_asked = False  # a whole head has come at least once
-        self._is_made = self._has_to_go = self._in_head = self._lingers = False
+        self._is_made = self._has_to_go = self._in_head = self._lingers = self._is_websocket = False
         self._since_s = self.loop.time()  # when it began to wait for a head, or for a next request
         self._received = self._head_fed = self._head_bytes = 0  # fed: since the last whole head or piece of a body
         self._refusal: Refusal | None = None
@@ -113,6 +128,8 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         secured = transport.get_extra_info("ssl_object")
         if secured is not None:  # whose certificate it is stands in every request (api/http/request.py)
             self.app_state = {**self.app_state, "certificate": secured.getpeercert()}
+        elif transport.get_extra_info("socket").family == socket.AF_UNIX:
+            self.app_state = {**self.app_state, "is_of_this_machine": True}
         if self._has_to_go:
             transport.abort()
 
@@ -125,16 +142,23 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self._head_fed += len(data)
         try:
             self.parser.feed_data(data)
-        except (
-            httptools.HttpParserUpgrade
-        ):  # none is spoken here: the request is answered as it stands, and is the last
-            if self.cycle is not None:
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self._become_websocket()
+            elif self.cycle is not None:  # not spoken here: the request is answered as it stands, and is the last
                 self.cycle.keep_alive = False
         except httptools.HttpParserError:
             self._refuse(self._refusal or Refusal(400, "This is no valid HTTP/1.1 request."))
         else:
             if self._head_fed > self._bounds.max_header_bytes + self._bounds.max_url_bytes:
                 self._refuse(self._long_headers())
+
+    def _become_websocket(self) -> None:
+        """It keeps its place among the connections, and its bound on what its client does not take. What it is about
+        has bounds of its own (api/consoles/sessions.py); pings find out whether its client still is there."""
+        self._is_websocket = True
+        self.ws_protocol_class: Any = partial(_WebSocket, lambda: self._keeper.closed(self))
+        self.handle_websocket_upgrade()
 
     # -- the parser ---------------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -217,7 +241,10 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         """End the connection if what it waits for has taken too long."""
         if not self._is_made:
             return
-        if self._takes_nothing(now_s) or (self._lingers and now_s - self._since_s > LINGER_S):
+        if self._is_websocket:
+            if self._takes_nothing(now_s):
+                self.transport.abort()
+        elif self._takes_nothing(now_s) or (self._lingers and now_s - self._since_s > LINGER_S):
             self.transport.abort()
         elif not self._lingers and self._is_answering:
             self._look_at_body(now_s)

@@ -196,7 +196,9 @@ class BoundedServer(uvicorn.Server):
 
 
 def _address(peer: Any) -> str:
-    """Whose connection it is. One host has a whole /64 of IPv6 to come from."""
+    """Whose connection it is. One host has a whole /64 of IPv6 to come from; at a unix socket it has none."""
+    if not isinstance(peer, tuple):
+        return ""
     address = str(peer[0]).partition("%")[0]
     if ":" not in address:
         return address

@@ -12,10 +12,19 @@ from typing import Any
 import structlog
 import uvloop
 
+from droveway.config import tls
 from droveway.config.http_bounds import raise_open_files
 
 log = structlog.get_logger("droveway")
-HANGUP = "nothing ends and nothing is read again by it: the configuration is read at the start; restart to change it"
+HANGUP = (
+    "nothing ends by it; the certificate of the API is read again, the configuration at a restart alone: restart to "
+    "change it"
+)
+
+
+def _on_hangup() -> None:
+    log.warning("SIGHUP", because=HANGUP)
+    tls.read_again()
 
 
 def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
@@ -37,7 +46,7 @@ def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP", because=HANGUP))
+        loop.add_signal_handler(signal.SIGHUP, _on_hangup)
         if alive_fd is not None:
             loop.add_reader(alive_fd, stop)
         with contextlib.suppress(asyncio.CancelledError):

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,17 @@ import structlog
 
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.http.pool import ThreadPool
+from droveway.api.identity.passwords import matches
 from droveway.api.image import host_images
 from droveway.api.wiring import NetworkSettings, SagasSettled
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
+from droveway.config.tls import ServerTls
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.drivers.credentials.own_table import OwnTable
 from droveway.ports.control import ControlQueries
+from droveway.process import listeners
 from droveway.process.joining import joining
 from droveway.store.engine.transaction import Store
 
@@ -43,23 +48,6 @@ def private_directories(config: Config) -> None:
         ) from None
 
 
-def listen_at(address: str, key: str = "api.listen") -> socket.socket:
-    host, _, port = address.rpartition(":")
-    # With the protocol named, asyncio switches Nagle off on each connection: without it every reply waits 40 ms.
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host.strip("[]"), int(port)))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # those accepted have what it has
-        listener.listen(1024)  # at once: until then another program may bind the same port
-    except OSError as error:
-        raise WrongConfiguration(
-            f"{key} = {address} cannot be used: {error.strerror}; stop what listens there, or choose another port"
-        ) from None
-    return listener
-
-
 def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control: ControlQueries) -> Api:
     settings = ApiSettings(
         config.api_url,
@@ -72,6 +60,10 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
         metrics_by_project=config.api.metrics_by_project,
         caches_tokens=config.is_alone,
         quotas=config.quota,
+        consoles=config.console,
+        allowed_origins=config.api.allowed_origins,
+        max_requests_per_s_per_address=config.api.max_requests_per_s_per_address,
+        max_requests_per_s_per_project=config.api.max_requests_per_s_per_project,
         joining=joining(config, SystemClock(), SystemNames()),
         placement=config.scheduler.settings,
         network=NetworkSettings(
@@ -81,12 +73,14 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
             config.network.quota,
         ),
     )
+    hashing = ThreadPool("hashing", 2, 128)
     return Api(
         store,
         SystemClock(),
         SystemNames(),
         settings,
-        hashing=ThreadPool("hashing", 2, 128),
+        credentials=OwnTable(store, partial(matches, hashing)),
+        hashing=hashing,
         files=ThreadPool("files", 2, 64),
         sagas_settled=sagas_settled,
         control=control,
@@ -96,30 +90,27 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
 class ApiServer:
     """An API on its socket."""
 
-    def __init__(self, api: Api, listener: socket.socket, bounds: HttpBounds = DEFAULTS, hosts: int = 0) -> None:
+    def __init__(
+        self,
+        api: Api,
+        listener: socket.socket,
+        bounds: HttpBounds = DEFAULTS,
+        hosts: int = 0,
+        tls: ServerTls | None = None,
+    ) -> None:
         """`hosts`: how many have their connections to this very process. Raises WrongConfiguration."""
-        import uvicorn
-
         from droveway.process.http_server import BoundedServer
 
-        self.api, self._listener, self.bounds = api, listener, bounds
-        self.agents: AgentsListener | None = None
+        self.api, self._listener, self.bounds, self._tls = api, listener, bounds, tls
+        self.agents: list[AgentsListener] = []
         # Those accepted have it too: a client that has vanished without a word is not sent to for a quarter of an hour.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(bounds.send_timeout_s * 1000))
         self.connections_max = connections_of(bounds, raise_open_files(), hosts)
         self._server = BoundedServer(
-            uvicorn.Config(
-                build_app(api),
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_level="warning",
-                proxy_headers=False,
-                timeout_graceful_shutdown=REQUESTS_END_S,
-            ),
+            listeners.settings(build_app(api), REQUESTS_END_S),
             bounds,
             self.connections_max,
+            tls=lambda: None if tls is None else tls.context(),
         )
 
     async def run(self) -> None:
@@ -130,24 +121,22 @@ class ApiServer:
         )
         sweeping = asyncio.create_task(host_images.sweep_always(self.api), name="unused image data")
         try:
-            if self.agents is None:
-                await self._server.serve([self._listener])
-            else:
-                await asyncio.gather(self._server.serve([self._listener]), self.agents.run())
+            await asyncio.gather(self._server.serve([self._listener]), *(one.run() for one in self.agents))
         finally:
             sweeping.cancel()
             await asyncio.wait({sweeping})
 
     def end(self) -> None:
+        self.api.consoles.end()  # with a sentence to each, before its connection ends
         self._server.should_exit = True
-        if self.agents is not None:
-            self.agents.end()
+        for listener in self.agents:
+            listener.end()
         self.api.streams.end()
 
     def close(self) -> None:
         self._listener.close()
-        if self.agents is not None:
-            self.agents.close()
+        for listener in self.agents:
+            listener.close()
         for pool in (self.api.hashing, self.api.files):
             assert isinstance(pool, ThreadPool), "made by make_api"
             pool.close()

@@ -174,7 +174,10 @@ class Supervisor:
     def _say_hangup(self) -> None:
         if self._has_hung_up:
             self._has_hung_up = False
-            self._say("SIGHUP: nothing ends and nothing is read again by it; restart to change the configuration")
+            self._say("SIGHUP: nothing ends by it; APIs read their certificates again, the configuration is as before")
+            for child in (*self._controls, *self._apis):
+                if child.process is not None:
+                    _kill_group(child.process.pid, signal.SIGHUP)
 
     def _say(self, reason: str) -> None:
         sys.stderr.write(f"supervisor: {reason}\n")

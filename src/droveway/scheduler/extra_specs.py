@@ -87,7 +87,7 @@ REFUSED: tuple[tuple[str, str], ...] = (
     (r"hw:emulator_threads_policy=isolate", "leave it out"),
     (r"hw:(numa_cpus|numa_mem)\.\d+=.*", "nodes are spread evenly: use hw:numa_nodes"),
     (r"hw:mem_page_size=.*", "guests have ordinary pages: small or any"),
-    (r"hw:boot_menu=.*", "guests have a serial console and no screen; leave it out"),
+    (r"hw:boot_menu=.*", "guests begin from their disk, without a menu; leave it out"),
     (r"hw:serial_port_count=.*", "guests have one serial console; leave it out"),
     (r"hw:vif_multiqueue_enabled=.*", "guests have no network interfaces; leave it out"),
     (

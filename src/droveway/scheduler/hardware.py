@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 
-from droveway.domain.hardware import BIOS, Hardware
+from droveway.domain.hardware import BIOS, VGA, Hardware
 from droveway.scheduler import extra_specs, image_properties
 
 Wishes = Mapping[str, str]
@@ -71,6 +71,7 @@ def of(flavor: Wishes, image: Wishes, vcpus: int) -> Hardware:
         disk_bus=image.get("hw_disk_bus", "virtio"),
         nic_model=image.get("hw_vif_model", "virtio"),
         firmware=image.get("hw_firmware_type", BIOS),
+        video=image.get("hw_video_model", VGA),
         sockets=sockets,
         cores=cores,
         threads=threads,

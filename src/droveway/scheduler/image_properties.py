@@ -16,7 +16,6 @@ _AT_LEAST = r"\s*>=?\s*\d{1,3}(\.\d{1,3}){0,2}\s*"
 SHOWN[_AT_LEAST] = "a least version, such as >=7.0"
 SECONDS = r"[1-5]?\d{1,2}|600"
 SHOWN[SECONDS] = "0 to 600 seconds"
-_NO_SCREEN = "guests have a serial console and no screen; remove the property"
 _NO_DEVICE = "no host offers it; remove the property"
 
 # property -> what its value must look like; these are heeded, or say what is so anyway
@@ -50,7 +49,7 @@ KNOWN: dict[str, str] = {
     "hw_watchdog_action": one_of("none", "pause", "poweroff", "reset", "disabled"),
     **dict.fromkeys(("hw_qemu_guest_agent", "hw_time_hpet", "hw_pmu", "img_hide_hypervisor_id"), TRUTH),
     "hw_serial_port_count": one_of("1"),
-    "hw_video_model": one_of("none"),
+    "hw_video_model": one_of("vga", "virtio", "bochs", "cirrus", "none"),
     "hw_vm_mode": one_of("hvm"),
     "vm_mode": one_of("hvm"),
     "img_config_drive": one_of("optional", "mandatory"),
@@ -85,7 +84,8 @@ REFUSED: tuple[tuple[str, str], ...] = (
     (r"hw_scsi_model=.*", "the controller of scsi disks is virtio-scsi"),
     (r"hw_vif_model=.*", "interfaces are virtio, e1000, e1000e, rtl8139, ne2k_pci, pcnet or vmxnet3"),
     (r"hw_vif_multiqueue_enabled=.*", "interfaces have one queue; remove the property"),
-    (r"hw_(video_model|video_ram|pointer_model|input_bus|boot_menu|sound_model)=.*", _NO_SCREEN),
+    (r"hw_video_model=.*", "screens are vga, virtio, bochs, cirrus or none"),
+    (r"hw_(video_ram|pointer_model|input_bus|boot_menu|sound_model)=.*", _NO_DEVICE),
     (r"hw_serial_port_count=.*", "guests have one serial console; remove the property"),
     (r"(hw_)?vm_mode=.*", "guests are hardware virtual machines: hvm"),
     (

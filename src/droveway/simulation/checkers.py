@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from droveway.agents.reports import LOOK_S
 from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, SubjectKind, VmState
@@ -13,6 +13,8 @@ from droveway.simulation import network_laws, together
 from droveway.simulation.verdict_laws import NEWS_S
 from droveway.store.compute.migrations import UNDER_WAY
 from droveway.store.engine import results
+from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.fleet.hosts import COMPUTE
@@ -45,12 +47,16 @@ def _survivors(world: World) -> list[str]:
     return found
 
 
-_INSTANCES, _MIGRATIONS, _SERVICES = select(instances), select(migrations), select(services)
-_OPEN = select(sagas).where(sagas.c.ended.is_(False))
-_STOPS = select(sagas.c.subject_id, sagas.c.params).where(
-    (sagas.c.kind == SagaKind.STOP.value)
-    | ((sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value))
+_INSTANCES, _MIGRATIONS, _SERVICES = (Prepared(select(table)) for table in (instances, migrations, services))
+_OPEN = Prepared(select(sagas).where(sagas.c.ended.is_(False)))
+_STOPS = Prepared(
+    select(sagas.c.subject_id, sagas.c.params).where(
+        (sagas.c.kind == SagaKind.STOP.value)
+        | ((sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value))
+    )
 )
+_SHOWN = Prepared(select(services.c.is_up).where(services.c.host == bindparam("of"), services.c.binary == COMPUTE))
+_UNDELETED = Prepared(select(instances).where(in_list(instances.c.id, "ids"), instances.c.deleted.is_(False)))
 
 
 class StoreSnapshot:
@@ -112,8 +118,7 @@ def _hosts(world: World, rows: StoreSnapshot) -> list[str]:
 
 def shows_up(tx: Tx, host: str) -> bool:
     """What the lists say of that host's agent; one whose service was deleted is not up."""
-    query = select(services.c.is_up).where(services.c.host == host, services.c.binary == COMPUTE)
-    return bool(tx.execute(query).scalar())
+    return bool(tx.execute(_SHOWN, {"of": host}).scalar())
 
 
 def shows_store_trouble(tx: Tx, host: str) -> bool:
@@ -136,8 +141,7 @@ def concerned(tx: Tx, host: str) -> list[str]:
 
 def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     """Why some of these are not deleted yet."""
-    query = select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))
-    rows = results.every(InstanceRow, tx.execute(query))
+    rows = results.every(InstanceRow, tx.execute(_UNDELETED, {"ids": ids}))
     opened = results.every(SagaRow, tx.execute(_OPEN))
     waits = {
         row["subject_id"]: f"{row['kind']} {row['status']} at {row['step']!r}, blocked: {row['blocked']}"

@@ -16,6 +16,7 @@ from droveway.agents.network import HostFacts
 from droveway.domain.network_plan import HostNetworks, PlannedPort
 from droveway.drivers.network.simulated import SimulatedPlace
 from droveway.simulation.once_bad import before_networks
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network.tables import port_addresses, ports
 
@@ -148,5 +149,5 @@ class GuestNetworks:
         ]
 
 
-_PORTS = select(ports.c.id, ports.c.device_id, ports.c.host, ports.c.moving_to)
-_ADDRESSES = select(port_addresses.c.port_id, port_addresses.c.subnet_id, port_addresses.c.address)
+_PORTS = Prepared(select(ports.c.id, ports.c.device_id, ports.c.host, ports.c.moving_to))
+_ADDRESSES = Prepared(select(port_addresses.c.port_id, port_addresses.c.subnet_id, port_addresses.c.address))

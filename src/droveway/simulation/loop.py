@@ -148,8 +148,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.troubles.append(f"{context.get('message')}: {context.get('exception')!r}")
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = bool  # False; each future asks, and asks without a call into Python
 
     def is_running(self) -> bool:
         return self._running
@@ -200,23 +199,27 @@ class SimLoop(asyncio.AbstractEventLoop):
                 raise Deadlock("nothing is ready and nothing is scheduled")
             if timers[0][0] > self._now_s:
                 self._now_s, self._run_now = timers[0][0], 0
-        while timers and timers[0][0] <= self._now_s:
+        now_s = self._now_s
+        while timers and timers[0][0] <= now_s:
             handle = heapq.heappop(timers)[2]
             if not handle._cancelled:
                 ready.append(handle)
-        while ready:
-            handle_now = ready.popleft()
-            if not handle_now._cancelled:
-                held = self._held and self._held.get(handle_now._context.get(OWNER))
-                if isinstance(held, list):
-                    held.append(handle_now)
-                else:
-                    handle_now._run()
-            self._run_now += 1
-            if self._run_now > CALLBACKS_PER_INSTANT_MAX:
-                raise Deadlock(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")
-            if until.done():
-                return
+        held, run_now, is_done = self._held, self._run_now, until.done
+        try:
+            while ready:
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    if held and (kept := held.get(handle._context.get(OWNER))) is not None:
+                        kept.append(handle)
+                    else:
+                        handle._run()
+                run_now += 1
+                if run_now > CALLBACKS_PER_INSTANT_MAX:
+                    raise Deadlock(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {now_s:.6f} s and time stands still")
+                if is_done():
+                    return
+        finally:
+            self._run_now = run_now
 
 
 class SimClock:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from droveway.agents.fences import Fence
 from droveway.agents.scripts import ScriptsAgent
 from droveway.api.app import Api, ApiSettings, App, build_app
 from droveway.api.http.pool import InlinePool
+from droveway.api.identity.passwords import matches
 from droveway.api.wiring import NetworkSettings
 from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.observer import LivenessSettings
@@ -21,6 +23,7 @@ from droveway.domain.liveness import DIED
 from droveway.domain.model import Subject
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.service_kinds import COMPUTE, NETWORK, SCRIPTS
+from droveway.drivers.credentials.own_table import OwnTable
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.periodic.mark import periodic
 from droveway.periodic.tasks import PeriodicTasks
@@ -102,6 +105,7 @@ class ControlProcess(Process):
                         images_directory=apis.images_directory(),
                         network=NetworkSettings() if self.world.networks is None else NETWORK_API,
                     ),
+                    credentials=OwnTable(self.door, partial(matches, pool)),
                     hashing=pool,
                     files=pool,
                     sagas_settled=control.sagas_settled,

@@ -12,6 +12,7 @@ from droveway.domain.network.plan import DHCP_OWNER, SERVICE_OWNER
 from droveway.domain.network.rules import planned
 from droveway.domain.network_plan import GroupRule
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network.planning import spec
 from droveway.store.network.ports import ACTIVE
@@ -33,25 +34,31 @@ if TYPE_CHECKING:
     from droveway.simulation.world import World
 
 GUEST_OWNER = "compute:"
+_NETWORKS, _SUBNETS = Prepared(select(networks.c.id)), Prepared(select(subnets.c.id, subnets.c.network_id))
+_PORTS, _ROUTERS, _ADDRESSES, _MEMBERS, _RULES, _OF_SERVERS = (
+    Prepared(select(table))
+    for table in (ports, routers, port_addresses, port_groups, security_group_rules, server_ports)
+)
+_FLOATING = Prepared(select(floating_ips.c.id, floating_ips.c.floating_port_id))
+_INSTANCES = Prepared(select(instances.c.id, instances.c.host, instances.c.vm_state, instances.c.deleted))
 
 
 class NetworkSnapshot:
     """What the store says of networks, read at one moment."""
 
     def __init__(self, tx: Tx) -> None:
-        self.networks = set(tx.execute(select(networks.c.id)).scalars())
-        self.subnets = {row.id: row.network_id for row in tx.execute(select(subnets.c.id, subnets.c.network_id))}
-        self.ports = {row.id: row for row in tx.execute(select(ports))}
-        self.routers = {row.id: row for row in tx.execute(select(routers))}
-        self.addresses = list(tx.execute(select(port_addresses)))
-        self.members = list(tx.execute(select(port_groups)))
-        self.floating = list(tx.execute(select(floating_ips.c.id, floating_ips.c.floating_port_id)))
+        self.networks = set(tx.execute(_NETWORKS).scalars())
+        self.subnets = {row.id: row.network_id for row in tx.execute(_SUBNETS)}
+        self.ports = {row.id: row for row in tx.execute(_PORTS)}
+        self.routers = {row.id: row for row in tx.execute(_ROUTERS)}
+        self.addresses = list(tx.execute(_ADDRESSES))
+        self.members = list(tx.execute(_MEMBERS))
+        self.floating = list(tx.execute(_FLOATING))
         self.rules: dict[str, set[GroupRule]] = {}
-        for row in results.every(RuleRow, tx.execute(select(security_group_rules))):
+        for row in results.every(RuleRow, tx.execute(_RULES)):
             self.rules.setdefault(row["group_id"], set()).add(planned(spec(row)))
-        i = instances.c
-        self.instances = {row.id: row for row in tx.execute(select(i.id, i.host, i.vm_state, i.deleted))}
-        self.of_servers = {row.port_id: row.instance_id for row in tx.execute(select(server_ports))}
+        self.instances = {row.id: row for row in tx.execute(_INSTANCES)}
+        self.of_servers = {row.port_id: row.instance_id for row in tx.execute(_OF_SERVERS)}
 
     def groups_of(self, port_ids: Iterable[str]) -> set[str]:
         here = set(port_ids)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RULE_S = networks_loop.CONFIRM_S + networks_loop.TIMEOUT_S + networks_loop.AGAIN_MAX_S + networks_loop.INTERVAL_S
 # A router of a host that is off is on another one: that host is found to be down, be it at first for its agent alone,
 # and the new one is told.
-MOVED_S = verdict_laws.SHOWN_DOWN_S + router_places.AGENT_BACK_S + router_places.INTERVAL_S + RULE_S
+MOVED_S = verdict_laws.SHOWN_DOWN_S + router_places.INTERVAL_S + RULE_S
 LOOK_S = 1.0
 CHANGES_A_RULE = 0.6  # of the seeds
 

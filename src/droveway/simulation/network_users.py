@@ -4,13 +4,15 @@ them away, be they in use or not. What they are told is held against the rows.""
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Table, select
+from sqlalchemy import ColumnElement, Table, bindparam, select
 
 from droveway.domain.network_plan import GroupRule, RuleDirection
 from droveway.simulation.client import Client, Reply
 from droveway.simulation.guest_networks import PHYSICAL
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network.tables import (
     floating_ips,
@@ -41,6 +43,15 @@ TRIES = 30
 c = ports.c
 _FREE = (c.device_id == "", c.device_owner == "")
 _OF_GUESTS = c.device_owner.startswith("compute:")
+_OF_ROUTERS = c.device_owner == "network:router_interface"
+_EXTERNAL = networks.c.external.is_(True)
+_BARE = networks.c.id.not_in(select(subnets.c.network_id))
+_IN_USE = security_groups.c.id.in_(
+    select(port_groups.c.group_id).join(ports, c.id == port_groups.c.port_id).where(c.host != "")
+)
+_NAMES_ANOTHER = security_group_rules.c.remote_group_id.is_not(None)
+_INTERFACES = Prepared(select(c.device_id, c.id).where(_OF_ROUTERS).order_by(c.id))
+_DEVICE_OF = Prepared(select(c.device_id).where(c.id == bindparam("of")))
 LIVES_APART = {  # what a user can take away by itself, the last made first
     "floatingips": (floating_ips, ()),
     "security-group-rules": (security_group_rules, ()),
@@ -106,7 +117,7 @@ class NetworkUsers:
         return reply.body[single] if reply.is_ok else None
 
     def _ids(self, table: Table, *where: ColumnElement[bool]) -> list[str]:
-        query = select(table.c.id).where(*where).order_by(table.c.created_at_us, table.c.id)
+        query = _ids_of(table, where)
         return self._world.database.look(lambda tx: list(tx.execute(query).scalars()))
 
     def _any(self, table: Table, *where: ColumnElement[bool]) -> str | None:
@@ -116,7 +127,7 @@ class NetworkUsers:
     # -- networks and ports -------------------------------------------------------------------------------------------
     async def _make_network(self) -> None:
         """With a subnet; or one for a network that has none yet, as where its client died in between."""
-        bare = self._any(networks, networks.c.id.not_in(select(subnets.c.network_id)))
+        bare = self._any(networks, _BARE)
         network_id = bare
         if bare is None and len(self._ids(networks)) < NETWORKS_MOST:
             self._made += 1
@@ -181,8 +192,7 @@ class NetworkUsers:
     async def add_rule_in_use(self) -> tuple[str, str, GroupRule] | None:
         """To a group of a port that is on a host: the group, the rule's id and what it says. None: there is no such
         port."""
-        bound = select(port_groups.c.group_id).join(ports, c.id == port_groups.c.port_id).where(c.host != "")
-        group = self._any(security_groups, security_groups.c.id.in_(bound))
+        group = self._any(security_groups, _IN_USE)
         for number in range(100, 100 + TRIES) if group is not None else ():
             given: dict[str, Any] = {"security_group_id": group, "direction": "ingress", "protocol": "udp"}
             given |= {"port_range_min": number, "port_range_max": number}
@@ -202,7 +212,7 @@ class NetworkUsers:
 
     # -- routers ------------------------------------------------------------------------------------------------------
     async def _make_router(self) -> None:
-        outside = self._any(networks, networks.c.external.is_(True))
+        outside = self._any(networks, _EXTERNAL)
         if len(self._ids(routers)) < ROUTERS_MOST:
             self._made += 1
             given: dict[str, Any] = {"name": f"router{self._made}"}
@@ -216,13 +226,13 @@ class NetworkUsers:
             await self._ask("PUT", f"routers/{router}/add_router_interface", {"subnet_id": subnet})
 
     async def _remove_interface(self) -> None:
-        port_id = self._any(ports, c.device_owner == "network:router_interface")
+        port_id = self._any(ports, _OF_ROUTERS)
         if port_id is not None:
-            router = self._world.database.look(lambda tx: tx.execute(select(c.device_id).where(c.id == port_id)))
-            await self._ask("PUT", f"routers/{router.scalar_one()}/remove_router_interface", {"port_id": port_id})
+            router = self._world.database.look(lambda tx: tx.execute(_DEVICE_OF, {"of": port_id}).scalar_one())
+            await self._ask("PUT", f"routers/{router}/remove_router_interface", {"port_id": port_id})
 
     async def _make_floating(self) -> None:
-        outside = self._any(networks, networks.c.external.is_(True))
+        outside = self._any(networks, _EXTERNAL)
         if outside is not None:
             given = {"floating_network_id": outside}
             port_id = self._any(ports, _OF_GUESTS)
@@ -258,7 +268,7 @@ class NetworkUsers:
     def _left(self) -> list[tuple[str, str, Any]]:
         found: list[tuple[str, str, Any]] = []
         interfaces = self._world.database.look(_interfaces)
-        naming = self._ids(security_group_rules, security_group_rules.c.remote_group_id.is_not(None))
+        naming = self._ids(security_group_rules, _NAMES_ANOTHER)
         found += [("DELETE", f"security-group-rules/{each}", None) for each in naming]
         for path in ("floatingips", "ports", "security-groups"):
             table, where = LIVES_APART[path]
@@ -285,5 +295,10 @@ class NetworkUsers:
 
 
 def _interfaces(tx: Tx) -> list[tuple[str, str]]:
-    query = select(c.device_id, c.id).where(c.device_owner == "network:router_interface").order_by(c.id)
-    return [(router, port_id) for router, port_id in tx.execute(query)]
+    return [(router, port_id) for router, port_id in tx.execute(_INTERFACES)]
+
+
+@cache
+def _ids_of(table: Table, where: tuple[ColumnElement[bool], ...]) -> Prepared:
+    """As many as there are pairs of a table and a condition above."""
+    return Prepared(select(table.c.id).where(*where).order_by(table.c.created_at_us, table.c.id))

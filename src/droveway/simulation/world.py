@@ -37,7 +37,7 @@ from droveway.simulation.truth import CONTROL_DEAD, DECLARED, FaultPeriods
 from droveway.simulation.verdict_laws import RecordedStates
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Tx
-from droveway.store.identity import accounts
+from droveway.store.identity import accounts, tokens
 from droveway.store.schema import images, server_groups
 
 DURATIONS = Durations(
@@ -204,7 +204,7 @@ def _begin(tx: Tx) -> None:
     accounts.seed(tx, "")
     user = accounts.find_user(tx, name="admin", domain_id=accounts.DEFAULT_DOMAIN_ID)
     assert user is not None, "it was made just now"
-    accounts.issue_token(
+    tokens.issue_token(
         tx,
         token_hash=hash_token(TOKEN),
         audit_id="simulated",

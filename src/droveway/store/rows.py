@@ -13,59 +13,6 @@ from typing import Any, TypedDict
 Object = dict[str, Any]  # JSON
 
 
-# -- identity ---------------------------------------------------------------------------------------------------------
-class DomainRow(TypedDict):
-    id: str
-    name: str
-    description: str
-
-
-class ProjectRow(TypedDict):
-    id: str
-    domain_id: str
-    name: str
-    description: str
-    enabled: bool
-
-
-class UserRow(TypedDict):
-    id: str
-    domain_id: str
-    name: str
-    password_hash: str
-    default_project_id: str | None
-    enabled: bool
-
-
-class RoleRow(TypedDict):
-    id: str
-    name: str
-
-
-class AssignmentRow(TypedDict):
-    """A role on a project or on a domain, with the names of what it joins; what belongs to the other kind is None."""
-
-    user_id: str
-    user_name: str
-    user_domain_id: str
-    user_domain_name: str
-    role_id: str
-    role_name: str
-    project_id: str | None
-    project_name: str | None
-    project_domain_id: str | None
-    project_domain_name: str | None
-    domain_id: str | None
-    domain_name: str | None
-    rank: int  # 0 on a project, 1 on a domain
-
-
-class EffectiveRow(AssignmentRow):
-    """`by`: the role that was assigned, where this one is implied by it."""
-
-    by: str | None
-
-
 # -- image, flavor ----------------------------------------------------------------------------------------------------
 class ImageRow(TypedDict):
     id: str
@@ -86,6 +33,14 @@ class ImageRow(TypedDict):
     tags: list[str]
     generation: int
     data_kept: bool
+    created_at_us: int
+    updated_at_us: int
+
+
+class ImageMemberRow(TypedDict):
+    image_id: str
+    member: str
+    status: str
     created_at_us: int
     updated_at_us: int
 
@@ -244,7 +199,11 @@ class InstanceRow(TypedDict):
     reservation_id: str
     zone: str | None
     locked: bool
+    locked_by: str | None
     locked_reason: str | None
+    access_ipv4: str | None
+    access_ipv6: str | None
+    auto_disk_config: bool
     flavor: Object
     flavor_id: str
     vcpus: int
@@ -269,6 +228,17 @@ class InstanceRow(TypedDict):
     hints: Object | None
     server_group_id: str | None
     held_cells: list[Object] | None
+
+
+class ConsoleTokenRow(TypedDict):
+    hash: str
+    instance_id: str
+    host: str
+    kind: str
+    user_id: str
+    project_id: str
+    as_admin: bool
+    expires_at_us: int
 
 
 class DeferredCleanupRow(TypedDict):
@@ -399,15 +369,38 @@ class SagaRow(TypedDict):
     blocked: str | None
     queued_after: str | None
     request_id: str
+    user_id: str | None
     created_at_us: int
     updated_at_us: int
     ended: bool
 
 
-class ActionRow(SagaRow):
-    """A saga that a user asked for, with the user of its server."""
+class ServerRequestRow(TypedDict):
+    id: str
+    instance_id: str
+    kind: str
+    request_id: str
+    user_id: str
+    project_id: str
+    at_us: int
 
-    owner_id: str
+
+class ActionRow(TypedDict):
+    """What a request asked of a server: a saga, or what was done at once."""
+
+    id: str
+    kind: str
+    request_id: str
+    user_id: str | None
+    project_id: str
+    instance_id: str
+    created_at_us: int
+    updated_at_us: int
+    blocked: str | None
+    error: str
+    status: str
+    step: str
+    notes: Object
 
 
 class WaitingRow(TypedDict):

@@ -21,74 +21,12 @@ from sqlalchemy import (
     text,
 )
 
-import droveway.store.network.tables  # noqa: F401 - those of networks: with these they are all
+import droveway.store.identity.tables
+import droveway.store.network.tables  # noqa: F401 - with those of identity and of networks they are all
 from droveway.store.columns import ID, LONG_ID, Json, metadata
 
 __all__ = ["ID", "LONG_ID", "Json", "metadata"]
 
-
-# -- identity ---------------------------------------------------------------------------------------------------------
-domains = Table(
-    "domains",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("description", Text, nullable=False, default=""),
-)
-projects = Table(
-    "projects",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("domain_id", String(64), ForeignKey("domains.id"), nullable=False),
-    Column("name", String(64), nullable=False),
-    Column("description", Text, nullable=False, default=""),
-    Column("enabled", Boolean, nullable=False, default=True),
-    UniqueConstraint("domain_id", "name"),
-)
-users = Table(
-    "users",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("domain_id", String(64), ForeignKey("domains.id"), nullable=False),
-    Column("name", String(255), nullable=False),
-    Column("password_hash", Text, nullable=False),
-    Column("default_project_id", String(64)),
-    Column("enabled", Boolean, nullable=False, default=True),
-    UniqueConstraint("domain_id", "name"),
-)
-roles = Table(
-    "roles",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("name", String(255), nullable=False, unique=True),
-)
-role_assignments = Table(
-    "role_assignments",
-    metadata,
-    Column("user_id", String(64), ForeignKey("users.id"), primary_key=True),
-    Column("project_id", String(64), ForeignKey("projects.id"), primary_key=True),
-    Column("role_id", String(64), ForeignKey("roles.id"), primary_key=True),
-)
-domain_role_assignments = Table(
-    "domain_role_assignments",
-    metadata,
-    Column("user_id", String(64), ForeignKey("users.id"), primary_key=True),
-    Column("domain_id", String(64), ForeignKey("domains.id"), primary_key=True),
-    Column("role_id", String(64), ForeignKey("roles.id"), primary_key=True),
-)
-tokens = Table(
-    "tokens",
-    metadata,
-    Column("hash", String(64), primary_key=True),  # sha256 of the token: a stolen database opens no door
-    Column("audit_id", String(32), nullable=False),
-    Column("user_id", String(64), ForeignKey("users.id"), nullable=False),
-    Column("project_id", String(64)),
-    Column("domain_id", String(64)),  # good for a project, for a domain, or for neither
-    Column("methods", Json, nullable=False),
-    Column("issued_at_us", BigInteger, nullable=False),
-    Column("expires_at_us", BigInteger, nullable=False, index=True),
-    Index("ix_tokens_user", "user_id", "issued_at_us"),
-)
 
 # -- image, flavor ----------------------------------------------------------------------------------------------------
 images = Table(
@@ -115,6 +53,27 @@ images = Table(
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
     Index("ix_images_project", "project_id"),
+)
+image_members = Table(  # projects with which an image is shared
+    "image_members",
+    metadata,
+    Column("image_id", ID, primary_key=True),
+    Column("member", String(255), primary_key=True, index=True),
+    Column("status", String(16), nullable=False),  # pending accepted rejected
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+)
+console_tokens = Table(  # each opens one session of one console, once
+    "console_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("instance_id", ID, nullable=False, index=True),
+    Column("host", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("as_admin", Boolean, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False),
 )
 ticket_keys = Table(  # sign the tickets for image data; the newest few, in turn
     "ticket_keys",
@@ -283,7 +242,11 @@ instances = Table(
     Column("reservation_id", String(64), nullable=False),
     Column("zone", String(255)),  # the zone asked for
     Column("locked", Boolean, nullable=False, default=False),
+    Column("locked_by", String(16)),  # owner admin (domain/model.py: LockedBy); None: not locked
     Column("locked_reason", Text),
+    Column("access_ipv4", String(15)),  # where it is said to be reached; nothing here looks at it
+    Column("access_ipv6", String(39)),
+    Column("auto_disk_config", Boolean, nullable=False, default=False),
     Column("flavor", Json, nullable=False),
     Column("flavor_id", String(255), nullable=False),
     Column("vcpus", Integer, nullable=False),
@@ -370,6 +333,18 @@ server_ports = Table(  # the interfaces of each server; one whose port is gone i
     Column("tag", String(60)),
     Column("is_made", Boolean, nullable=False),  # by compute, which deletes it with the server
 )
+server_requests = Table(  # what was asked of a server and done at once; what takes longer is a saga
+    "server_requests",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("instance_id", ID, nullable=False),
+    Column("kind", String(32), nullable=False),  # as instance actions call it
+    Column("request_id", String(64), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("project_id", String(64), nullable=False),  # of who asked
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Index("ix_server_requests_instance", "instance_id", "at_us"),
+)
 placements = Table(  # each decision with its reasons; aged out
     "placements",
     metadata,
@@ -435,6 +410,7 @@ sagas = Table(
     Column("blocked", Text),  # a sentence: what it needs before it can go on
     Column("queued_after", ID),
     Column("request_id", String(64), nullable=False, default=""),
+    Column("user_id", String(64)),  # who asked; None where that is not known, and nobody did
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
     Column("ended", Boolean, nullable=False, default=False),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from droveway.api.compute import fields
+from droveway.api.compute import service_fields
 from droveway.api.compute.fields import View
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, takes
@@ -28,7 +28,7 @@ _NOT_WHEN_NEW = ("hosts", "metadata")
 
 
 def _body(request: Request, aggregate: Aggregate) -> dict[str, Any]:
-    return fields.AGGREGATE.renderer(request.version, is_admin=True)(aggregate, View(""))
+    return service_fields.AGGREGATE.renderer(request.version, is_admin=True)(aggregate, View(""))
 
 
 def _number(request: Request) -> int:
@@ -48,7 +48,9 @@ def as_zone(name: str, value: Any) -> str:
 
 async def listing(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> bytes:
-        return encode({"aggregates": fields.AGGREGATE.render(aggregates.list_all(tx), request.version, View(""))})
+        return encode(
+            {"aggregates": service_fields.AGGREGATE.render(aggregates.list_all(tx), request.version, View(""))}
+        )
 
     return Response(200, await api.store.read(read))
 

@@ -15,13 +15,10 @@ from droveway.scheduler.summaries import NOT_ENOUGH, NOT_FOUND
 from droveway.store.compute.server_locations import ServerLocation, instance_name
 from droveway.store.compute.server_ports import Address
 from droveway.store.rows import (
-    Aggregate,
     FlavorRow,
     InstanceRow,
     MigrationRow,
     ServerGroupWithMembers,
-    ServiceRow,
-    UsableRow,
 )
 
 
@@ -152,6 +149,12 @@ def _image(row: InstanceRow, view: View) -> Any:
     return {"id": image_id, "links": bookmark(view.base, "images", image_id)} if image_id else ""
 
 
+def _image_with_properties(row: InstanceRow, view: View) -> Any:
+    """Those that the server took from its image and that mean something here."""
+    image = _image(row, view)
+    return image and image | {"properties": row["image_properties"]}
+
+
 def _server_links(row: InstanceRow, view: View) -> list[dict[str, str]]:
     return links(view.base, "servers", row["id"])
 
@@ -175,6 +178,14 @@ def addresses_of(server_id: str, view: View) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def plain_addresses(server_id: str, view: View) -> dict[str, list[dict[str, Any]]]:
+    """Without what extensions added to them."""
+    return {
+        network: [{"version": one["version"], "addr": one["addr"]} for one in several]
+        for network, several in addresses_of(server_id, view).items()
+    }
+
+
 def _group_names(row: InstanceRow, view: View) -> Any:
     names = view.group_names.get(row["id"])
     return [{"name": name} for name in names] if names else ABSENT
@@ -188,15 +199,16 @@ _SERVER: tuple[Field[InstanceRow], ...] = (
 _ATTR = "OS-EXT-SRV-ATTR:"
 _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     *_SERVER,
-    constant("accessIPv4", ""),
-    constant("accessIPv6", ""),
+    Field("accessIPv4", lambda row, view: row["access_ipv4"] or ""),
+    Field("accessIPv6", lambda row, view: row["access_ipv6"] or ""),
     Field("addresses", lambda row, view: addresses_of(row["id"], view)),
     Field("created", lambda row, view: seconds(row["created_at_us"])),
     Field("updated", lambda row, view: seconds(row["updated_at_us"])),
     Field("flavor", _flavor_link, 1, 46),
     Field("flavor", _flavor, 47),
     Field("hostId", lambda row, view: host_id(row["host"], row["project_id"]) if row["host"] else ""),
-    Field("image", _image),
+    Field("image", _image, 1, 97),
+    Field("image", _image_with_properties, 98),
     Field("metadata", "metadata"),
     Field("status", lambda row, view: status_of(row)),
     Field("tenant_id", "project_id"),
@@ -207,7 +219,7 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     Field("config_drive", lambda row, view: "True" if row["config_drive"] else ""),
     Field("key_name", "key_name"),
     Field("security_groups", _group_names),
-    constant("OS-DCF:diskConfig", "MANUAL"),
+    Field("OS-DCF:diskConfig", lambda row, view: "AUTO" if row["auto_disk_config"] else "MANUAL"),
     Field("OS-EXT-AZ:availability_zone", _zone),
     Field("OS-EXT-STS:task_state", "task_state"),
     Field("OS-EXT-STS:vm_state", "vm_state"),
@@ -233,10 +245,23 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     constant("trusted_image_certificates", None, 63),
     Field("locked_reason", "locked_reason", 73),
     Field("pinned_availability_zone", "zone", 96),
+    Field("scheduler_hints", lambda row, view: row["hints"] or {}, 100),
 )
 SERVER = FieldTable(InstanceRow, *_SERVER)
 SERVER_DETAIL = FieldTable(InstanceRow, *_SERVER_DETAIL)  # in GET /servers/detail
 SERVER_SHOW = FieldTable(InstanceRow, *_SERVER_DETAIL, Field("server_groups", _groups, 71))  # in GET /servers/{id}
+_LATE = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:", "config_drive", "key_name", "security_groups", "host_status")
+SERVER_UPDATE = FieldTable(  # in the answers to PUT and to rebuild, which told less until 2.75
+    InstanceRow,
+    *(
+        field._replace(since=75) if field.name.startswith(_LATE) and field.since < 75 and field.until > 75 else field
+        for field in _SERVER_DETAIL
+        if field.name != "addresses"
+    ),
+    Field("addresses", lambda row, view: plain_addresses(row["id"], view), 1, 74),
+    Field("addresses", lambda row, view: addresses_of(row["id"], view), 75),
+    Field("server_groups", _groups, 71),
+)
 
 
 # -- flavors ----------------------------------------------------------------------------------------------------------
@@ -284,60 +309,6 @@ SERVER_GROUP = FieldTable(
     Field("user_id", "user_id", 13),
     Field("policy", "policy", 64),
     Field("rules", _rules, 64),
-)
-
-
-# -- services --------------------------------------------------------------------------------------------------------
-def state(row: UsableRow, view: View) -> str:
-    return "up" if row["is_up"] and not row["forced_down"] else "down"
-
-
-def status(row: UsableRow, view: View) -> str:
-    return "disabled" if row["disabled"] else "enabled"
-
-
-SERVICE = FieldTable(
-    ServiceRow,
-    Field("id", "id", 1, 52),
-    Field("id", "uuid", 53),
-    Field("binary", "binary"),
-    Field("host", "host"),
-    Field("zone", "zone"),
-    Field("status", status),
-    Field("state", state),
-    Field("updated_at", lambda row, view: micros(row["updated_at_us"])),
-    Field("disabled_reason", "disabled_reason"),
-    Field("forced_down", "forced_down", 11),
-)
-AGGREGATE = FieldTable(
-    Aggregate,
-    Field("availability_zone", lambda row, view: row["metadata"].get("availability_zone")),
-    Field("created_at", lambda row, view: micros(row["created_at_us"])),
-    constant("deleted", value=False),
-    constant("deleted_at", None),
-    Field("hosts", "hosts"),
-    Field("id", "id"),
-    Field("metadata", "metadata"),
-    Field("name", "name"),
-    Field("updated_at", lambda row, view: micros(row["updated_at_us"])),
-    Field("uuid", "uuid", 41),
-)
-OWN_SERVICE = FieldTable(  # in GET /droveway/v1/services; times in microseconds since 1970
-    ServiceRow,
-    Field("id", "uuid"),
-    Field("binary", "binary"),
-    Field("host", "host"),
-    Field("zone", "zone"),
-    Field("word", state),
-    Field("state", "state"),
-    Field("since_us", "since_us"),
-    Field("reason", "reason"),
-    Field("disabled", "disabled"),
-    Field("disabled_reason", "disabled_reason"),
-    Field("forced_down", "forced_down"),
-    Field("report_count", "report_count"),
-    Field("created_at_us", "created_at_us"),
-    Field("updated_at_us", "updated_at_us"),
 )
 
 

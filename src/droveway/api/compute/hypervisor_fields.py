@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.compute.fields import View, state, status
+from droveway.api.compute.fields import View
+from droveway.api.compute.service_fields import state, status
 from droveway.api.http.render import ABSENT, Field, FieldTable, constant
 from droveway.domain.resources import LastReport, uptime_text
 from droveway.store.rows import HostWithUse, Object

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from droveway.api.compute import fields
+from droveway.api.compute import service_fields
 from droveway.api.compute.fields import View
 from droveway.api.http.bodies import Body, takes
 from droveway.api.http.kinds import FLAG, HOST, either, text
@@ -26,7 +26,7 @@ async def listing(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> bytes:
         rows = shown_by(ListedBy.COMPUTE, services.list_all(tx, given.get("host") or None, given.get("binary") or None))
-        return encode({"services": fields.SERVICE.render(rows, request.version, View(""))})
+        return encode({"services": service_fields.SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))
 
@@ -72,7 +72,7 @@ async def update(api: Api, request: Request, given: ServiceChanges) -> Response:
         return services.set_(tx, uuid, **changes)
 
     row = await api.store.run(write)
-    render = fields.SERVICE.renderer(request.version, is_admin=True)
+    render = service_fields.SERVICE.renderer(request.version, is_admin=True)
     return Response(200, {"service": render(row, View(""))})
 
 

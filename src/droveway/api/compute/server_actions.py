@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from droveway.api.compute import server_addresses
+from droveway.api.compute import remote_consoles, server_access, server_addresses, server_locks
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body
 from droveway.api.http.kinds import FLAG, HOST, anything, either, of, or_null, whole
@@ -27,14 +27,14 @@ async def _intend(api: Api, request: Request, kind: SagaKind, params: dict[str, 
     """Write the intent, after looking whether the caller may touch that server. Returns the id of the saga."""
 
     def write(tx: Tx) -> str:
-        row = instances.get(tx, request.params["server_id"], request.scope)
+        row = server_access.changeable(tx, request)
         destination = params.get("destination")
         if destination is not None:
             try:
                 hosts.get(tx, destination)
             except NotFound:
                 raise BadRequest(f"Compute host {destination} could not be found.") from None
-        return instances.intend(tx, row["id"], kind, params, request.id)
+        return instances.intend(tx, row["id"], kind, params, request.id, request.caller.user_id)
 
     return await api.store.run(write)
 
@@ -139,5 +139,7 @@ ACTIONS = {
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.ADMIN),
     **server_addresses.ACTIONS,
+    **server_locks.ACTIONS,
+    **remote_consoles.ACTIONS,
 }
 action = dispatch(ACTIONS, "Each writes what is wanted and returns; the sagas do it.")

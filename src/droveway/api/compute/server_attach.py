@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from droveway.api.compute import server_nics
+from droveway.api.compute import server_access, server_nics
 from droveway.api.compute.server_interfaces import interface
 from droveway.api.http.bodies import Body, takes
 from droveway.api.http.kinds import of, text
@@ -65,16 +65,16 @@ async def create(api: Api, request: Request, given: NewInterface) -> Response:
     asked = NicRequest(given.port_id, given.net_id, given.fixed_ips, given.tag, made_id)
 
     def write(tx: Tx) -> str:
-        server = instances.get(tx, request.params["server_id"], request.scope)
+        server = server_access.changeable(tx, request)
         wanted = _checked(tx, api, request, asked, server)
-        params = {"nic": msgspec.to_builtins(wanted), "user_id": request.caller.user_id}
-        return instances.intend(tx, server["id"], SagaKind.ATTACH_INTERFACE, params, request.id)
+        params = {"nic": msgspec.to_builtins(wanted)}
+        return instances.intend(tx, server["id"], SagaKind.ATTACH_INTERFACE, params, request.id, request.caller.user_id)
 
     await _settled(api, await api.store.run(write), "attach")
     wanted_id = asked.port_id or made_id
 
     def read(tx: Tx) -> dict[str, Any]:
-        server = instances.get(tx, request.params["server_id"], request.scope)
+        server = server_access.visible(tx, request)
         for one in server_ports.of(tx, server["id"]):
             if one.port["id"] == wanted_id:
                 return interface(one, request.version)
@@ -105,12 +105,12 @@ async def delete(api: Api, request: Request) -> Response:
     port_id = request.params["port"]
 
     def write(tx: Tx) -> str:
-        server = instances.get(tx, request.params["server_id"], request.scope)
+        server = server_access.changeable(tx, request)
         named = canonical(port_id) if is_dashed_uuid(port_id) else port_id
         if named not in {one.port["id"] for one in server_ports.of(tx, server["id"])}:
             raise NotFound(f"Instance {server['id']} has no interface with the port {port_id[:64]}.")
-        params = {"port_id": named, "user_id": request.caller.user_id}
-        return instances.intend(tx, server["id"], SagaKind.DETACH_INTERFACE, params, request.id)
+        params = {"port_id": named}
+        return instances.intend(tx, server["id"], SagaKind.DETACH_INTERFACE, params, request.id, request.caller.user_id)
 
     await _settled(api, await api.store.run(write), "detach")
     return Response(202)

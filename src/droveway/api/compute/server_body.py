@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -11,9 +12,9 @@ import msgspec
 from droveway.api.compute import hints
 from droveway.api.http.bodies import Body, Kind
 from droveway.api.http.kinds import FLAG, HOST, METADATA, NAME, anything, either, of, or_null, text, whole
-from droveway.api.http.validate import as_flag, as_name, as_text, canonical, is_dashed_uuid, is_uuid
-from droveway.domain import guest_data
-from droveway.domain.faults import BadRequest
+from droveway.api.http.validate import as_flag, as_metadata, as_name, as_text, canonical, is_dashed_uuid, is_uuid
+from droveway.domain import guest_data, quota
+from droveway.domain.faults import BadRequest, Forbidden
 from droveway.store.compute.server_ports import NicRequest
 
 TAGS_MAX, TAG_MAX = 50, 60
@@ -22,6 +23,7 @@ DESCRIPTION_MAX = 255
 # Asked for with any of these values, a feature that is not built is not asked for.
 NOTHING: tuple[Any, ...] = (None, "", [], {}, False)
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+")
+METADATA_MAX = 1024  # items of one server, whatever its quota says: every list of servers carries them
 
 
 def _unbuilt(why: str) -> Kind:
@@ -104,9 +106,7 @@ def _nic(path: str, value: Any) -> NicRequest:
         raise BadRequest(f"Specified fixed IP '{str(address)[:64]}' cannot be used with port '{ids['port']}'.")
     tag = value.get("tag")
     if tag is not None:
-        tag = as_text(f"{path}.tag", tag, TAG_MAX, 1)
-        if "," in tag or "/" in tag:
-            raise BadRequest(f"Invalid input for {path}.tag: a tag holds neither comma nor slash.")
+        tag = as_tag(f"{path}.tag", tag)
     return NicRequest(ids.get("port", ""), ids.get("uuid", ""), _address(f"{path}.fixed_ip", address), tag)
 
 
@@ -142,13 +142,17 @@ def _flavor_id(path: str, value: Any) -> str:
     return as_text(path, value, 255, 1).rsplit("/", 1)[-1]
 
 
+def as_tag(path: str, value: Any) -> str:
+    tag = as_text(path, value, TAG_MAX, 1)
+    if "," in tag or "/" in tag:
+        raise BadRequest(f"Invalid input for {path}: a tag holds neither comma nor slash.")
+    return tag
+
+
 def _tags(path: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > TAGS_MAX:
         raise BadRequest(f"Invalid input for {path}: it must be a list of at most {TAGS_MAX} texts.")
-    tags = [as_text(path, tag, TAG_MAX, 1) for tag in value]
-    if any("," in tag or "/" in tag for tag in tags):
-        raise BadRequest(f"Invalid input for {path}: a tag holds neither comma nor slash.")
-    return tuple(dict.fromkeys(tags))
+    return tuple(dict.fromkeys(as_tag(path, tag) for tag in value))
 
 
 def _hostname(path: str, value: Any) -> str:
@@ -158,6 +162,35 @@ def _hostname(path: str, value: Any) -> str:
     return hostname
 
 
+def _ip(version: int) -> Kind:
+    def check(path: str, value: Any) -> str:
+        address = ipaddress.ip_address(_address(path, value) or "0.0.0.0") if isinstance(value, str) else None
+        if address is None or address.version != version:
+            raise BadRequest(f"Invalid input for {path}: {str(value)[:64]!r} is not an IPv{version} address.")
+        return str(address)
+
+    return of(check, type="string", format=f"ipv{version}")
+
+
+def _disk_config(path: str, value: Any) -> bool:
+    return bool(either("AUTO", "MANUAL").read(path, value) == "AUTO")
+
+
+def check_metadata(metadata: Mapping[str, str], limits: Mapping[str, int]) -> None:
+    """Raises Forbidden when that is more than a server of that project may have."""
+    limit = limits["metadata_items"]
+    if quota.is_over(limit, 0, len(metadata)) or len(metadata) > METADATA_MAX:
+        most = METADATA_MAX if limit == quota.UNLIMITED else min(limit, METADATA_MAX)
+        raise Forbidden(f"Maximum number of metadata items exceeds {most}")
+
+
+HOSTNAME = of(_hostname, type="string", pattern=f"^{_HOSTNAME.pattern}$", minLength=2, maxLength=63)
+FQDN = HOST
+IPV4, IPV6 = _ip(4), _ip(6)
+DISK_CONFIG = of(_disk_config, enum=["AUTO", "MANUAL"])
+SHORT_DESCRIPTION = or_null(text(DESCRIPTION_MAX))
+_METADATA: dict[str, Any] = dict(METADATA.schema) | {"maxProperties": METADATA_MAX}
+SERVER_METADATA = of(lambda path, value: as_metadata(path, value, METADATA_MAX), **_METADATA)
 _BASE64 = {"type": ["string", "null"], "maxLength": guest_data.USER_DATA_MAX, "contentEncoding": "base64"}
 
 
@@ -178,6 +211,17 @@ _NICS = {"type": "array", "maxItems": NICS_MAX, "items": _NIC}
 _TAG = {"type": "string", "minLength": 1, "maxLength": TAG_MAX, "pattern": "^[^,/]*$"}
 
 
+TAGS = of(_tags, type="array", items=_TAG, maxItems=TAGS_MAX)
+
+
+def _or_nothing(kind: Kind) -> Kind:
+    return of(
+        lambda path, value: None if value in NOTHING else kind.read(path, value),
+        anyOf=[dict(kind.schema), {"enum": [None, ""]}],
+    )
+
+
+IPV4_OR_NOTHING, IPV6_OR_NOTHING = _or_nothing(IPV4), _or_nothing(IPV6)
 _FLAVOR_ID = of(_flavor_id, anyOf=[{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": 255}])
 
 
@@ -201,10 +245,10 @@ class Server(Body, frozen=True, kw_only=True):
     user_data: Annotated[str | None, of(_user_data, **_BASE64)] = None
     key_name: Annotated[str | None, of(_key_name, type=["string", "null"], maxLength=255)] = None
     trusted_image_certificates: Annotated[None, _unbuilt("image signatures are not checked").since(63)] = None
-    access_ipv4: Annotated[None, _unbuilt("there are no networks")] = msgspec.field(default=None, name="accessIPv4")
-    access_ipv6: Annotated[None, _unbuilt("there are no networks")] = msgspec.field(default=None, name="accessIPv6")
+    access_ipv4: Annotated[str | None, IPV4_OR_NOTHING] = msgspec.field(default=None, name="accessIPv4")
+    access_ipv6: Annotated[str | None, IPV6_OR_NOTHING] = msgspec.field(default=None, name="accessIPv6")
     config_drive: Annotated[bool, of(_config_drive, anyOf=[dict(FLAG.schema), {"enum": [None, ""]}])] = False
-    disk_config: Annotated[str, either("AUTO", "MANUAL")] = msgspec.field(default="", name="OS-DCF:diskConfig")
+    auto_disk_config: Annotated[bool, DISK_CONFIG] = msgspec.field(default=False, name="OS-DCF:diskConfig")
     security_groups: Annotated[tuple[str, ...], of(_security_groups, **_GROUPS)] = ()
     networks: Annotated[
         NicsAsked,
@@ -226,12 +270,12 @@ class Server(Body, frozen=True, kw_only=True):
     flavor_id: Annotated[str, _FLAVOR_ID] = msgspec.field(name="flavorRef")
     hostname: Annotated[
         str | None,
-        of(_hostname, type="string", pattern=_HOSTNAME.pattern, maxLength=63).since(90).until(93),
-        HOST.since(94),
+        HOSTNAME.since(90).until(93),
+        FQDN.since(94),
     ] = None
-    description: Annotated[str | None, or_null(text(DESCRIPTION_MAX)).since(19)] = None
-    metadata: Annotated[dict[str, str], METADATA] = msgspec.field(default_factory=dict)
-    tags: Annotated[tuple[str, ...], of(_tags, type="array", items=_TAG, maxItems=TAGS_MAX).since(52)] = ()
+    description: Annotated[str | None, SHORT_DESCRIPTION.since(19)] = None
+    metadata: Annotated[dict[str, str], SERVER_METADATA] = msgspec.field(default_factory=dict)
+    tags: Annotated[tuple[str, ...], TAGS.since(52)] = ()
     return_reservation_id: Annotated[bool, FLAG] = False
     admin_password: Annotated[str | None, or_null(text())] = msgspec.field(default=None, name="adminPass")
 

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from droveway.api.compute import hints, server_nics
-from droveway.api.compute.server_body import NOTHING, NewServer, NicsAsked, Server
+from droveway.api.compute.server_body import NOTHING, NewServer, NicsAsked, Server, check_metadata
 from droveway.api.http.bodies import takes
 from droveway.api.http.render import links
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_flag, as_host, as_integer, as_name, as_text
 from droveway.api.wiring import Api
-from droveway.domain import quota
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.domain.guest_data import GuestKey
 from droveway.domain.model import Flavor
@@ -53,6 +52,9 @@ class ServerRequest(NamedTuple):
     key_name: str | None
     user_data: str | None
     config_drive: bool
+    access_ipv4: str | None
+    access_ipv6: str | None
+    auto_disk_config: bool
 
 
 def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservation_id: str) -> list[str]:
@@ -77,6 +79,9 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         description=wanted.description,
         metadata=wanted.metadata,
         tags=wanted.tags,
+        access_ipv4=wanted.access_ipv4,
+        access_ipv6=wanted.access_ipv6,
+        auto_disk_config=wanted.auto_disk_config,
         zone=wanted.zone,
         requested_host=host,
         config_drive=wanted.config_drive or image["properties"].get("img_config_drive") == "mandatory",
@@ -100,8 +105,7 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
 def _claim(tx: Tx, api: Api, wanted: ServerRequest, project_id: str, flavor: Flavor, group_id: str | None) -> int:
     """How many servers the quota lets in now. Raises Forbidden."""
     limits = quotas.limits(tx, project_id, api.settings.quotas)
-    if quota.is_over(limits["metadata_items"], 0, len(wanted.metadata)):
-        raise Forbidden(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
+    check_metadata(wanted.metadata, limits)
     each = {"cores": flavor.vcpus, "ram": flavor.ram_mb}
     count = quotas.claim_servers(tx, project_id, limits, (wanted.least, wanted.most), each)
     if group_id is not None:
@@ -225,6 +229,9 @@ def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
         key_name=server.key_name,
         user_data=server.user_data,
         config_drive=server.config_drive,
+        access_ipv4=server.access_ipv4,
+        access_ipv6=server.access_ipv6,
+        auto_disk_config=server.auto_disk_config,
     )
 
 
@@ -294,7 +301,7 @@ async def create(api: Api, request: Request, given: NewServer) -> Response:
     server: dict[str, Any] = {
         "id": ids[0],
         "links": links(base, "servers", ids[0]),
-        "OS-DCF:diskConfig": "MANUAL",
+        "OS-DCF:diskConfig": "AUTO" if wanted.auto_disk_config else "MANUAL",
         "security_groups": [{"name": name} for name in wanted.groups or ("default",)],
     }
     if wanted.admin_password is not None:

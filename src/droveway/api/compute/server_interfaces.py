@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.compute.fields import View, addresses_of
+from droveway.api.compute.fields import View, plain_addresses
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.faults import NotFound
@@ -25,11 +25,7 @@ def _server(tx: Tx, request: Request) -> str:
 # -- addresses --------------------------------------------------------------------------------------------------------
 def _addresses(tx: Tx, request: Request) -> dict[str, list[dict[str, Any]]]:
     server_id = _server(tx, request)
-    shown = addresses_of(server_id, View("", addresses=server_ports.addresses(tx, [server_id])))
-    return {
-        network: [{"version": one["version"], "addr": one["addr"]} for one in several]
-        for network, several in shown.items()
-    }
+    return plain_addresses(server_id, View("", addresses=server_ports.addresses(tx, [server_id])))
 
 
 async def list_addresses(api: Api, request: Request) -> Response:
@@ -86,12 +82,12 @@ async def list_groups(api: Api, request: Request) -> Response:
         ids = sorted({group_id for port in there for group_id in port["groups"]})
         found = [groups.get(tx, group_id) for group_id in ids]
         names = {group["id"]: group for group in found}
-        return [_group(tx, group, names) for group in sorted(found, key=lambda one: (one["name"], one["id"]))]
+        return [shown_group(tx, group, names) for group in sorted(found, key=lambda one: (one["name"], one["id"]))]
 
     return Response(200, {"security_groups": await api.store.read(read)})
 
 
-def _group(tx: Tx, group: Group, known: dict[str, Group]) -> dict[str, Any]:
+def shown_group(tx: Tx, group: Group, known: dict[str, Group]) -> dict[str, Any]:
     """As compute showed groups when they were its own: what comes in, and by whom."""
     return {
         "id": group["id"],

@@ -1,7 +1,6 @@
 """Lists of what is not built, for clients that ask for them as part of something else: empty, which is what is so.
 
-Networks, floating addresses, security groups and agents were compute's until 2.35; what is attached to a server
-still is.
+Agents in guests were compute's until 2.35; what is attached to a server still is.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
             raise BadRequest(f"There is no such action: {name[:64]}; there is {', '.join(actions)}.")
         if request.version > wanted.until:
             raise NotFound(f"There is no action {name} at this microversion.")
-        caller = request.caller
-        reason = refusal(wanted.need, caller.role_names, has_project=caller.project_id is not None)
+        reason = refusal(wanted.need, request.caller)
         if reason is not None:
             raise Forbidden(reason)
         return await wanted.perform(api, request, bodies[name].read(body, request.version))

@@ -66,6 +66,7 @@ STATUS: tuple[tuple[type[faults.Fault], int], ...] = (
     (faults.TooLarge, 413),
     (WrongMediaType, 415),
     (NoSuchRange, 416),
+    (faults.TooMany, 429),
     (faults.Busy, 503),
     (faults.Unreachable, 503),
     (faults.StoreRefused, 503),
@@ -90,6 +91,7 @@ COMPUTE_NAMES = {
     409: "conflictingRequest",
     413: "overLimit",
     415: "badMediaType",
+    429: "overLimit",
     501: "notImplemented",
     503: "serviceUnavailable",
 }
@@ -128,6 +130,8 @@ def of(service: str, request: Request, fault: faults.Fault) -> Response:
     response = reply(service, request, status_of(fault), fault.reason, type(fault))
     if isinstance(fault, NoSuchMethod):
         response.headers.append((b"allow", ", ".join(fault.allowed).encode()))
+    if isinstance(fault, faults.TooMany):
+        response.headers.append((b"retry-after", str(fault.retry_after_s).encode()))
     if isinstance(fault, WrongMediaType) and fault.accepted:
         response.headers.append((b"accept-patch", ", ".join(fault.accepted).encode()))
     return response

@@ -9,7 +9,7 @@ from droveway.api.http.render import FOREVER
 from droveway.api.http.request import Request
 from droveway.domain.faults import BadRequest
 
-MINIMUM, MAXIMUM = 1, 96
+MINIMUM, MAXIMUM = 1, 100
 VOLUME_MINORS = (0, 71)
 MINIMUM_TEXT, MAXIMUM_TEXT = f"2.{MINIMUM}", f"2.{MAXIMUM}"
 

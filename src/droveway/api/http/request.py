@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 
 from droveway.domain.faults import BadRequest, Fault, Forbidden, TooLarge
-from droveway.store.identity.accounts import Caller
+from droveway.store.identity.tokens import Caller
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -59,6 +59,7 @@ class Request:
     __slots__ = (
         "_query",
         "_receive",
+        "address",
         "body_ended",
         "caller",
         "certificate",
@@ -85,6 +86,7 @@ class Request:
         self.raw_path = quote(self.path) if raw is None else raw.decode("latin-1")  # before %XX was decoded
         self.raw_query: bytes = scope.get("query_string", b"")
         self.headers, self.repeated = _combined(scope["headers"])
+        self.address: str = (scope.get("client") or ("",))[0]  # from where it came: the client, or a proxy before us
         self.version = 1
         self.refuses_unknown = False
         # What ssl tells of the client's certificate, which is of our CA; None on the public listener.

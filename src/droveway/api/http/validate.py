@@ -86,12 +86,12 @@ def as_host(name: str, value: Any) -> str:
     return value
 
 
-def as_metadata(name: str, value: Any) -> dict[str, str]:
+def as_metadata(name: str, value: Any, most: int = 128) -> dict[str, str]:
     """Keys and values of text, as servers carry them."""
     if not isinstance(value, dict):
         raise BadRequest(f"Invalid input for {name}: it must be an object of texts.")
-    if len(value) > 128:
-        raise BadRequest(f"Invalid input for {name}: it has {len(value)} items; at most 128 are accepted.")
+    if len(value) > most:
+        raise BadRequest(f"Invalid input for {name}: it has {len(value)} items; at most {most} are accepted.")
     for key, item in value.items():
         if _KEY.fullmatch(key) is None:
             raise BadRequest(

@@ -5,41 +5,41 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from droveway.api.discovery import services
 from droveway.api.http.bodies import Body, read, schema, takes
 from droveway.api.http.kinds import of, text
 from droveway.api.http.render import micros_z
 from droveway.api.http.request import Request, Response
-from droveway.api.identity import passwords
+from droveway.api.identity import catalog, login
 from droveway.api.wiring import Api, hash_token
 from droveway.domain.faults import BadRequest, Forbidden, NotFound, Unauthorized
+from droveway.domain.policy import Need, refusal
 from droveway.store.engine.transaction import Tx
-from droveway.store.identity import accounts
-from droveway.store.identity.accounts import Caller
-from droveway.store.rows import UserRow
+from droveway.store.identity import accounts, tokens
+from droveway.store.identity.tokens import NOWHERE, Caller, Place
 
 SUBJECT = b"x-subject-token"
 T = TypeVar("T")
-_WRONG = "The user, its domain or the password is not right."
 
 
 class Scope(NamedTuple):
     """What the token is asked to be good for. Nothing asked: the user's default project, if any."""
 
     asked: bool
-    project: dict[str, str] | None = None  # column -> value, `domain` resolved later
+    project: dict[str, str] | None = None  # column -> value, `domain_name` resolved later
     domain: dict[str, str] | None = None
+    is_system: bool = False
 
 
 # -- the body of a token ----------------------------------------------------------------------------------------------
-def token_body(api: Api, caller: Caller, *, with_catalog: bool) -> dict[str, Any]:
+async def token_body(api: Api, caller: Caller, *, with_catalog: bool) -> dict[str, Any]:
+    expires_at_us = caller.password_expires_at_us
     body: dict[str, Any] = {
         "methods": list(caller.methods),
         "user": {
             "id": caller.user_id,
             "name": caller.user_name,
             "domain": {"id": caller.user_domain_id, "name": caller.user_domain_name},
-            "password_expires_at": None,
+            "password_expires_at": None if expires_at_us is None else micros_z(expires_at_us),
         },
         "audit_ids": [caller.audit_id],
         "expires_at": micros_z(caller.expires_at_us),
@@ -54,34 +54,16 @@ def token_body(api: Api, caller: Caller, *, with_catalog: bool) -> dict[str, Any
         body["is_domain"] = False
     elif caller.domain_id is not None:
         body["domain"] = {"id": caller.domain_id, "name": caller.domain_name}
+    elif caller.is_system:
+        body["system"] = {"all": True}
+    if caller.key is not None:
+        key = caller.key
+        body["application_credential"] = {"id": key.id, "name": key.name, "restricted": key.is_restricted}
     if caller.roles:
         body["roles"] = [{"id": role_id, "name": name} for role_id, name in caller.roles]
         if with_catalog:
-            body["catalog"] = catalog(api)
+            body["catalog"] = await catalog.of_token(api, caller.project_id)
     return {"token": body}
-
-
-def catalog(api: Api) -> list[dict[str, Any]]:
-    """Where each service is; the ids stay the same from start to start."""
-    base, region = api.settings.base_url, api.settings.region
-    return [
-        {
-            "id": hash_token(f"service {kind}")[:32],
-            "type": kind,
-            "name": name,
-            "endpoints": [
-                {
-                    "id": hash_token(f"endpoint {kind} {interface}")[:32],
-                    "interface": interface,
-                    "region": region,
-                    "region_id": region,
-                    "url": base + path,
-                }
-                for interface in ("public", "internal", "admin")
-            ],
-        }
-        for kind, name, path in services(api)
-    ]
 
 
 # -- POST -------------------------------------------------------------------------------------------------------------
@@ -111,13 +93,24 @@ class ByToken(Body, frozen=True):
     id: Annotated[str, text(4096)]
 
 
+class ByKey(Body, frozen=True, kw_only=True):
+    """An application credential: by id, or by name with its user."""
+
+    is_open = True
+    id: Annotated[str | None, text(64)] = None
+    name: Annotated[str | None, text()] = None
+    user: ProjectRef | None = None
+    secret: Annotated[str, text(4096)]
+
+
 def _methods(path: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(method, str) for method in value):
         raise BadRequest(f"Invalid input for {path}: it must be a list of texts.")
     return value
 
 
-_METHOD = {"type": "string", "description": "password or token"}
+METHODS = ("password", "token", "application_credential")
+_METHOD = {"type": "string", "description": f"one of {', '.join(METHODS)}"}
 
 
 class LoginIdentity(Body, frozen=True):
@@ -125,6 +118,7 @@ class LoginIdentity(Body, frozen=True):
     methods: Annotated[list[str], of(_methods, type="array", items=_METHOD)]
     password: ByPassword | None = None
     token: ByToken | None = None
+    application_credential: ByKey | None = None
 
 
 class ScopeObject(Body, frozen=True):
@@ -145,8 +139,12 @@ def _scope(path: str, value: Any) -> Scope:
     if domain is not None:
         by_name = {"name": _there(domain.name, f"{path}.domain", "name")} if not domain.id else {}
         return Scope(True, domain=by_name or {"id": str(domain.id)})
+    if "system" in value:
+        if value["system"] != {"all": True}:
+            raise BadRequest(f'Invalid input for {path}.system: it must be {{"all": true}}: the system is one.')
+        return Scope(True, is_system=True)
     raise Unauthorized(
-        "Tokens here are good for a project, for a domain, or unscoped; there are no roles on the system."
+        "Tokens here are good for a project, for a domain, for the system, or unscoped; there is no trust."
     )
 
 
@@ -164,44 +162,79 @@ class Login(Body, frozen=True):
     auth: Auth
 
 
+class Proved(NamedTuple):
+    """A user who has shown who it is. `place`: a token for anything else is not given."""
+
+    user_id: str
+    expires_at_us: int
+    default_project_id: str | None = None
+    place: Place | None = None
+    key_id: str | None = None
+
+
 @takes(Login)
 async def issue(api: Api, request: Request, given: Login) -> Response:
-    """Log in with a password or with another token."""
-    auth = given.auth
-    method, scope = _method(auth.identity), auth.scope
-    if method == "password":
-        user = await _by_password(api, _there(auth.identity.password, "auth.identity", "password").user)
-        user_id, expires_at_us = user["id"], api.clock.now_us() + api.settings.token_expiry_s * 1_000_000
-        default = user["default_project_id"]
-    else:
-        holder = await api.caller(_there(auth.identity.token, "auth.identity", "token").id)
-        user_id, expires_at_us, default = holder.user_id, holder.expires_at_us, None
-    caller, token = await _issue(api, user_id, scope, default, method, expires_at_us)
+    """Log in with a password, with an application credential, or with another token."""
+    method, scope = _method(given.auth.identity), given.auth.scope
+    proved = await _PROVE[method](api, request, given.auth.identity)
+    return await answer(api, request, proved, scope, method)
+
+
+async def answer(api: Api, request: Request, proved: Proved, scope: Scope, method: str) -> Response:
+    """A new token for that user, and what it is told."""
+    caller, token = await _issue(api, proved, scope, method)
     with_catalog = "nocatalog" not in dict(request.query)
-    return Response(201, token_body(api, caller, with_catalog=with_catalog), headers=[(SUBJECT, token.encode()), _VARY])
+    body = await token_body(api, caller, with_catalog=with_catalog)
+    return Response(201, body, headers=[(SUBJECT, token.encode()), _VARY])
 
 
 _VARY = (b"vary", b"X-Auth-Token")
 
 
 def _method(given: LoginIdentity) -> str:
-    methods = given.methods
-    if methods not in (["password"], ["token"]):
-        raise Unauthorized("That way of logging in is not known here; known are: password, token (one at a time).")
-    return str(methods[0])
+    if len(given.methods) != 1 or given.methods[0] not in METHODS:
+        raise Unauthorized(
+            f"That way of logging in is not known here; known are: {', '.join(METHODS)} (one at a time)."
+        )
+    return given.methods[0]
 
 
-async def _by_password(api: Api, given: UserRef) -> UserRow:
-    """The user with that password. The same words, after the same time, whatever was wrong."""
-    filters = {"id": given.id} if given.id else _named(given, "auth.identity.password.user")
-    password = given.password
-    user: UserRow | None = await api.store.read(_find, accounts.find_user, filters)
-    right = await api.hashing.run(
-        passwords.verify, user["password_hash"] if user else passwords.HASH_OF_NO_USER, password
-    )
-    if user is None or not right or not user["enabled"]:
-        raise Unauthorized(_WRONG)
-    return user
+def ends_at_us(api: Api, also_us: int | None = None) -> int:
+    """When a new token ends: after its time, or with what it was bought with."""
+    usual_us = api.clock.now_us() + api.settings.token_expiry_s * 1_000_000
+    return usual_us if also_us is None else min(usual_us, also_us)
+
+
+async def _by_password(api: Api, request: Request, given: LoginIdentity) -> Proved:
+    user = _there(given.password, "auth.identity", "password").user
+    by = {"id": user.id} if user.id else _named(user, "auth.identity.password.user")
+    row = await login.by_password(api, request, by, user.password)
+    return Proved(row["id"], ends_at_us(api, row["password_expires_at_us"]), row["default_project_id"])
+
+
+async def _by_token(api: Api, request: Request, given: LoginIdentity) -> Proved:
+    holder = await api.caller(_there(given.token, "auth.identity", "token").id)
+    if holder.key is None:
+        return Proved(holder.user_id, holder.expires_at_us)
+    place = Place(holder.project_id, holder.domain_id, holder.is_system)
+    return Proved(holder.user_id, holder.expires_at_us, holder.project_id, place, holder.key.id)
+
+
+async def _by_key(api: Api, request: Request, given: LoginIdentity) -> Proved:
+    key, where = _there(given.application_credential, "auth.identity", "application_credential"), "auth.identity"
+    if key.id:
+        by: dict[str, Any] = {"id": key.id}
+    else:
+        where = f"{where}.application_credential"
+        user = _there(key.user, where, "user")
+        of_user = {"id": user.id} if user.id else _named(user, f"{where}.user")
+        by = {"name": _there(key.name, where, "name"), "user": of_user}
+    row = await login.by_application_credential(api, request, by, key.secret)
+    expires_at_us = ends_at_us(api, row["expires_at_us"])
+    return Proved(row["user_id"], expires_at_us, row["project_id"], Place(row["project_id"]), row["id"])
+
+
+_PROVE = {"password": _by_password, "token": _by_token, "application_credential": _by_key}
 
 
 def _named(given: ProjectRef | UserRef, where: str) -> dict[str, str]:
@@ -218,46 +251,58 @@ def _there(value: T | None, where: str, name: str) -> T:
     return value
 
 
-def _find(tx: Tx, find: Any, filters: dict[str, str]) -> Any:
-    """Look something up by filters of which one may be the name of its domain."""
-    columns = dict(filters)
-    domain_name = columns.pop("domain_name", None)
-    if domain_name is not None:
-        domain = accounts.find_domain(tx, name=domain_name)
-        if domain is None:
-            return None
-        columns["domain_id"] = domain["id"]
-    return find(tx, **columns)
+def _place(tx: Tx, scope: Scope) -> Place | None:
+    """What is asked for; None where there is no such thing."""
+    if scope.domain is not None:
+        domain = accounts.find_domain(tx, **scope.domain)
+        return domain and Place(domain_id=domain["id"])
+    if scope.project is not None:
+        by = dict(scope.project)
+        if "domain_name" in by:
+            domain = accounts.find_domain(tx, name=by.pop("domain_name"))
+            if domain is None:
+                return None
+            by["domain_id"] = domain["id"]
+        project = accounts.find_project(tx, **by)
+        return project and Place(project["id"])
+    return Place(is_system=scope.is_system)
 
 
-async def _issue(
-    api: Api, user_id: str, scope: Scope, default: str | None, method: str, expires_at_us: int
-) -> tuple[Caller, str]:
+async def _issue(api: Api, proved: Proved, scope: Scope, method: str) -> tuple[Caller, str]:
     token = api.names.secret()
     audit_id = base64.urlsafe_b64encode(bytes.fromhex(api.names.uuid().replace("-", ""))).rstrip(b"=").decode()
 
+    def give(tx: Tx, place: Place) -> Caller | None:
+        return tokens.issue_token(
+            tx,
+            token_hash=hash_token(token),
+            audit_id=audit_id,
+            user_id=proved.user_id,
+            methods=[method],
+            expires_at_us=proved.expires_at_us,
+            project_id=place.project_id,
+            domain_id=place.domain_id,
+            is_system=place.is_system,
+            application_credential_id=proved.key_id,
+        )
+
     def write(tx: Tx) -> Caller | None:
-        given: dict[str, Any] = {
-            "token_hash": hash_token(token),
-            "audit_id": audit_id,
-            "user_id": user_id,
-            "methods": [method],
-            "expires_at_us": expires_at_us,
-        }
-        if scope.domain is not None:
-            domain = accounts.find_domain(tx, **scope.domain)
-            return accounts.issue_token(tx, **given, project_id=None, domain_id=domain["id"]) if domain else None
-        if scope.project is not None:
-            project = _find(tx, accounts.find_project, scope.project)
-            return accounts.issue_token(tx, **given, project_id=project["id"]) if project else None
-        project = accounts.find_project(tx, id=default) if default and not scope.asked else None
-        caller = accounts.issue_token(tx, **given, project_id=project["id"] if project else None)
-        if caller is None and project is not None:  # no role in the default project: unscoped
-            return accounts.issue_token(tx, **given, project_id=None)
-        return caller
+        if scope.asked:
+            place = _place(tx, scope)
+            if place is None or (proved.place is not None and place != proved.place):
+                return None
+            return give(tx, place)
+        if proved.place is not None:
+            return give(tx, proved.place)
+        default = proved.default_project_id
+        project = accounts.find_project(tx, id=default) if default else None
+        caller = give(tx, Place(project["id"])) if project else None
+        return caller or give(tx, NOWHERE)  # no role in the default project: unscoped
 
     caller = await api.store.run(write)
     if caller is None:
+        if scope.is_system:
+            raise Unauthorized("The user has no role on the system.")
         place = "project" if scope.domain is None else "domain"
         raise Unauthorized(f"The user has no role in that {place}, or there is no such {place}, or it is disabled.")
     return caller, token
@@ -272,8 +317,7 @@ async def _subject(api: Api, request: Request) -> Caller:
     subject = await api.find_caller(token)
     if subject is None:
         raise NotFound("Could not find that token: it has expired, was revoked, or never was one.")
-    asker = request.caller
-    if asker.user_id != subject.user_id and not asker.role_names & {"admin", "service"}:
+    if request.caller.user_id != subject.user_id and refusal(Need.SERVICE, request.caller) is not None:
         raise Forbidden("That token belongs to another user.")
     return subject
 
@@ -282,18 +326,18 @@ async def show(api: Api, request: Request) -> Response:
     subject = await _subject(api, request)
     token = request.headers[SUBJECT]
     with_catalog = "nocatalog" not in dict(request.query)
-    return Response(200, token_body(api, subject, with_catalog=with_catalog), headers=[(SUBJECT, token), _VARY])
+    body = await token_body(api, subject, with_catalog=with_catalog)
+    return Response(200, body, headers=[(SUBJECT, token), _VARY])
 
 
 async def revoke(api: Api, request: Request) -> Response:
     subject = await _subject(api, request)
-    await api.store.run(accounts.revoke_token, subject.token_hash)
+    await api.store.run(tokens.revoke_token, subject.token_hash)
     return Response(204)
 
 
 async def show_catalog(api: Api, request: Request) -> Response:
     if not request.caller.roles:
-        raise Forbidden("The token is not scoped to a project or a domain; ask for one that is.")
-    return Response(
-        200, {"catalog": catalog(api), "links": {"self": f"{api.settings.base_url}/identity/v3/auth/catalog"}}
-    )
+        raise Forbidden("The token is not scoped to a project, a domain or the system; ask for one that is.")
+    listed = await catalog.of_token(api, request.caller.project_id)
+    return Response(200, {"catalog": listed, "links": {"self": f"{api.settings.base_url}/identity/v3/auth/catalog"}})

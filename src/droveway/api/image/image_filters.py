@@ -10,7 +10,7 @@ from droveway.api.http.validate import as_flag, as_integer, as_time_us
 from droveway.api.image import image_fields
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
-from droveway.store.image import images
+from droveway.store.image import images, members
 
 PAGE = 100
 SECOND_US = 1_000_000
@@ -62,6 +62,7 @@ def asked(api: Api, request: Request, owner: str | None) -> images.Filters | Non
         any_of=found.any_of,
         times=found.times,
         tags=found.tags,
+        member_status=found.member_status,
         properties=found.properties,
         size_min=found.sizes.get("size_min"),
         size_max=found.sizes.get("size_max"),
@@ -81,6 +82,7 @@ class _Found:
         self.sizes: dict[str, int] = {}
         self.page: dict[str, str] = {}
         self.sort: list[tuple[str, bool]] = []
+        self.member_status: str | None = members.ACCEPTED
         self.is_nothing = False
 
     def take(self, name: str, value: str) -> None:
@@ -104,7 +106,11 @@ class _Found:
             self.sort = [_sort(*part.partition(":")[::2]) for part in value.split(",")]
         elif name in ("limit", "marker", "sort_key", "sort_dir"):
             self.page[name] = value
-        elif name != "member_status":  # images have no members here
+        elif name == "member_status":
+            if value not in (*members.STATUSES, "all"):
+                raise BadRequest(f"Invalid status: {value[:40]!r} is not one of {', '.join(members.STATUSES)}, all.")
+            self.member_status = None if value == "all" else value
+        else:
             self.properties[name] = value
 
     def _column(self, name: str, value: str) -> None:

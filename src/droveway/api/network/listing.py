@@ -16,8 +16,9 @@ from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import TRUE, as_flag, as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
+from droveway.store.engine.tags import Tags
 from droveway.store.engine.transaction import Tx
-from droveway.store.network.finding import Asked, Tags
+from droveway.store.network.finding import Asked
 
 Row = Mapping[str, Any]
 Read = Callable[[str, str], Any]

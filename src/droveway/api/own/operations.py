@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.compute import fields
+from droveway.api.compute import service_fields
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
 from droveway.api.http.request import Request, Response, encode
@@ -88,6 +88,6 @@ async def list_services(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> bytes:
         rows = services.list_all(tx, given.get("host") or None, given.get("binary") or None)
-        return encode({"services": fields.OWN_SERVICE.render(rows, request.version, View(""))})
+        return encode({"services": service_fields.OWN_SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))

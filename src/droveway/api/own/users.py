@@ -21,10 +21,9 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES
 from droveway.store.engine.transaction import Tx
-from droveway.store.identity import accounts, assignments
+from droveway.store.identity import accounts, assignments, tokens
 
 PROJECT_NAME_MAX = 64
-PASSWORD_MAX = 1024
 FIRST_ADMIN = "admin"
 
 
@@ -33,9 +32,10 @@ async def listing(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> list[dict[str, Any]]:
         held: dict[str, list[dict[str, Any]]] = {}
-        for row in assignments.listing(tx):
-            one = {"role": row["role_name"], "project": row["project_name"], "domain": row["domain_name"]}
-            held.setdefault(row["user_id"], []).append(one)
+        for row in assignments.listing(tx, effective=True):
+            kind, name = row["target_kind"], row["target_name"]
+            one = {"role": row["role_name"], "project": None, "domain": None} | {kind: name or tokens.SYSTEM}
+            held.setdefault(row["actor_id"], []).append(one)
         return [
             {"id": row["id"], "name": row["name"], "enabled": row["enabled"], "roles": held.get(row["id"], [])}
             for row in accounts.list_users(tx)
@@ -55,7 +55,7 @@ async def delete(api: Api, request: Request) -> Response:
             raise NotFound(f"There is no user {given[:64]}; 'droveway user list' shows those there are.")
         if user["name"] == FIRST_ADMIN:
             raise Conflict(f"The user {FIRST_ADMIN} is the program's own, which would make it again at its next start.")
-        assignments.remove_user(tx, user["id"])
+        accounts.remove_user(tx, user["id"])
         return {"id": user["id"], "name": user["name"]}
 
     return Response(200, {"user": await api.store.run(write)})
@@ -65,7 +65,7 @@ def _project_name(path: str, value: Any) -> str:
     return as_text(path, as_name(path, value), PROJECT_NAME_MAX)
 
 
-_PASSWORD = text(PASSWORD_MAX, 1)
+_PASSWORD = text(passwords.PASSWORD_MAX, 1)
 
 
 class NewUser(Body, frozen=True):

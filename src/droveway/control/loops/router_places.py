@@ -1,8 +1,9 @@
 """Every router is on one host, and that host is there: a router that is nowhere gets a place, one whose host is gone
 another. Its host is told with its next plan.
 
-An agent that ends leaves its routers at work, and nobody takes them away before it is back: were they moved at once,
-two hosts would answer for the same addresses. So the agent of a host whose heart beats is given time."""
+An agent that ends leaves its routers at work, and nobody takes them away before it is back: were they moved, two hosts
+would answer for the same addresses. So a host whose heart beats keeps them, until its agent is back or an operator
+forces it down."""
 
 from __future__ import annotations
 
@@ -20,7 +21,6 @@ from droveway.store.work import events
 
 log = structlog.get_logger("droveway.networks")
 INTERVAL_S, AWAITING_S = 5.0, 1.0  # between two looks without a nudge; while an agent is awaited
-AGENT_BACK_S = 60.0  # a supervisor needs a second, an upgrade some more
 
 
 class RouterPlaces:
@@ -32,35 +32,24 @@ class RouterPlaces:
         nudges: Nudges,
         clock: Clock,
         is_heard: Callable[[str], bool],
-        agent_back_s: float = AGENT_BACK_S,
     ) -> None:
         self._store, self._nudges, self._clock, self._is_heard = store, nudges, clock, is_heard
-        self._agent_back_s = agent_back_s
-        self._ended_s: dict[str, float] = {}  # by host, when its agent was first seen to have ended
+        self._is_awaiting = False
 
     async def run(self) -> None:
         """Until cancelled."""
         with self._nudges.listen(changes.ROUTERS, events.SERVICES_CHANGED) as woken:
             while True:
                 await self._once()
-                await wait(woken, AWAITING_S if self._ended_s else INTERVAL_S)
+                await wait(woken, AWAITING_S if self._is_awaiting else INTERVAL_S)
 
     async def _once(self) -> None:
         try:
             routers, agents = await self._store.read(router_places.look)
-            awaited = self._awaited(placing.ended(agents))
+            awaited = frozenset(host for host in placing.ended(agents) if self._is_heard(host))
+            self._is_awaiting = bool(awaited)
             if placing.moves(routers, placing.carriers(agents, awaited)):
                 for router_id, source, host in await self._store.run(router_places.settle, awaited):
                     log.info("router placed", router=router_id, source=source or None, host=host)
         except Busy as fault:
             log.warning("places of routers postponed: the store is busy", because=fault.reason)
-
-    def _awaited(self, ended: set[str]) -> frozenset[str]:
-        """Of the hosts whose agent has ended, those that keep their routers yet."""
-        now_s = self._clock.monotonic_s()
-        self._ended_s = {host: self._ended_s.get(host, now_s) for host in ended}
-        return frozenset(
-            host
-            for host, since_s in self._ended_s.items()
-            if now_s - since_s < self._agent_back_s and self._is_heard(host)
-        )

@@ -172,7 +172,9 @@ def _try_again(tx: Tx, ctx: Context) -> None:
     instances.set_(
         tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value, fault=None
     )
-    sagas.enqueue(tx, SagaKind.BOOT, ctx.subject, ctx.project_id, params, request_id=old["request_id"])
+    sagas.enqueue(
+        tx, SagaKind.BOOT, ctx.subject, ctx.project_id, params, request_id=old["request_id"], user_id=old["user_id"]
+    )
 
 
 BOOT = Saga(

@@ -33,7 +33,13 @@ _THERE = Prepared(
 _INSTANCES = Prepared(
     select(instances).where(in_list(instances.c.id, "ids"), instances.c.deleted.is_(False)).order_by(instances.c.id)
 )
+_USER_DATA = Prepared(
+    select(guest_data.c.instance_id, guest_data.c.user_data).where(
+        in_list(guest_data.c.instance_id, "ids"), guest_data.c.user_data.is_not(None)
+    )
+)
 _GET = Prepared(select(guest_data).where(guest_data.c.instance_id == bindparam("of")))
+_FORGET = Prepared(delete(guest_data).where(guest_data.c.instance_id == bindparam("of")))
 
 
 def keep(tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None) -> None:
@@ -49,14 +55,12 @@ def keep(tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None) 
 
 def forget(tx: Tx, instance_id: str) -> None:
     """Of a server that is deleted: it may be secret, and nobody is told it any longer."""
-    tx.execute(delete(guest_data).where(guest_data.c.instance_id == instance_id))
+    tx.execute(_FORGET, {"of": instance_id})
 
 
 def user_data_of(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
     """Of those servers that have any."""
-    query = select(guest_data.c.instance_id, guest_data.c.user_data)
-    found = tx.execute(query.where(in_list(guest_data.c.instance_id, ids), guest_data.c.user_data.is_not(None)))
-    return {row.instance_id: row.user_data for row in found}
+    return {instance_id: user_data for instance_id, user_data in tx.execute(_USER_DATA, {"ids": ids})}  # noqa: C416
 
 
 def facts(tx: Tx, instance: InstanceRow) -> GuestFacts:

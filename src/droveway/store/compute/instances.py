@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, bindparam, case, false, func, insert, select, update
+from sqlalchemy import bindparam, case, insert, null, select, update
 
-from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.guest_data import GuestKey
 from droveway.domain.hardware import claimed_disk_gb
@@ -19,13 +18,13 @@ from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
 from droveway.store.compute import guest_data, migrations, server_ports
 from droveway.store.compute.server_ports import NicRequest
-from droveway.store.engine import order, results
+from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow, SagaRow
-from droveway.store.schema import hosts, instances
+from droveway.store.schema import instances
 from droveway.store.work import counters, events, sagas
 
 _GET = Prepared(select(instances).where(instances.c.id == bindparam("of")))
@@ -38,6 +37,10 @@ _OWED_BY = Prepared(
 )
 _BY_IDS = Prepared(select(instances).where(in_list(instances.c.id, "ids")))
 _INSERT = Prepared(insert(instances))
+_SET = update(instances).where(instances.c.id == bindparam("of"))
+_SET_POWER = Prepared(_SET.values(power_state=bindparam("new_power")))
+_SET_FENCE = Prepared(_SET.where(instances.c.fence == bindparam("seen")).values(fence=bindparam("new_fence")))
+_FORGET_HOST = Prepared(_SET.where(instances.c.deleted).values(host=null()))
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
 
@@ -55,6 +58,9 @@ class NewInstance(msgspec.Struct, frozen=True):
     description: str | None = None
     metadata: dict[str, str] = {}
     tags: tuple[str, ...] = ()
+    access_ipv4: str | None = None
+    access_ipv6: str | None = None
+    auto_disk_config: bool = False
     zone: str | None = None
     requested_host: str | None = None
     config_drive: bool = False
@@ -81,6 +87,9 @@ def create(tx: Tx, new: NewInstance) -> str:
             "user_id": new.user_id,
             "name": new.name,
             "hostname": new.hostname,
+            "access_ipv4": new.access_ipv4,
+            "access_ipv6": new.access_ipv6,
+            "auto_disk_config": new.auto_disk_config,
             "description": new.description,
             "metadata": new.metadata,
             "tags": list(new.tags),
@@ -111,7 +120,15 @@ def create(tx: Tx, new: NewInstance) -> str:
     params: dict[str, Any] = {"requested_host": new.requested_host} if new.requested_host else {}
     if new.nics:
         params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}
-    sagas.enqueue_first(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, request_id=new.request_id)
+    sagas.enqueue_first(
+        tx,
+        SagaKind.BOOT,
+        of_instance(instance_id),
+        new.project_id,
+        params,
+        request_id=new.request_id,
+        user_id=new.user_id,
+    )
     return instance_id
 
 
@@ -123,7 +140,14 @@ def get(tx: Tx, instance_id: str, project_id: str | None = None, *, deleted: boo
     return row
 
 
-def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], request_id: str = "") -> str:
+def intend(
+    tx: Tx,
+    instance_id: str,
+    kind: SagaKind,
+    params: dict[str, Any],
+    request_id: str = "",
+    user_id: str | None = None,
+) -> str:
     """Want `kind` of the instance: checks the state machine, writes the saga, shows the task. Returns the saga's id.
 
     Raises Conflict with the sentence of the refusal. Deleting cancels what is under way and is idempotent.
@@ -151,7 +175,7 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
             return deleting
         if (active["subject_kind"], active["subject_id"]) == (subject.kind, subject.id):
             sagas.cancel(tx, active["id"], "the instance is to be deleted")
-    saga_id = sagas.enqueue(tx, kind, subject, instance["project_id"], params, request_id=request_id)
+    saga_id = sagas.enqueue(tx, kind, subject, instance["project_id"], params, request_id=request_id, user_id=user_id)
     if kind is SagaKind.LIVE_MIGRATION:
         migrations.create(tx, instance, saga_id, params)
     if (task := LIFECYCLE[kind].task) is not None:
@@ -197,7 +221,7 @@ def _update(names: tuple[str, ...], rests: bool) -> Prepared:
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
     """What the host says; not a change the user made, so `updated_at` stays."""
-    tx.execute(update(instances).where(instances.c.id == instance_id).values(power_state=power_state))
+    tx.execute(_SET_POWER, {"of": instance_id, "new_power": power_state})
 
 
 def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -> GuestSpec:
@@ -239,18 +263,14 @@ def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
     """A generation for one command outside any saga; None when something has begun since `seen` was read."""
     if sagas.active_of(tx, of_instance(instance_id)) is not None:
         return None
-    changed = tx.execute(
-        update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=seen + 1)
-    ).rowcount
+    changed = tx.execute(_SET_FENCE, {"of": instance_id, "seen": seen, "new_fence": seen + 1}).rowcount
     return seen + 1 if changed else None
 
 
 def lift_fence(tx: Tx, instance_id: str, seen: int, above: int) -> None:
     """To what a host has seen, if that is more and nothing has begun since."""
     if above > seen and sagas.active_of(tx, of_instance(instance_id)) is None:
-        tx.execute(
-            update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=above)
-        )
+        tx.execute(_SET_FENCE, {"of": instance_id, "seen": seen, "new_fence": above})
 
 
 def on_hosts(tx: Tx, names: Iterable[str]) -> list[InstanceRow]:
@@ -265,7 +285,7 @@ def deferred_cleanup_of(tx: Tx, names: Iterable[str], *, most: int) -> list[Defe
 
 def forget_deferred_cleanup(tx: Tx, instance_id: str) -> None:
     """Its host has removed what was left of it."""
-    tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
+    tx.execute(_FORGET_HOST, {"of": instance_id})
 
 
 def names(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
@@ -280,77 +300,6 @@ def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, InstanceRow]:
     if not wanted:
         return {}
     return {row["id"]: row for row in results.one_by_one(InstanceRow, tx.execute(_BY_IDS, {"ids": wanted}))}
-
-
-class Filters(msgspec.Struct, frozen=True):
-    """Which instances, in which order. `name_like` comes from domain/name_pattern.py."""
-
-    project_id: str | None = None
-    user_id: str | None = None
-    ids: tuple[str, ...] | None = None
-    name_like: str | None = None
-    vm_states: tuple[str, ...] | None = None
-    task_states: tuple[str, ...] | None = None
-    host: str | None = None
-    zone: str | None = None  # of its host; without one, the zone that it asked for
-    image_id: str | None = None
-    flavor_id: str | None = None
-    reservation_id: str | None = None
-    deleted: bool = False
-    changes_since_us: int | None = None
-    changes_before_us: int | None = None
-    sort: tuple[tuple[str, bool], ...] = (("created_at_us", True),)  # (column, descending), each column once
-    marker: str | None = None
-    limit: int = 1000
-
-
-_ZONE = func.coalesce(
-    select(hosts.c.zone).where(hosts.c.name == instances.c.host).scalar_subquery(), instances.c.zone
-)  # that of its host; without one, the zone that it asked for
-
-
-def _keys(sort: Iterable[tuple[str, bool]]) -> list[tuple[ColumnElement[Any], bool]]:
-    """What to sort by, the id in the end: no two rows are alike."""
-    by = dict(sort)
-    by.setdefault("id", True)
-    return [(_ZONE if name == "zone" else instances.c[name], down) for name, down in by.items()]
-
-
-def find(tx: Tx, f: Filters) -> list[InstanceRow]:
-    """The page of instances that `f` asks for."""
-    c = instances.c
-    query = select(instances)
-    if f.changes_since_us is None:
-        query = query.where(c.deleted.is_(f.deleted))
-    else:
-        query = query.where(c.updated_at_us >= f.changes_since_us)
-    for column, value in (
-        (c.project_id, f.project_id),
-        (c.user_id, f.user_id),
-        (c.host, f.host),
-        (c.image_id, f.image_id),
-        (c.flavor_id, f.flavor_id),
-        (c.reservation_id, f.reservation_id),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if f.zone is not None:
-        there = select(hosts.c.name).where(hosts.c.zone == f.zone)
-        query = query.where(c.host.in_(there) | (c.host.is_(None) & (c.zone == f.zone)))
-    for column, values in ((c.id, f.ids), (c.vm_state, f.vm_states), (c.task_state, f.task_states)):
-        if values is not None:
-            query = query.where(column.in_(values) if values else false())
-    if f.name_like is not None:
-        query = query.where(c.name.ilike(f.name_like, escape=name_pattern.ESCAPE))
-    if f.changes_before_us is not None:
-        query = query.where(c.updated_at_us <= f.changes_before_us)
-    keys = _keys(f.sort)
-    if f.marker is not None:
-        get(tx, f.marker, f.project_id, deleted=True)
-        last = tx.execute(select(*(column for column, _ in keys)).where(c.id == f.marker)).one()
-        query = query.where(order.behind(keys, last))
-    query = query.order_by(*order.clauses(keys))
-    return results.every(InstanceRow, tx.execute(query.limit(f.limit)))
 
 
 def record_lost_guest(tx: Tx, instance_id: str, project_id: str, body: dict[str, Any]) -> None:

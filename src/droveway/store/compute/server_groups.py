@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy import bindparam, delete, insert, select, tuple_, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import GroupPolicy
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ServerGroupRow
 from droveway.store.schema import instances, server_groups
+
+_GET = Prepared(select(server_groups).where(server_groups.c.id == bindparam("of")))
 
 
 class NewGroup(msgspec.Struct, frozen=True):
@@ -43,7 +46,7 @@ def create(tx: Tx, new: NewGroup) -> ServerGroupRow:
 
 def get(tx: Tx, group_id: str, project_id: str | None = None) -> ServerGroupRow:
     """That group; another project's is as absent as one that never was."""
-    row = results.first(ServerGroupRow, tx.execute(select(server_groups).where(server_groups.c.id == group_id)))
+    row = results.first(ServerGroupRow, tx.execute(_GET, {"of": group_id}))
     if row is None or project_id not in (None, row["project_id"]):
         raise NotFound(f"Instance group {group_id} could not be found.")
     return row

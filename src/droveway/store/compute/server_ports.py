@@ -274,11 +274,12 @@ def why_not_in_force(tx: Tx, host: str, revision: int, plugged: Iterable[Nic]) -
 def addresses(tx: Tx, ids: Iterable[str]) -> dict[str, list[Address]]:
     """Of each server that has any, the fixed ones in the order of its interfaces, each before what leads to it."""
     wanted = {"ids": list(ids)}
+    fixed_ones = list(tx.execute(_ADDRESSES, wanted))
     floating: dict[tuple[str, str | None], list[str]] = {}
-    for port_id, fixed, address in tx.execute(_FLOATING, wanted):
+    for port_id, fixed, address in tx.execute(_FLOATING, wanted) if fixed_ones else ():
         floating.setdefault((port_id, fixed), []).append(address)
     found: dict[str, list[Address]] = {}
-    for instance_id, network, port_id, mac, address in tx.execute(_ADDRESSES, wanted):
+    for instance_id, network, port_id, mac, address in fixed_ones:
         there = found.setdefault(instance_id, [])
         there.append(Address(network, mac, address, floating=False))
         there += [Address(network, mac, one, floating=True) for one in floating.get((port_id, address), ())]

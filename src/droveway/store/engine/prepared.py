@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from sqlalchemy import Column, Connection, Delete, Dialect, Insert, Select, Update
@@ -35,7 +36,8 @@ class Prepared:
     def run(self, connection: Connection, parameters: Parameters | None) -> Rows:
         """Raises DBAPIError, as SQLAlchemy does."""
         dialect = connection.dialect
-        is_many = parameters is not None and not isinstance(parameters, Mapping)
+        # most give none, or a dict: asking an abstract class costs more than all the rest
+        is_many = parameters is not None and type(parameters) is not dict and not isinstance(parameters, Mapping)
         names: tuple[str, ...] = ()
         if self._has_columns and parameters:
             names = tuple(parameters[0] if is_many else parameters)  # type: ignore[index, arg-type]
@@ -69,7 +71,7 @@ class Rows:
 
     def tuples(self) -> Iterator[tuple[Any, ...]]:
         """As the driver gives them: of columns that need no conversion, without names."""
-        assert not self._compiled.converts, "a column needs a conversion"
+        assert self._compiled.values is None, "a column needs a conversion"
         try:
             yield from self._cursor
         except self._compiled.errors as error:
@@ -77,6 +79,15 @@ class Rows:
 
     def fetchall(self) -> list[Any]:
         return list(self)
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """All of them, by the names of their columns."""
+        names, values = self._compiled.names, self._compiled.values
+        try:
+            found = self._cursor if values is None else map(values, self._cursor)
+            return [dict(zip(names, row, strict=True)) for row in found]
+        except self._compiled.errors as error:
+            self._compiled.fail(self._connection, self._cursor, error)
 
     def first(self) -> Any:
         """The first row, or None; the others are not looked at."""
@@ -125,7 +136,7 @@ class _Compiled:
         self._statement = statement
         self.names: tuple[str, ...] = ()
         self.row: Callable[[Any], Any] = tuple
-        self.converts = False
+        self.values: Callable[[Any], Sequence[Any]] | None = None  # with what converts them, if anything does
         assert dialect.dbapi is not None
         self.errors: type[Exception] = dialect.dbapi.Error
 
@@ -150,16 +161,19 @@ class _Compiled:
         ]
         conversions = _those(processors)
         names = tuple(str(found[0]) for found in description)
-        make: Callable[[Any], Any] = _row_type(names)._make
+        make: Callable[[Any], Any] = partial(tuple.__new__, _row_type(names))  # `_make` would count the columns anew
 
-        def converted(found: Sequence[Any]) -> Any:
+        def values(found: Sequence[Any]) -> Sequence[Any]:
             row = list(found)
             for place, convert in conversions:
                 row[place] = convert(row[place])
-            return make(row)
+            return row
+
+        def converted(found: Sequence[Any]) -> Any:
+            return make(values(found))
 
         self.row = converted if conversions else make
-        self.converts = bool(conversions)
+        self.values = values if conversions else None
         self.names = names
 
     def run(self, connection: Connection, parameters: Parameters | None) -> Rows:

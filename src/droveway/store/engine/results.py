@@ -26,8 +26,9 @@ def first(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> _
 
 def every(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> list[_R]:
     names = _names(row_type, found)
-    rows = found if isinstance(found, Rows) else in_parts(found)
-    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in rows])
+    if isinstance(found, Rows):
+        return cast("list[_R]", found.dicts())
+    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in in_parts(found)])
 
 
 def parts(row_type: type[_R], found: CursorResult[*tuple[Any, ...]]) -> Iterator[list[_R]]:
@@ -52,7 +53,7 @@ def one_by_one(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows)
 
 
 def _names(row_type: type[Any], found: CursorResult[*tuple[Any, ...]] | Rows) -> tuple[str, ...]:
-    names = tuple(found.keys())
+    names = found.keys() if type(found) is Rows else tuple(found.keys())
     if (row_type, names) not in _compared:
         wanted = row_type.__required_keys__
         assert wanted == set(names), f"{row_type.__name__} is not what was selected: {sorted(wanted ^ set(names))}"

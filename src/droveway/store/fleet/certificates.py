@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 
 from droveway.domain import certificates as life
 from droveway.domain import model
@@ -18,6 +18,7 @@ from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED
 from droveway.domain.faults import Conflict, NotFound, Unauthorized
 from droveway.domain.peer_uri import WrongUri
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import CertificateRow
 from droveway.store.schema import authorities, certificate_names, certificates, hosts
@@ -383,13 +384,14 @@ _ENDS = (
     .where(certificates.c.kind == HOST, certificates.c.revoked_at_us.is_(None))
     .group_by(certificates.c.name)
 )
+_ENDS_OF_ALL, _ENDS_OF = Prepared(_ENDS), Prepared(_ENDS.where(certificates.c.name == bindparam("of")))
 
 
 def late(tx: Tx, host: str | None = None) -> dict[str, str]:
     """The hosts whose newest certificate should have been renewed, each with a sentence."""
-    query = _ENDS if host is None else _ENDS.where(certificates.c.name == host)
+    ends = tx.execute(_ENDS_OF_ALL) if host is None else tx.execute(_ENDS_OF, {"of": host})
     found = {}
-    for name, not_after_us, not_before_us in tx.execute(query):
+    for name, not_after_us, not_before_us in ends:
         if life.stage(not_before_us, not_after_us, tx.now_us) in (Stage.LATE, Stage.EXPIRED):
             found[name] = life.late_reason(not_before_us, not_after_us, tx.now_us)
     return found

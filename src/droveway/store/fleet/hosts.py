@@ -88,6 +88,7 @@ _EVERY = Prepared(_ALL)
 _ONE = Prepared(_ALL.where(hosts.c.name == bindparam("of")))
 UPDATE_OF = update(hosts).where(hosts.c.name == bindparam("of"))
 _RESOURCES = Prepared(select(hosts.c.resources).where(hosts.c.name == bindparam("of")))
+_REPORTED = Prepared(select(hosts.c.name, hosts.c.resources).where(hosts.c.resources.is_not(None)))
 _HEALTH = Prepared(
     select(
         hosts.c.hypervisor_up,
@@ -326,7 +327,7 @@ def health(tx: Tx, name: str) -> HostHealth | None:
 
 def peer_uris(tx: Tx) -> dict[str, str]:
     """Where each host's hypervisor takes connections of others, as far as it has said so."""
-    rows = tx.execute(select(hosts.c.name, hosts.c.resources).where(hosts.c.resources.is_not(None)))
+    rows = tx.execute(_REPORTED)
     return {row.name: row.resources["peer_uri"] for row in rows if row.resources.get("peer_uri")}
 
 

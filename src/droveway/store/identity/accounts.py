@@ -1,172 +1,55 @@
-"""Queries of identity: domains, projects, users, roles, tokens. A token is stored only as its sha256."""
+"""Domains, users and groups: finding them, and the first ones. What is changed here that could end a user's right to
+something is nudged as CHANGED, so that no API goes on with what it remembers of tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import msgspec
-from sqlalchemy import Column, Select, Table, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Select, Table, delete, insert, select, update
 
 from droveway.domain.faults import Conflict, NotFound
-from droveway.domain.policy import ROLES, expand
+from droveway.domain.policy import ADMIN, IMPLIES, ROLES
 from droveway.store.engine import results
-from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.rows import DomainRow, ProjectRow, RoleRow, UserRow
-from droveway.store.schema import domain_role_assignments, domains, projects, role_assignments, roles, tokens, users
+from droveway.store.identity.rows import DomainRow, GroupRow, ProjectRow, RoleRow, UserRow
+from droveway.store.identity.tables import (
+    application_credentials,
+    assignments,
+    credentials,
+    domains,
+    group_members,
+    project_ancestors,
+    projects,
+    role_implications,
+    roles,
+    tokens,
+    user_groups,
+    users,
+)
+from droveway.store.schema import keypairs
 
 DEFAULT_DOMAIN_ID = "default"
-TOKENS_PER_USER_MAX = 1000  # each call of the openstack command takes one and leaves it until it expires
-_R = TypeVar("_R")
 CHANGED = "identity"  # the nudge of every write that could end a user's right to something
+_R = TypeVar("_R")
 
 
-# Asked with every request where an API may not remember tokens; built once: building costs more than running.
-_user_domain, _project_domain = domains.alias("user_domain"), domains.alias("project_domain")
-_TOKEN = Prepared(
-    select(
-        tokens,
-        users.c.name.label("user_name"),
-        users.c.domain_id.label("user_domain_id"),
-        _user_domain.c.name.label("user_domain_name"),
-        projects.c.name.label("project_name"),
-        projects.c.domain_id.label("project_domain_id"),
-        projects.c.enabled.label("project_enabled"),
-        _project_domain.c.name.label("project_domain_name"),
-    )
-    .join(users, users.c.id == tokens.c.user_id)
-    .join(_user_domain, _user_domain.c.id == users.c.domain_id)
-    .outerjoin(projects, projects.c.id == tokens.c.project_id)
-    .outerjoin(_project_domain, _project_domain.c.id == projects.c.domain_id)
-    .where(tokens.c.hash == bindparam("of"), tokens.c.expires_at_us > bindparam("now_us"), users.c.enabled)
-)
+# -- finding ----------------------------------------------------------------------------------------------------------
+def _where(table: Table, filters: Mapping[str, Any]) -> Select[Any]:
+    """By columns; a list is any of several values."""
+    conditions = [
+        table.c[name].in_(value) if isinstance(value, list | tuple | frozenset) else table.c[name] == value
+        for name, value in filters.items()
+    ]
+    return select(table).where(*conditions)
 
 
-def _held(table: Table, place: Column[str]) -> Select[Any]:
-    """All roles there are (a few), and whether that user has each in that place."""
-    assigned = and_(
-        table.c.role_id == roles.c.id, table.c.user_id == bindparam("of_user"), place == bindparam("of_place")
-    )
-    query = select(roles.c.id, roles.c.name, table.c.role_id.is_not(None).label("is_assigned"))
-    return query.outerjoin(table, assigned).order_by(roles.c.name)
+def _one(tx: Tx, row_type: type[_R], table: Table, filters: Mapping[str, Any]) -> _R | None:
+    return results.first(row_type, tx.execute(_where(table, filters)))
 
 
-_ROLES_IN = Prepared(_held(role_assignments, role_assignments.c.project_id))
-_ROLES_ON = Prepared(_held(domain_role_assignments, domain_role_assignments.c.domain_id))
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """A valid token, with its user, scope and roles."""
-
-    token_hash: str
-    audit_id: str
-    methods: tuple[str, ...]
-    issued_at_us: int
-    expires_at_us: int
-    user_id: str
-    user_name: str
-    user_domain_id: str
-    user_domain_name: str
-    project_id: str | None
-    project_name: str
-    project_domain_id: str
-    project_domain_name: str
-    roles: tuple[tuple[str, str], ...]  # (id, name), with what they imply
-    role_names: frozenset[str]
-    domain_id: str | None = None  # of a token that is good for a domain instead of a project
-    domain_name: str = ""
-
-    @property
-    def is_admin(self) -> bool:
-        return "admin" in self.role_names
-
-
-# -- seeding ----------------------------------------------------------------------------------------------------------
-def _new_id(tx: Tx) -> str:
-    return tx.names.uuid().replace("-", "")
-
-
-def seed(tx: Tx, admin_password_hash: str) -> bool:
-    """What an empty cloud needs before anyone can log in. True when the user `admin` was made now; an existing one,
-    with its password, is left as it is."""
-    if tx.execute(select(domains.c.id).where(domains.c.id == DEFAULT_DOMAIN_ID)).first() is None:
-        tx.execute(insert(domains).values(id=DEFAULT_DOMAIN_ID, name="Default", description="The default domain"))
-    known = set(tx.execute(select(roles.c.name)).scalars())
-    for name in ROLES:
-        if name not in known:
-            tx.execute(insert(roles).values(id=_new_id(tx), name=name))
-    project = find_project(tx, name="admin", domain_id=DEFAULT_DOMAIN_ID)
-    project_id = project["id"] if project is not None else add_project(tx, "admin")
-    if find_user(tx, name="admin", domain_id=DEFAULT_DOMAIN_ID) is not None:
-        return False
-    user_id = add_user(tx, "admin", admin_password_hash, default_project_id=project_id)
-    grant(tx, user_id, project_id, "admin")
-    return True
-
-
-def add_project(tx: Tx, name: str, description: str = "") -> str:
-    if find_project(tx, name=name, domain_id=DEFAULT_DOMAIN_ID) is not None:
-        raise Conflict(f"There is a project {name} already.")
-    project_id = _new_id(tx)
-    tx.execute(
-        insert(projects).values(
-            id=project_id, domain_id=DEFAULT_DOMAIN_ID, name=name, description=description, enabled=True
-        )
-    )
-    return project_id
-
-
-def add_user(tx: Tx, name: str, password_hash: str, *, default_project_id: str | None = None) -> str:
-    if find_user(tx, name=name, domain_id=DEFAULT_DOMAIN_ID) is not None:
-        raise Conflict(f"There is a user {name} already.")
-    user_id = _new_id(tx)
-    tx.execute(
-        insert(users).values(
-            id=user_id,
-            domain_id=DEFAULT_DOMAIN_ID,
-            name=name,
-            password_hash=password_hash,
-            default_project_id=default_project_id,
-            enabled=True,
-        )
-    )
-    return user_id
-
-
-def grant(tx: Tx, user_id: str, project_id: str, role: str) -> None:
-    """Give a user a role in a project; nothing to do when it has it."""
-    role_id = tx.execute(select(roles.c.id).where(roles.c.name == role)).scalar()
-    if role_id is None:
-        raise NotFound(f"There is no role {role}.")
-    values = {"user_id": user_id, "project_id": project_id, "role_id": role_id}
-    if tx.execute(select(role_assignments).filter_by(**values)).first() is None:
-        tx.execute(insert(role_assignments).values(**values))
-        tx.nudges.append(CHANGED)
-
-
-def set_password(tx: Tx, user_id: str, password_hash: str) -> None:
-    """A new password; every token of that user ends."""
-    tx.execute(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
-    tx.execute(delete(tokens).where(tokens.c.user_id == user_id))
-    tx.nudges.append(CHANGED)
-
-
-def set_user_enabled(tx: Tx, user_id: str, enabled: bool) -> None:
-    tx.execute(update(users).where(users.c.id == user_id).values(enabled=enabled))
-    tx.nudges.append(CHANGED)
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-def _one(tx: Tx, row_type: type[_R], table: Table, filters: dict[str, Any]) -> _R | None:
-    conditions = [table.c[name] == value for name, value in filters.items()]
-    return results.first(row_type, tx.execute(select(table).where(*conditions)))
-
-
-def _many(tx: Tx, row_type: type[_R], table: Table, filters: dict[str, Any]) -> list[_R]:
-    conditions = [table.c[name] == value for name, value in filters.items()]
-    query = select(table).where(*conditions).order_by(table.c.name, table.c.id)
-    return results.every(row_type, tx.execute(query))
+def _many(tx: Tx, row_type: type[_R], table: Table, filters: Mapping[str, Any]) -> list[_R]:
+    return results.every(row_type, tx.execute(_where(table, filters).order_by(table.c.name, table.c.id)))
 
 
 def find_domain(tx: Tx, /, **filters: Any) -> DomainRow | None:
@@ -179,6 +62,10 @@ def find_project(tx: Tx, /, **filters: Any) -> ProjectRow | None:
 
 def find_user(tx: Tx, /, **filters: Any) -> UserRow | None:
     return _one(tx, UserRow, users, filters)
+
+
+def find_group(tx: Tx, /, **filters: Any) -> GroupRow | None:
+    return _one(tx, GroupRow, user_groups, filters)
 
 
 def find_role(tx: Tx, /, **filters: Any) -> RoleRow | None:
@@ -197,114 +84,195 @@ def list_users(tx: Tx, /, **filters: Any) -> list[UserRow]:
     return _many(tx, UserRow, users, filters)
 
 
+def list_groups(tx: Tx, /, **filters: Any) -> list[GroupRow]:
+    return _many(tx, GroupRow, user_groups, filters)
+
+
 def list_roles(tx: Tx, /, **filters: Any) -> list[RoleRow]:
     return _many(tx, RoleRow, roles, filters)
 
 
-def projects_of(tx: Tx, user_id: str) -> list[ProjectRow]:
-    """The enabled projects that the user has any role in."""
-    mine = select(role_assignments.c.project_id).where(role_assignments.c.user_id == user_id)
-    query = select(projects).where(projects.c.id.in_(mine), projects.c.enabled).order_by(projects.c.name)
-    return results.every(ProjectRow, tx.execute(query))
+def there(row: _R | None, kind: str, wanted: str) -> _R:
+    """The row that was looked for. Raises NotFound naming it."""
+    if row is None:
+        raise NotFound(f"Could not find {kind}: {wanted[:64]}.")
+    return row
 
 
-def domains_of(tx: Tx, user_id: str) -> list[DomainRow]:
-    """The domains that the user has any role on."""
-    mine = select(domain_role_assignments.c.domain_id).where(domain_role_assignments.c.user_id == user_id)
-    query = select(domains).where(domains.c.id.in_(mine)).order_by(domains.c.name)
-    return results.every(DomainRow, tx.execute(query))
+# -- the first ones ---------------------------------------------------------------------------------------------------
+def new_id(tx: Tx) -> str:
+    return tx.names.uuid().replace("-", "")
 
 
-# -- tokens -----------------------------------------------------------------------------------------------------------
-def issue_token(
+def seed(tx: Tx, admin_password_hash: str) -> bool:
+    """What an empty cloud needs before anyone can log in. True when the user `admin` was made now; an existing one,
+    with its password, is left as it is."""
+    if find_domain(tx, id=DEFAULT_DOMAIN_ID) is None:
+        tx.execute(insert(domains).values(id=DEFAULT_DOMAIN_ID, name="Default", description="The default domain"))
+    _seed_roles(tx)
+    project = find_project(tx, name="admin", domain_id=DEFAULT_DOMAIN_ID)
+    project_id = project["id"] if project is not None else add_project(tx, "admin")
+    if find_user(tx, name="admin", domain_id=DEFAULT_DOMAIN_ID) is not None:
+        return False
+    user_id = add_user(tx, "admin", admin_password_hash, default_project_id=project_id)
+    grant(tx, user_id, project_id, ADMIN)
+    role = there(find_role(tx, name=ADMIN), "role", ADMIN)
+    values = {"actor_kind": "user", "actor_id": user_id, "role_id": role["id"], "inherited": False}
+    tx.execute(insert(assignments).values(**values, target_kind="system", target_id="all"))
+    return True
+
+
+def _seed_roles(tx: Tx) -> None:
+    known = {row["name"]: row["id"] for row in list_roles(tx)}
+    for name in ROLES:
+        if name not in known:
+            known[name] = new_id(tx)
+            tx.execute(insert(roles).values(id=known[name], name=name))
+    held = {(row.prior_id, row.implied_id) for row in tx.execute(select(role_implications))}
+    for prior, several in IMPLIES.items():
+        for implied in several:
+            if (known[prior], known[implied]) not in held:
+                tx.execute(insert(role_implications).values(prior_id=known[prior], implied_id=known[implied]))
+
+
+def add_project(
     tx: Tx,
+    name: str,
+    description: str = "",
     *,
-    token_hash: str,
-    audit_id: str,
-    user_id: str,
-    project_id: str | None,
-    methods: Sequence[str],
-    expires_at_us: int,
-    domain_id: str | None = None,
-) -> Caller | None:
-    """Store a token. None (and nothing stored) when the user may not have it: disabled, or no role in that place.
-    Clears away what has expired, and the oldest of a user that has too many, so that the table does not grow."""
-    tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us))
-    tx.execute(
-        insert(tokens).values(
-            hash=token_hash,
-            audit_id=audit_id,
-            user_id=user_id,
-            project_id=project_id,
-            domain_id=domain_id,
-            methods=list(methods),
-            issued_at_us=tx.now_us,
-            expires_at_us=expires_at_us,
-        )
-    )
-    caller = find_token(tx, token_hash)
-    if caller is None:
-        tx.execute(delete(tokens).where(tokens.c.hash == token_hash))
-    else:
-        _end_oldest(tx, user_id, token_hash)
-    return caller
+    domain_id: str = DEFAULT_DOMAIN_ID,
+    parent: ProjectRow | None = None,
+    **more: Any,
+) -> str:
+    """Raises Conflict when there is one of that name in the domain."""
+    if find_project(tx, name=name, domain_id=domain_id) is not None:
+        raise Conflict(f"There is a project {name} already.")
+    project_id = new_id(tx)
+    values: dict[str, Any] = {"enabled": True, "tags": [], "parent_id": None if parent is None else parent["id"]}
+    values |= {"id": project_id, "domain_id": domain_id, "name": name, "description": description, **more}
+    tx.execute(insert(projects).values(values))
+    above = [domain_id]
+    if parent is not None:
+        query = select(project_ancestors.c.ancestor_id).where(project_ancestors.c.project_id == parent["id"])
+        above = [parent["id"], *tx.execute(query).scalars()]
+    tx.execute(insert(project_ancestors), [{"project_id": project_id, "ancestor_id": one} for one in above])
+    return project_id
 
 
-def _end_oldest(tx: Tx, user_id: str, newest: str) -> None:
-    """A token buys others without a password and without end, so their number is bounded."""
-    of_user = select(tokens.c.hash).where(tokens.c.user_id == user_id, tokens.c.hash != newest)
-    beyond = of_user.order_by(tokens.c.issued_at_us.desc()).offset(TOKENS_PER_USER_MAX - 1)
-    if tx.execute(delete(tokens).where(tokens.c.hash.in_(beyond))).rowcount:
+def add_user(
+    tx: Tx,
+    name: str,
+    password_hash: str,
+    *,
+    domain_id: str = DEFAULT_DOMAIN_ID,
+    default_project_id: str | None = None,
+    **more: Any,
+) -> str:
+    """Raises Conflict when there is one of that name in the domain."""
+    if find_user(tx, name=name, domain_id=domain_id) is not None:
+        raise Conflict(f"There is a user {name} already.")
+    user_id = new_id(tx)
+    row = {"id": user_id, "domain_id": domain_id, "name": name, "password_hash": password_hash}
+    more = {"enabled": True, "options": {}, "default_project_id": default_project_id, **more}
+    tx.execute(insert(users).values(row | more))
+    return user_id
+
+
+def grant(tx: Tx, user_id: str, project_id: str, role: str) -> None:
+    """Give a user a role in a project; nothing to do when it has it."""
+    role_id = there(find_role(tx, name=role), "role", role)["id"]
+    values: dict[str, Any] = {"actor_kind": "user", "actor_id": user_id, "role_id": role_id, "inherited": False}
+    values |= {"target_kind": "project", "target_id": project_id}
+    if tx.execute(select(assignments).filter_by(**values)).first() is None:
+        tx.execute(insert(assignments).values(**values))
         tx.nudges.append(CHANGED)
 
 
-def find_token(tx: Tx, token_hash: str) -> Caller | None:
-    """The caller behind a token; None when it is unknown, expired or revoked, or its user or project is disabled, or
-    its user has no role left in the project, or on the domain."""
-    row = tx.execute(_TOKEN, {"of": token_hash, "now_us": tx.now_us}).first()
-    if row is None:
-        return None
-    held: tuple[tuple[str, str], ...] = ()
-    if row.project_id is not None:
-        held = _roles(tx, _ROLES_IN, row.user_id, row.project_id)
-        if not held or not row.project_enabled:
-            return None
-    domain_name = ""
-    if row.domain_id is not None:
-        held = _roles(tx, _ROLES_ON, row.user_id, row.domain_id)
-        domain = find_domain(tx, id=row.domain_id)
-        if not held or domain is None:
-            return None
-        domain_name = domain["name"]
-    return Caller(
-        token_hash=token_hash,
-        audit_id=row.audit_id,
-        methods=tuple(row.methods),
-        issued_at_us=row.issued_at_us,
-        expires_at_us=row.expires_at_us,
-        user_id=row.user_id,
-        user_name=row.user_name,
-        user_domain_id=row.user_domain_id,
-        user_domain_name=row.user_domain_name,
-        project_id=row.project_id,
-        project_name=row.project_name or "",
-        project_domain_id=row.project_domain_id or "",
-        project_domain_name=row.project_domain_name or "",
-        roles=held,
-        role_names=frozenset(name for _, name in held),
-        domain_id=row.domain_id,
-        domain_name=domain_name,
-    )
-
-
-def _roles(tx: Tx, query: Prepared, user_id: str, place: str) -> tuple[tuple[str, str], ...]:
-    """The roles assigned, with what they imply, as (id, name)."""
-    rows = tx.execute(query, {"of_user": user_id, "of_place": place}).fetchall()
-    names = expand(row.name for row in rows if row.is_assigned)
-    return tuple((row.id, row.name) for row in rows if row.name in names)
-
-
-def revoke_token(tx: Tx, token_hash: str) -> bool:
-    """End a token for good. False when there was none."""
+# -- changing ---------------------------------------------------------------------------------------------------------
+def update_user(tx: Tx, user_id: str, values: Mapping[str, Any]) -> None:
+    """Its tokens end when it is disabled or gets a new password. Raises Conflict when its new name is taken, or nobody
+    would be left who administers the cloud."""
+    row = there(find_user(tx, id=user_id), "user", user_id)
+    name = values.get("name", row["name"])
+    if name != row["name"] and find_user(tx, name=name, domain_id=row["domain_id"]) is not None:
+        raise Conflict(f"There is a user {name} already.")
+    if values:
+        tx.execute(update(users).where(users.c.id == user_id).values(**values))
+    if values.get("enabled") is False or "password_hash" in values:
+        end_tokens(tx, tokens.c.user_id == user_id)
+    if values.get("enabled") is False:
+        must_have_admin(tx)
     tx.nudges.append(CHANGED)
-    return tx.execute(delete(tokens).where(tokens.c.hash == token_hash)).rowcount > 0
+
+
+def set_password(tx: Tx, user_id: str, password_hash: str) -> None:
+    """A new password; every token of that user ends."""
+    update_user(tx, user_id, {"password_hash": password_hash})
+
+
+def end_tokens(tx: Tx, *conditions: Any) -> None:
+    tx.execute(delete(tokens).where(*conditions))
+    tx.nudges.append(CHANGED)
+
+
+def remove_user(tx: Tx, user_id: str) -> None:
+    """With its roles, tokens and keys; what it made for projects stays. Raises Conflict for the last admin."""
+    for table in (application_credentials, credentials, group_members, tokens, keypairs):
+        tx.execute(delete(table).where(table.c.user_id == user_id))
+    tx.execute(delete(assignments).where(assignments.c.actor_id == user_id))
+    tx.execute(delete(users).where(users.c.id == user_id))
+    must_have_admin(tx)
+    tx.nudges.append(CHANGED)
+
+
+def must_have_admin(tx: Tx) -> None:
+    """Raises Conflict when nobody who can log in would be an administrator of the cloud any more. One on a domain or
+    on the system is not: such a token opens identity alone."""
+    held = (
+        select(projects.c.id)
+        .select_from(assignments)
+        .join(roles, roles.c.id == assignments.c.role_id)
+        .outerjoin(project_ancestors, project_ancestors.c.ancestor_id == assignments.c.target_id)
+        .join(
+            projects,
+            (projects.c.id == assignments.c.target_id) & ~assignments.c.inherited
+            | (projects.c.id == project_ancestors.c.project_id) & assignments.c.inherited,
+        )
+        .outerjoin(group_members, group_members.c.group_id == assignments.c.actor_id)
+        .join(users, (users.c.id == assignments.c.actor_id) | (users.c.id == group_members.c.user_id))
+        .join(domains, domains.c.id == projects.c.domain_id)
+        .where(roles.c.name == ADMIN, users.c.enabled, projects.c.enabled, domains.c.enabled)
+        .where(users.c.domain_id.in_(select(domains.c.id).where(domains.c.enabled)))
+    )
+    if tx.execute(held.limit(1)).first() is None:
+        raise Conflict("That is the last administrator; give the role admin to another user before.")
+
+
+# -- where one may go -------------------------------------------------------------------------------------------------
+def _held_by(user_id: str) -> Any:
+    """The assignments of a user, those of its groups among them."""
+    groups = select(group_members.c.group_id).where(group_members.c.user_id == user_id)
+    return (assignments.c.actor_id == user_id) | assignments.c.actor_id.in_(groups)
+
+
+def projects_of(tx: Tx, user_id: str) -> list[ProjectRow]:
+    """The enabled projects that the user has any role in."""
+    held = _held_by(user_id)
+    at = select(assignments.c.target_id).where(held, ~assignments.c.inherited)
+    above = select(assignments.c.target_id).where(held, assignments.c.inherited)
+    below = select(project_ancestors.c.project_id).where(project_ancestors.c.ancestor_id.in_(above))
+    query = select(projects).where(projects.c.id.in_(at) | projects.c.id.in_(below), projects.c.enabled)
+    query = query.where(projects.c.domain_id.in_(select(domains.c.id).where(domains.c.enabled)))
+    return results.every(ProjectRow, tx.execute(query.order_by(projects.c.name, projects.c.id)))
+
+
+def domains_of(tx: Tx, user_id: str) -> list[DomainRow]:
+    """The enabled domains that the user has any role on."""
+    at = select(assignments.c.target_id).where(_held_by(user_id), ~assignments.c.inherited)
+    query = select(domains).where(domains.c.id.in_(at), domains.c.enabled).order_by(domains.c.name)
+    return results.every(DomainRow, tx.execute(query))
+
+
+def is_on_system(tx: Tx, user_id: str) -> bool:
+    query = select(assignments.c.role_id).where(_held_by(user_id), assignments.c.target_kind == "system")
+    return tx.execute(query).first() is not None

@@ -35,8 +35,9 @@ from droveway.store.engine import order, results
 from droveway.store.engine.in_list import one_of
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
+from droveway.store.image import members
 from droveway.store.rows import ImageRow
-from droveway.store.schema import images, instances
+from droveway.store.schema import image_members, images, instances
 
 QUEUED, SAVING, ACTIVE, DEACTIVATED, DELETED = "queued", "saving", "active", "deactivated", "deleted"
 WITH_DATA = (ACTIVE, DEACTIVATED)
@@ -67,6 +68,7 @@ class Filters(msgspec.Struct, frozen=True):
     any_of: dict[str, list[str]] = {}  # column -> values (`id=in:…`)
     times: list[tuple[str, bool, int | None, int | None]] = []  # (column, negated, from, before), microseconds
     tags: list[str] = []
+    member_status: str | None = members.ACCEPTED  # of what is shared with the project; None: whatever it has answered
     properties: dict[str, str] = {}
     size_min: int | None = None
     size_max: int | None = None
@@ -115,7 +117,8 @@ def create(tx: Tx, new: NewImage) -> ImageRow:
 
 
 def _visible(project_id: str | BindParameter[str]) -> ColumnElement[bool]:
-    return or_(images.c.project_id == project_id, one_of(images.c.visibility, ("public", "community")))
+    is_open = one_of(images.c.visibility, ("public", "community"))
+    return or_(images.c.project_id == project_id, is_open, members.shared_with(project_id))
 
 
 _STANDING = _ONE.where(images.c.status != DELETED)
@@ -150,6 +153,10 @@ def find(tx: Tx, filters: Filters) -> Sequence[ImageRow]:
     conditions += [_in_time(*each) for each in filters.times]
     if filters.project_id is not None:
         conditions.append(_visible(filters.project_id))
+        if filters.member_status is not None:
+            others = images.c.visibility != "shared"
+            mine = images.c.project_id == filters.project_id
+            conditions.append(or_(others, mine, members.shared_with(filters.project_id, filters.member_status)))
         if "visibility" not in filters.exact:
             conditions.append(or_(images.c.visibility != "community", images.c.project_id == filters.project_id))
     if filters.size_min is not None:
@@ -204,6 +211,7 @@ def remove(tx: Tx, image_id: str, project_id: str | None, *, keep_data: bool = F
     """It is gone for everyone now. What is kept of the row is that its id was in use, and with `keep_data` what hosts
     need to fetch its data; an id that never had data is free again. Whether the row is kept."""
     row = owned(tx, image_id, project_id)
+    tx.execute(delete(image_members).where(image_members.c.image_id == image_id))
     if row["generation"] == 0:
         tx.execute(delete(images).where(images.c.id == image_id))
         return False

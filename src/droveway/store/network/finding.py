@@ -6,23 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Boolean, ColumnElement, Integer, Select, String, Table, and_, cast, false, not_, or_, select
+from sqlalchemy import Boolean, ColumnElement, Integer, Select, Table, false, or_, select
 
 from droveway.domain.faults import NotFound
-from droveway.store.engine import order, results
+from droveway.store.engine import order, results, tags
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.tags import Tags
 from droveway.store.engine.transaction import Tx
 
 _R = TypeVar("_R")
-
-
-class Tags(msgspec.Struct, frozen=True):
-    """Of a listing: all of these, one of these, not all of these, none of these."""
-
-    all: tuple[str, ...] = ()
-    any: tuple[str, ...] = ()
-    not_all: tuple[str, ...] = ()
-    not_any: tuple[str, ...] = ()
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -64,7 +56,7 @@ def _query(tx: Tx, table: Table, asked: Asked, conditions: Sequence[ColumnElemen
     wanted = [
         *conditions,
         *(_exact(table, name, values) for name, values in asked.exact.items()),
-        *_tagged(table, asked),
+        *tags.matching(table.c.tags, asked.tags),
     ]
     if asked.marker is not None:
         last = tx.execute(select(*(column for column, _ in keys)).where(table.c.id == asked.marker)).first()
@@ -87,22 +79,3 @@ def _exact(table: Table, name: str, values: Sequence[Any]) -> ColumnElement[bool
     elif given:
         ways.append(in_list(column, given))
     return or_(false(), *ways)
-
-
-def _tagged(table: Table, asked: Asked) -> list[ColumnElement[bool]]:
-    """Tags are JSON text: one is in it as it stands there, in quotes."""
-    if asked.tags == Tags():
-        return []
-
-    def has(tag: str) -> ColumnElement[bool]:
-        return cast(table.c.tags, String).contains(msgspec.json.encode(tag).decode(), autoescape=True)
-
-    tags = asked.tags
-    found: list[ColumnElement[bool]] = [has(tag) for tag in tags.all]
-    if tags.any:
-        found.append(or_(false(), *(has(tag) for tag in tags.any)))
-    if tags.not_all:
-        found.append(not_(and_(*(has(tag) for tag in tags.not_all))))
-    if tags.not_any:
-        found.append(not_(or_(false(), *(has(tag) for tag in tags.not_any))))
-    return found

@@ -44,8 +44,8 @@ def look(tx: Tx) -> tuple[list[Placed], list[Agent]]:
 
 
 def settle(tx: Tx, awaited: Collection[str] = ()) -> list[tuple[str, str, str]]:
-    """Each router that has got another place: its id, the host before (empty: none) and the one now. The agents of
-    `awaited` hosts are given time."""
+    """Each router that has got another place: its id, the host before (empty: none) and the one now. `awaited`: hosts
+    that keep theirs although their agent has ended."""
     routers_known, agents = look(tx)
     found = []
     for router, host in placing.moves(routers_known, placing.carriers(agents, awaited)):

@@ -109,6 +109,13 @@ class Cursor(Protocol):
     generation: int
 
 
+class Asked(NamedTuple):
+    """By which request, and by whom; empty and None where nobody did."""
+
+    request_id: str
+    user_id: str | None
+
+
 class Saved(NamedTuple):
     generation: int
     cancel: str | None  # its undoing was requested
@@ -122,24 +129,32 @@ def enqueue(
     params: dict[str, Any],
     *,
     request_id: str,
+    user_id: str | None = None,
     holds: Sequence[Subject] = (),
 ) -> str:
     """A new saga about that subject, which holds some more while it is active: active at once, or queued behind who
     needs one of them."""
-    needs = (subject, *holds)
+    asked, needs = Asked(request_id, user_id), (subject, *holds)
     before = subjects.last_in_line(tx, needs)
     if before is not None:
-        return _add(tx, kind, subject, project_id, params, request_id, generation=0, holds=holds, after=before)
+        return _add(tx, kind, subject, project_id, params, asked, generation=0, holds=holds, after=before)
     generation = subjects.fence(tx, needs) + 1
     subjects.set_fence(tx, needs, generation)
-    return _add(tx, kind, subject, project_id, params, request_id, generation=generation, holds=holds)
+    return _add(tx, kind, subject, project_id, params, asked, generation=generation, holds=holds)
 
 
 def enqueue_first(
-    tx: Tx, kind: SagaKind, subject: Subject, project_id: str, params: dict[str, Any], *, request_id: str
+    tx: Tx,
+    kind: SagaKind,
+    subject: Subject,
+    project_id: str,
+    params: dict[str, Any],
+    *,
+    request_id: str,
+    user_id: str | None = None,
 ) -> str:
     """The saga of a subject whose row is written in this very transaction, with FIRST_FENCE in it."""
-    return _add(tx, kind, subject, project_id, params, request_id, generation=FIRST_FENCE)
+    return _add(tx, kind, subject, project_id, params, Asked(request_id, user_id), generation=FIRST_FENCE)
 
 
 def _add(
@@ -148,7 +163,7 @@ def _add(
     subject: Subject,
     project_id: str,
     params: dict[str, Any],
-    request_id: str,
+    asked: Asked,
     *,
     generation: int,
     holds: Sequence[Subject] = (),
@@ -171,7 +186,8 @@ def _add(
         "params": params,
         "notes": {},
         "error": "",
-        "request_id": request_id,
+        "request_id": asked.request_id,
+        "user_id": asked.user_id,
         "queued_after": None if after is None else after["id"],
         "owner": tx.owner[0] if tx.owner else None,
         "owner_epoch": tx.owner[1] if tx.owner else None,

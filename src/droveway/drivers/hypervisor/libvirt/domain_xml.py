@@ -16,7 +16,7 @@ import msgspec
 from droveway.domain.hardware import BIOS, UEFI
 from droveway.domain.model import GuestSpec
 from droveway.domain.placement import NumaCell
-from droveway.drivers.hypervisor.libvirt import hardware_xml
+from droveway.drivers.hypervisor.libvirt import console_xml, hardware_xml
 from droveway.drivers.hypervisor.libvirt.numa_xml import guest_numa, own_cpus, parse_cells, tuning
 
 NAMESPACE = "urn:droveway:guest:1"
@@ -101,7 +101,9 @@ def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool, host_cells: Se
     _leaf(domain, "on_poweroff", "destroy")
     _leaf(domain, "on_reboot", "restart")
     _leaf(domain, "on_crash", "destroy")
-    _devices(ET.SubElement(domain, "devices"), spec, directory)
+    devices = ET.SubElement(domain, "devices")
+    _devices(devices, spec, directory)
+    console_xml.add(devices, spec.instance_id, directory, hardware.video)
     return ET.tostring(domain, encoding="unicode")
 
 
@@ -109,12 +111,7 @@ def _devices(devices: ET.Element, spec: GuestSpec, instance_dir: str) -> None:
     devices.extend(hardware_xml.disks(spec, instance_dir))
     devices.extend(hardware_xml.nics(spec))
     devices.extend(hardware_xml.free_slots(spec.machine_type or MACHINE))
-    serial = ET.SubElement(devices, "serial", type="pty")
-    # append: a restarted or arriving guest goes on in the same log, and the log may be cut short under it.
-    ET.SubElement(serial, "log", file=f"{instance_dir}/console.log", append="on")
-    ET.SubElement(serial, "target", port="0")
     ET.SubElement(devices, "controller", type="usb", model="none")
-    ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")
     ET.SubElement(devices, "memballoon", model="none")
     devices.extend(hardware_xml.devices(spec.hardware))
 

@@ -15,15 +15,17 @@ from typing import Any
 import libvirt
 import msgspec
 
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Nic, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
+from droveway.drivers.hypervisor import console_socket
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
+from droveway.drivers.hypervisor.libvirt import consoles, interfaces, reach
 from droveway.drivers.hypervisor.libvirt import guest as acts
-from droveway.drivers.hypervisor.libvirt import interfaces, reach
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
@@ -41,6 +43,7 @@ from droveway.drivers.hypervisor.promises import check_machine, check_movable, n
 from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
+from droveway.ports.consoles import ConsoleStream
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import Images
 
@@ -67,6 +70,7 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     reserved_memory_mb: int = 0  # kept back for the host itself
     reserved_disk_gb: int = 0
     cache: CacheBounds = DAY  # of images that no disk needs
+    host_root: str = ""  # where this process sees the host's root directory; empty: it runs there
 
 
 class LibvirtHypervisor:
@@ -175,6 +179,7 @@ class LibvirtHypervisor:
             if spec.cells or spec.machine_type:
                 check_machine(spec, self._known(connection).machine_types)
                 cells = self._known(connection).cells
+            consoles.make_directory(self._settings.host_root)
             xml = domain_xml(spec, directory, self._use_kvm, cells)
             with self._own_cpus.around_start(connection, spec):
                 acts.start(connection, spec.instance_id, xml)
@@ -236,6 +241,11 @@ class LibvirtHypervisor:
     async def console(self, instance_id: str, length_lines: int | None) -> str:
         return last_lines(await self._files.console(instance_id), length_lines)
 
+    async def open_console(self, instance_id: str, kind: ConsoleKind) -> ConsoleStream:
+        self._files.directory(instance_id)
+        path = await self._connection.call(lambda c: consoles.path_of(c, instance_id, kind))
+        return await console_socket.connect(self._settings.host_root + path, instance_id)
+
     async def files(self) -> tuple[str, ...]:
         return await self._files.run(self._files.known)
 
@@ -270,6 +280,7 @@ class LibvirtHypervisor:
 
     async def admit(self, spec: GuestSpec) -> None:
         self._files.directory(spec.instance_id)
+        consoles.make_directory(self._settings.host_root)
         # A definition that is found here later was then left by this arrival: the guest did run here.
         await self._connection.call(lambda c: acts.forget(c, spec.instance_id))
         await self._files.run_beside(lambda: self._admissions.admit(spec.instance_id))

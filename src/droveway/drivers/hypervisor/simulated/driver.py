@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import (
@@ -33,6 +34,7 @@ from droveway.domain.model import (
 from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable, check_not_moving, not_let_go
+from droveway.drivers.hypervisor.simulated.consoles import EchoConsole
 from droveway.drivers.hypervisor.simulated.fleet import (
     Domain,
     Durations,
@@ -45,6 +47,7 @@ from droveway.drivers.hypervisor.simulated.fleet import (
     Span,
 )
 from droveway.drivers.images.simulated import SimulatedImages
+from droveway.ports.consoles import ConsoleStream
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused
 
@@ -366,6 +369,18 @@ class SimulatedHypervisor:
     async def console(self, instance_id: str, length_lines: int | None) -> str:
         await self._touch()
         return last_lines("".join(self._check_on().store.consoles.get(instance_id, ())), length_lines)
+
+    async def open_console(self, instance_id: str, kind: ConsoleKind) -> ConsoleStream:
+        boots, host = self._boot, self._check()
+
+        def runs() -> bool:
+            domain = host.domains.get(instance_id)
+            alive = domain is not None and not domain.is_husk and domain.state is not GuestState.SHUTOFF
+            return alive and host.is_on and host.boots == boots
+
+        if not runs():
+            raise HypervisorRefused(f"Guest {instance_id} does not run on this host, so it has no console here.")
+        return EchoConsole(kind, runs)
 
     # -- live migration -----------------------------------------------------------------------------------------------
     def endpoint(self) -> MigrationEndpoint:

@@ -1,0 +1,1 @@
+"""Consoles: who may see one, sessions of them, and the pages in which they are shown."""
