@@ -21,6 +21,7 @@ from droveway.domain.model import (
     SpareDisk,
     of_instance,
 )
+from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.ports.bus import (
     REPLIES,
@@ -28,6 +29,7 @@ from droveway.ports.bus import (
     Admit,
     ApplyNetworks,
     BeginCopy,
+    ChangeNetworks,
     CheckDestination,
     CheckSource,
     Command,
@@ -199,6 +201,7 @@ VERBS: tuple[Verb, ...] = (
     ListTasks(),
     ListGuests(),
     ApplyNetworks(HostNetworks(7, "")),
+    ChangeNetworks(PlanChange(6, HostNetworks(7, ""))),
     ReadNetworks(),
     SendGuestData(()),
     SaveConnections("p1"),

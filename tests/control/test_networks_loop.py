@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import msgspec
 import pytest
 
-from droveway.agents.network import HostFacts, MemoryKeptPlan, NetworkAgent
+from droveway.agents.kept_plan import MemoryKeptPlan
+from droveway.agents.network import HostFacts, NetworkAgent
 from droveway.control.engine.nudges import Nudges
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.loops import networks as loop
 from droveway.control.loops.networks import NetworksLoop
+from droveway.control.loops.plans import WholePlans
 from droveway.domain.faults import Unreachable
 from droveway.domain.guest_data import GuestData, GuestFacts
 from droveway.domain.model import of_host
@@ -21,7 +23,7 @@ from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort
 from droveway.domain.service_kinds import NETWORK
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
-from droveway.ports.bus import ApplyNetworks, Command, Hello, SendGuestData
+from droveway.ports.bus import ApplyNetworks, ChangeNetworks, Command, Hello, SendGuestData
 from droveway.ports.replies import Answer, Working
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import changes, in_force
@@ -47,7 +49,9 @@ class Cloud:
         self.unreachable: set[str] = set()
         self.commands: list[tuple[str, Command]] = []
         self.works = 0  # answers that say that it takes longer
-        self.loop = NetworksLoop(self.store, self, self.observer, self.nudges, clock, self.plan_of)  # type: ignore[arg-type]
+        self.loop = NetworksLoop(
+            self.store, self, self.observer, self.nudges, clock, WholePlans(self.store, self.plan_of)
+        )  # type: ignore[arg-type]
 
     def plan_of(self, tx: Tx, host: str, tunnels: Mapping[str, str]) -> HostNetworks:
         others = tuple(sorted(address for name, address in tunnels.items() if name != host))
@@ -76,13 +80,13 @@ class Cloud:
         self.commands.append((host, command))
         if host in self.unreachable:
             raise Unreachable(f"the network agent of {host} does not answer")
-        if self.works and isinstance(command.verb, ApplyNetworks):
+        if self.works and isinstance(command.verb, ApplyNetworks | ChangeNetworks):
             self.works -= 1
             return Working("they are being made")
         return await self.agents[host].handle(command)
 
     def applied(self, host: str) -> int:
-        return sum(isinstance(one.verb, ApplyNetworks) for name, one in self.commands if name == host)
+        return sum(isinstance(one.verb, ApplyNetworks | ChangeNetworks) for name, one in self.commands if name == host)
 
     async def change(self, host: str, *numbers: int) -> int:
         self.ports[host] = list(numbers)
@@ -211,6 +215,31 @@ async def test_an_agent_that_lost_its_plan_gets_it_again() -> None:
         it.kept["h1"], it.places["h1"] = MemoryKeptPlan(), SimulatedPlace("h1")
         await it.start("h1", pid=2)
         await it.until(lambda: it.has("h1") == [11])
+
+
+async def test_a_change_is_told_as_a_change_and_whole_to_whom_has_another_plan() -> None:
+    async with cloud("h1") as it:
+        await it.start("h1")
+        await it.until_in_force("h1", await it.change("h1", 11, 12))
+        await it.until_in_force("h1", await it.change("h1", 11, 12, 13))
+        (told,) = (one.verb for _, one in it.commands[-1:])
+        assert isinstance(told, ChangeNetworks) and [port.id for port in told.change.new.ports] == [w.port(13).id]
+        assert it.has("h1") == [11, 12, 13]
+        kept = it.agents["h1"]._plan
+        it.agents["h1"]._plan = msgspec.structs.replace(kept, revision=kept.revision - 1, ports=())  # type: ignore[union-attr]
+        await it.until_in_force("h1", await it.change("h1", 11, 13))
+        assert [type(one.verb) for _, one in it.commands[-2:]] == [ChangeNetworks, ApplyNetworks]
+        assert it.has("h1") == [11, 13]
+
+
+async def test_an_agent_of_an_older_release_is_told_whole_plans() -> None:
+    async with cloud("h1") as it:
+        await it.start("h1")
+        applied = it.agents["h1"]._applied
+        it.agents["h1"]._applied = lambda: msgspec.structs.replace(applied(), takes_changes=False)  # type: ignore[method-assign]
+        for numbers in ((11,), (11, 12), (12,)):
+            await it.until_in_force("h1", await it.change("h1", *numbers))
+        assert not any(isinstance(one.verb, ChangeNetworks) for _, one in it.commands)
 
 
 async def test_a_database_that_was_restored_goes_on_above_what_hosts_have_seen() -> None:

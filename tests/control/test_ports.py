@@ -14,7 +14,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from droveway.agents.network import HostFacts, MemoryKeptPlan, NetworkAgent
+from droveway.agents.kept_plan import MemoryKeptPlan
+from droveway.agents.network import HostFacts, NetworkAgent
 from droveway.control.engine.saga import ControlSettings
 from droveway.control.loops import guest_rows
 from droveway.domain.faults import Conflict, NotFound, Unreachable

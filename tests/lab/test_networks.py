@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from droveway.agents.kept_plan import FileKeptPlan
 from droveway.agents.metadata.kept import FileKeptGuests
-from droveway.agents.network import FileKeptPlan
 from droveway.domain.guest_data import GuestData
 from droveway.domain.network_plan import METADATA, HostNetworks
 from droveway.domain.service_kinds import NETWORK

@@ -16,6 +16,7 @@ from droveway.control.sagas import live_migration
 from droveway.control.sagas.live_migration import LIVE_MIGRATION
 from droveway.domain.model import SagaKind
 from droveway.domain.network import placing
+from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.drivers.network.simulated import SimulatedNetwork
 from droveway.ports.replies import Answer
@@ -26,7 +27,7 @@ from droveway.simulation.together import TOGETHER
 from droveway.simulation.world import Parts
 from droveway.store.compute import server_ports
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import addressing
+from droveway.store.network import addressing, bindings, changes
 
 SEEDS_MAX = 40
 PLAYED = [seed for seed in range(1, 1000) if guest_networks.are_played(seed)][:SEEDS_MAX]
@@ -62,10 +63,10 @@ def not_unbound(tx: Tx, ctx: Context) -> None:
 class TakesOldPlans(NetworkAgent):
     """Makes whatever plan came last."""
 
-    async def _apply(self, plan: HostNetworks) -> Answer:
+    async def _apply(self, plan: HostNetworks, change: PlanChange | None = None) -> Answer:
         if self._plan is not None and plan.revision < self._plan.revision:
             self._plan = msgspec.structs.replace(self._plan, revision=-1)
-        return await super()._apply(plan)
+        return await super()._apply(plan, change)
 
 
 class KeepsRules(SimulatedNetwork):
@@ -108,7 +109,7 @@ class TellsOnce(Control):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._networks = TakesAllForOld(self._store, self._bus, self.observer, self.nudges, self._clock)
+        self._networks = TakesAllForOld(self._store, self._bus, self.observer, self.nudges, self._clock, self.plans)
 
 
 MUTANTS = {
@@ -133,6 +134,13 @@ def test_an_address_without_its_row_is_caught(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(addressing, "claim", lambda _tx, _port_id, _chosen: None)
     seeds, reason = caught_after(Parts())
     print(f"an address without its row: caught by seed {seeds} with networks: {reason}")
+
+
+def test_a_change_that_is_not_written_down_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts are told that there is something new, and control does not see what."""
+    monkeypatch.setattr(bindings, "changed", lambda tx, table, *_of: changes.changed(tx, table))
+    seeds, reason = caught_after(Parts())
+    print(f"a change that is not written down: caught by seed {seeds} with networks: {reason}")
 
 
 def test_a_port_that_is_released_without_its_address_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,25 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import structlog
 
 from droveway.agents.health import HealthReports
+from droveway.agents.kept_plan import KeptPlan
 from droveway.agents.metadata.kept import KeptGuests, MemoryKeptGuests
 from droveway.agents.metadata.server import MetadataServer, NotServed
 from droveway.agents.pulse import Pulse
 from droveway.domain.guest_data import GuestData
+from droveway.domain.network_change import PlanChange, applied
 from droveway.domain.network_plan import HostNetworks, NotInForce
 from droveway.domain.service_kinds import NETWORK
 from droveway.ports.bus import (
-    MAX_MESSAGE_BYTES,
     AgentBus,
     ApplyNetworks,
+    ChangeNetworks,
     Command,
     Hello,
     ListTasks,
@@ -67,56 +66,6 @@ class HostFacts(msgspec.Struct, frozen=True):
 
     tunnel_address: str = ""
     physical_networks: tuple[str, ...] = ()
-
-
-class KeptPlan(Protocol):
-    def read(self) -> HostNetworks | None: ...
-    def write(self, plan: HostNetworks) -> None:
-        """Durable when it returns; may block for the time of an fsync. Raises OSError."""
-        ...
-
-
-class FileKeptPlan:
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-
-    def read(self) -> HostNetworks | None:
-        """None: there is none that can be read. Control sends it again."""
-        try:
-            with self._path.open("rb") as file:
-                return msgspec.json.decode(file.read(MAX_MESSAGE_BYTES + 1), type=HostNetworks)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            log.error("the kept plan of networks cannot be read", path=str(self._path), because=str(error))
-            return None
-
-    def write(self, plan: HostNetworks) -> None:
-        unfinished = self._path.with_suffix(".new")
-        with unfinished.open("wb") as file:
-            file.write(msgspec.json.encode(plan))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-class MemoryKeptPlan:
-    """For simulation: outlives the simulated agent as a disk would."""
-
-    def __init__(self) -> None:
-        self._plan: HostNetworks | None = None
-
-    def read(self) -> HostNetworks | None:
-        return self._plan
-
-    def write(self, plan: HostNetworks) -> None:
-        self._plan = plan
 
 
 class NetworkAgent:
@@ -208,6 +157,8 @@ class NetworkAgent:
                     return self._applied()
                 case ApplyNetworks(plan):
                     return await self._apply(plan)
+                case ChangeNetworks(change):
+                    return await self._change(change)
                 case SendGuestData(guests):
                     return await self._keep_guests(guests)
                 case SaveConnections(port_id):
@@ -219,12 +170,22 @@ class NetworkAgent:
             return Refused(fault.reason)
         return Refused(f"{NETWORK} on {self._host} makes networks and has no guests")
 
-    async def _apply(self, plan: HostNetworks) -> Answer:
+    async def _change(self, change: PlanChange) -> Answer:
+        """What does not begin from the plan that is here is not taken: control sees it, and sends the whole one."""
+        if self._plan is not None and change.new.revision <= self._plan.revision:
+            same = change.new.revision == self._plan.revision  # said twice
+            return await self._apply(self._plan if same else change.new)
+        if self._plan is None or self._plan.revision != change.base or self._is_of_earlier_boot:
+            return self._applied()
+        return await self._apply(applied(self._plan, change), change)
+
+    async def _apply(self, plan: HostNetworks, change: PlanChange | None = None) -> Answer:
+        """`change`: what makes it of the one that is here."""
         newest = -1 if self._plan is None else self._plan.revision
         if plan.revision < newest:
             return StaleFence(f"revision {plan.revision} of the networks is older than {newest}", newest)
         if self._making is None or self._making[0].revision != plan.revision or self._making[1].done():
-            self._making = plan, asyncio.create_task(self._take(plan))
+            self._making = plan, asyncio.create_task(self._take(plan, change))
             self._tasks.add(self._making[1])
             self._making[1].add_done_callback(self._tasks.discard)
         making = self._making[1]
@@ -234,21 +195,28 @@ class NetworkAgent:
         reason = making.result()
         return Unavailable(reason) if reason else self._applied()
 
-    async def _take(self, plan: HostNetworks) -> str:
+    async def _take(self, plan: HostNetworks, change: PlanChange | None) -> str:
         """Why it is not in force; empty: it is, but for what has failed."""
         async with self._turn:
             if self._plan is not None and plan.revision < self._plan.revision:
                 return f"revision {self._plan.revision} came in the meantime"
             if plan != self._plan or self._is_of_earlier_boot:
-                marked = msgspec.structs.replace(plan, told_in_boot=self._boot_id)
                 try:
-                    await self._off_loop(lambda: self._kept.write(marked))
+                    await self._keep(plan, change)
                 except OSError as error:  # what is not on the disk must not be acted on
                     return f"the plan of networks cannot be kept ({error.strerror}): nothing was done"
                 self._plan, self._is_of_earlier_boot = plan, False
                 await self._forget_guests()
             await self._make_in_turn()
         return self._trouble
+
+    async def _keep(self, plan: HostNetworks, change: PlanChange | None) -> None:
+        marked = msgspec.structs.replace(plan, told_in_boot=self._boot_id)
+        if change is None or self._plan is None or self._plan.revision != change.base or self._is_of_earlier_boot:
+            await self._off_loop(lambda: self._kept.write(marked))
+            return
+        new = msgspec.structs.replace(change.new, told_in_boot=self._boot_id)
+        await self._off_loop(lambda: self._kept.change(msgspec.structs.replace(change, new=new), marked))
 
     # -- what its guests are told of themselves -----------------------------------------------------------------------
     def _digests(self) -> dict[str, str]:
@@ -351,6 +319,7 @@ class NetworkAgent:
             self._boot_id,
             self._wants(),
             newest if newest != self._in_force else -1,
+            takes_changes=True,
         )
 
     # -- what it reports ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk, Subject
+from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
@@ -259,6 +260,13 @@ class ApplyNetworks(VerbWithReply[NetworksApplied], frozen=True, tag="apply_netw
     plan: HostNetworks
 
 
+class ChangeNetworks(VerbWithReply[NetworksApplied], frozen=True, tag="change_networks"):
+    """The same of a plan that differs little from the one that the host has. One that has another takes nothing of it,
+    as its reply says, and is told the whole plan. Only to agents that say that they know it. About no guest."""
+
+    change: PlanChange
+
+
 class ReadNetworks(VerbWithReply[NetworksApplied], frozen=True, tag="read_networks"):
     """Ask only: what is in force there, and what the host has for networks. About no guest."""
 
@@ -318,6 +326,7 @@ Verb = (
     | ListTasks
     | ListGuests
     | ApplyNetworks
+    | ChangeNetworks
     | ReadNetworks
     | SendGuestData
     | SaveConnections

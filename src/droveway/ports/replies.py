@@ -95,7 +95,7 @@ class NetworksApplied(msgspec.Struct, frozen=True, tag="networks_applied"):
     """Which revision of its plan is in force on the host, and what of it is not. -1: none. `tunnel_address` and
     `physical_networks` are the host's own; empty: it has no part in such networks. `wants`: the instances of its plan
     of which it has not been told what they are told of themselves. `begun`: a revision that it has taken and not made
-    yet; -1: none."""
+    yet; -1: none. `takes_changes`: its agent knows ChangeNetworks."""
 
     revision: Number
     failed: Annotated[tuple[NotInForce, ...], LIST] = ()
@@ -104,6 +104,7 @@ class NetworksApplied(msgspec.Struct, frozen=True, tag="networks_applied"):
     boot_id: ShortText = ""
     wants: Annotated[tuple[Id, ...], LIST] = ()
     begun: Number = -1
+    takes_changes: bool = False
 
 
 class Connections(msgspec.Struct, frozen=True, tag="connections"):

@@ -158,9 +158,10 @@ def _network(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any
 
 
 async def _run_network(config: Config, host: HostConfig, boot_id: str, watch: Any) -> None:
+    from droveway.agents.kept_plan import FileKeptPlan
     from droveway.agents.metadata.kept import FileKeptGuests
     from droveway.agents.metadata.server import MetadataServer
-    from droveway.agents.network import FileKeptPlan, HostFacts, NetworkAgent
+    from droveway.agents.network import HostFacts, NetworkAgent
     from droveway.process import heart
 
     state = directory(config, host, NETWORK)

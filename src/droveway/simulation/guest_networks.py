@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from droveway.agents.network import HostFacts, MemoryKeptPlan
+from droveway.agents.kept_plan import MemoryKeptPlan
+from droveway.agents.network import HostFacts
 from droveway.domain.network_plan import HostNetworks, PlannedPort
 from droveway.drivers.network.simulated import SimulatedPlace
 from droveway.simulation.once_bad import before_networks

@@ -85,6 +85,8 @@ class ControlProcess(Process):
             placer=world.parts.placer,
             tasks=PeriodicTasks(clock, SimChance(random.Random(name))),
         )
+        self.control.plans.compared_s = 0.0  # a law: what is kept of networks is what a whole read says
+        self.control.plans.differs = world.broken
         self._app: App | None = None
         self.spawn(self._run(clock))
 

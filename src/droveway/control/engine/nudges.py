@@ -5,13 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Listener(Protocol):
+    def set(self) -> None: ...
+
+
+class Through:
+    """Sets another event, and remembers that it was called."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event, self.was_called = event, False
+
+    def set(self) -> None:
+        self.was_called = True
+        self._event.set()
 
 
 class Nudges:
     """Topics and who listens to them."""
 
     def __init__(self) -> None:
-        self._listeners: dict[str, list[asyncio.Event]] = {}
+        self._listeners: dict[str, list[Listener]] = {}
 
     def call(self, topic: str) -> None:
         for event in self._listeners.get(topic, ()):
@@ -21,14 +37,19 @@ class Nudges:
     def listen(self, *topics: str, event: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
         """An event (`event`, or a new one) that is set by each call of one of the topics while the block lasts."""
         event = event or asyncio.Event()
-        for topic in topics:
-            self._listeners.setdefault(topic, []).append(event)
-        try:
+        with self.called(event, *topics):
             yield event
+
+    @contextmanager
+    def called(self, listener: Listener, *topics: str) -> Iterator[None]:
+        for topic in topics:
+            self._listeners.setdefault(topic, []).append(listener)
+        try:
+            yield
         finally:
             for topic in topics:
                 listeners = self._listeners[topic]
-                listeners.remove(event)
+                listeners.remove(listener)
                 if not listeners:
                     del self._listeners[topic]
 

@@ -15,7 +15,7 @@ import structlog
 
 from droveway.control.engine.changes import Changes
 from droveway.control.engine.commands import send
-from droveway.control.engine.nudges import Nudges, wait
+from droveway.control.engine.nudges import Nudges, Through, wait
 from droveway.control.engine.reading import RunReader
 from droveway.control.engine.run import CANCEL_LOOK_S, Run, record
 from droveway.control.engine.saga import Context, ControlSettings, NotYet, NoValidHost, Saga, TooLate, Undecided
@@ -279,8 +279,9 @@ class Runner(Changes):
             self._placer.stop_waiting(run.id)
         run.retries += 1
 
-    async def _pause(self, run: Run, woken: asyncio.Event, after_s: float) -> None:
-        nudged = await wait(woken, after_s)
+    async def _pause(self, run: Run, woken: asyncio.Event, after_s: float, awaited: Through | None = None) -> None:
+        """`awaited`: a nudge of what it waits for says nothing of a wish to cancel."""
+        nudged = await wait(woken, after_s) and (awaited is None or not awaited.was_called)
         # A wish to cancel nudges; one written by another process is found within CANCEL_LOOK_S.
         now_s = self._clock.monotonic_s()
         due = nudged or now_s - run.cancel_looked_s >= CANCEL_LOOK_S
@@ -299,8 +300,9 @@ class Runner(Changes):
             await self._save_blocked(
                 run, f"{run.step.name} waits: {later.reason}{way_out}", "waits", woken, self._stand
             )
-        with self._nudges.listen(*filter(None, (later.topic,)), event=woken):
-            await self._pause(run, woken, later.after_s)
+        awaited = Through(woken)
+        with self._nudges.called(awaited, *filter(None, (later.topic,))):
+            await self._pause(run, woken, later.after_s, awaited)
 
     async def _save_blocked(self, run: Run, reason: str, kind: str, woken: asyncio.Event, change: Change) -> None:
         """Once for each kind of wait: the same host may not answer in many words."""
@@ -442,6 +444,7 @@ class Runner(Changes):
             context.decision = None
         run.generation = context.generation = saved.generation
         run.cancel = None if change == self._turn_forward else saved.cancel
+        run.cancel_looked_s = self._clock.monotonic_s()
         run.blocked = blocked
         if blocked is None:
             self._blocked.discard(run.id)

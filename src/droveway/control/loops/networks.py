@@ -11,7 +11,7 @@ late, may differ all the same: so a host that was passed over is asked a while l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import structlog
@@ -20,26 +20,27 @@ from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.engine.saga import NotYet
 from droveway.control.liveness.observer import Observer
+from droveway.control.loops.plans import Plans, as_of_0
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import of_host
+from droveway.domain.network_change import between
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.service_kinds import NETWORK
-from droveway.ports.bus import ApplyNetworks, ControlBus, ReadNetworks, SendGuestData, VerbWithReply
+from droveway.ports.bus import ApplyNetworks, ChangeNetworks, ControlBus, ReadNetworks, SendGuestData, VerbWithReply
 from droveway.ports.clock import Clock
 from droveway.ports.replies import NetworksApplied
 from droveway.store.compute import guest_data
-from droveway.store.engine.transaction import Store, Tx
-from droveway.store.network import changes, in_force, planning
+from droveway.store.engine.transaction import Store
+from droveway.store.network import changes, in_force
 
 log = structlog.get_logger("droveway.networks")
 INTERVAL_S = 5.0  # between two looks that nobody asked for
 AT_ONCE = 16  # hosts that are told at once
-READ_AT_ONCE = 64  # hosts whose plans are read together
 TIMEOUT_S = 10.0  # of one answer; an agent that needs longer says so
 AGAIN_S, AGAIN_MAX_S = 0.2, 10.0
 CONFIRM_S = 15.0  # after which a host that was passed over is asked what it has
+CHANGE_MAX = 1_000  # things that differ in what is told as a change
 FAILED_LOOK_S = 2.0  # between two looks at a host where something is not in force: its agent tries by itself
-PlanOf = Callable[[Tx, str, Mapping[str, str]], HostNetworks]
 
 
 class _Known(msgspec.Struct):
@@ -61,11 +62,10 @@ class NetworksLoop:
         observer: Observer,
         nudges: Nudges,
         clock: Clock,
-        plan_of: PlanOf = planning.of_host,
-        revision: Callable[[Tx], int] = changes.revision,
+        plans: Plans,
     ) -> None:
         self._store, self._bus, self._observer, self._nudges, self._clock = store, bus, observer, nudges, clock
-        self._plan_of, self._revision = plan_of, revision
+        self._plans, self._newest = plans, -1
         self._known: dict[str, _Known] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
         self._again: dict[str, tuple[float, float]] = {}  # when a host that failed is asked again, and the pause before
@@ -90,12 +90,13 @@ class NetworksLoop:
         for host, known in list(self._known.items()):
             if known.by != processes.get(host) and host not in self._working:
                 del self._known[host]  # another process may know less
+                self._plans.forget(host)
         if not connected:
             return INTERVAL_S
         try:
-            newest = await self._store.read(self._revision)
-            due = self._due(newest, processes)
-            plans = await self._plans_of(due)
+            self._newest, plans = await self._plans.newest(self._revisions())
+            due = self._due(self._newest, processes)
+            plans = await self._plans_of(due, plans)
             asked = self._unconfirmed()
             due -= await self._note_unchanged(plans, asked) - asked
         except Busy as fault:
@@ -117,7 +118,9 @@ class NetworksLoop:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a bug: the networks of a host are not looked after", host=host, exc_info=error)
             self._again[host] = self._clock.monotonic_s() + AGAIN_MAX_S, AGAIN_MAX_S
-        self._woken.set()  # the rows may have changed meanwhile
+        known = self._known.get(host)
+        if known is None or host in self._again or known.answer.failed or known.answer.revision < self._newest:
+            self._woken.set()  # there is more to be done with it
 
     def _due(self, newest: int, by: Mapping[str, tuple[str, str]]) -> set[str]:
         now_s = self._clock.monotonic_s()
@@ -141,13 +144,16 @@ class NetworksLoop:
             if known.passed_over_s is not None and known.passed_over_s <= long_ago_s
         }
 
-    async def _plans_of(self, due: set[str]) -> dict[str, HostNetworks]:
-        """Of those that have taken one before, and may have nothing new to be told."""
-        asked = sorted(host for host in due if (known := self._known.get(host)) is not None and known.plan is not None)
-        found: dict[str, HostNetworks] = {}
-        for some in (asked[i : i + READ_AT_ONCE] for i in range(0, len(asked), READ_AT_ONCE)):
-            found |= await self._store.read(self._plans, some)
-        return found
+    def _revisions(self) -> dict[str, int]:
+        """Which revision is in force on those that have taken a plan before, and may have nothing new to be told."""
+        idle = self._known.keys() - self._working.keys()
+        return {host: self._known[host].answer.revision for host in idle if self._known[host].plan is not None}
+
+    async def _plans_of(self, due: set[str], read: Mapping[str, HostNetworks]) -> dict[str, HostNetworks]:
+        """Of those that are due; `read`: what is known of them."""
+        asked = sorted(due & self._revisions().keys() - read.keys())
+        found = {host: plan for host, plan in read.items() if host in due}
+        return found | await self._plans.of(asked) if asked else found
 
     async def _note_unchanged(self, plans: Mapping[str, HostNetworks], asked: set[str]) -> set[str]:
         """Those of which the newest revision says nothing new: it is written down, and they are not told. `asked`:
@@ -155,7 +161,7 @@ class NetworksLoop:
         same = {
             host: plan.revision
             for host, plan in plans.items()
-            if not self._known[host].answer.failed and _as_of_0(plan) == self._known[host].plan
+            if not self._known[host].answer.failed and as_of_0(plan) == self._known[host].plan
         }
         if same:
             least = min(same.values())
@@ -168,10 +174,6 @@ class NetworksLoop:
                 if known.passed_over_s is None:
                     known.passed_over_s = self._clock.monotonic_s()
         return set(same)
-
-    def _plans(self, tx: Tx, hosts: list[str]) -> dict[str, HostNetworks]:
-        tunnels = in_force.tunnel_addresses(tx)
-        return {host: self._plan_of(tx, host, tunnels) for host in hosts}
 
     # -- one host -----------------------------------------------------------------------------------------------------
     async def _bring(self, host: str, by: tuple[str, str], plan: HostNetworks | None) -> None:
@@ -196,18 +198,30 @@ class NetworksLoop:
         elif known.answer.failed or known.passed_over_s is not None:
             await self._look(host, known)
         if plan is None:
-            plan = (await self._store.read(self._plans, [host]))[host]
+            plan = (await self._plans.of([host]))[host]
         if known.answer.revision < plan.revision or known.plan is None:
-            known.plan = None  # until it has answered
+            before, known.plan = known.plan, None  # until it has answered
             try:
-                answer = await self._ask(host, plan.revision, ApplyNetworks(plan))
+                answer = await self._send_plan(host, known, before, plan)
             except Stale as fault:
                 await self._store.run(in_force.lift, fault.generation)
                 raise NotYet(AGAIN_S, f"{host} has seen a newer plan of networks than this database") from None
             known.answer = await self._send_guest_data(host, answer)
-            known.plan, known.taken = _as_of_0(plan), plan.revision
+            known.plan, known.taken = as_of_0(plan), plan.revision
             known.looked_s, known.passed_over_s = self._clock.monotonic_s(), None
             await self._record(host, known)
+
+    async def _send_plan(
+        self, host: str, known: _Known, before: HostNetworks | None, plan: HostNetworks
+    ) -> NetworksApplied:
+        """What differs from the plan `before` that it has, where that is little; else, or where it has another, all."""
+        if before is not None and known.answer.takes_changes:
+            change = between(msgspec.structs.replace(before, revision=known.taken), plan)
+            if change.size <= CHANGE_MAX:
+                answer = await self._ask(host, plan.revision, ChangeNetworks(change))
+                if answer.revision == plan.revision:
+                    return answer
+        return await self._ask(host, plan.revision, ApplyNetworks(plan))
 
     async def _look(self, host: str, known: _Known) -> None:
         """Which revision it has, and what of it is not in force."""
@@ -242,7 +256,3 @@ class NetworksLoop:
 
     async def _ask(self, host: str, revision: int, verb: VerbWithReply[NetworksApplied]) -> NetworksApplied:
         return await send(self._bus, host, of_host(host), revision, verb, TIMEOUT_S, NETWORK)
-
-
-def _as_of_0(plan: HostNetworks) -> HostNetworks:
-    return msgspec.structs.replace(plan, revision=0)

@@ -82,7 +82,7 @@ async def until_in_force(ctx: Context, host: str, revision: int, nics: Sequence[
     if why is None and waited_s >= ctx.settings.network_patience_s:
         raise StepFailed(f"{host}: its network agent has not put the ports of the server in force for {waited_s:.0f} s")
     if why is None:
-        raise NotYet(LOOK_AGAIN_S, f"{host} is to put the ports of the server in force", in_force.CHANGED)
+        raise NotYet(LOOK_AGAIN_S, f"{host} is to put the ports of the server in force", in_force.topic(host))
 
 
 def _waited_s(ctx: Context, what: tuple[str, int]) -> float:

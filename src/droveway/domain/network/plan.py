@@ -112,7 +112,7 @@ class Facts(msgspec.Struct, frozen=True):
     group_names: Mapping[str, str] = {}
 
 
-_NO_INTERFACE = InterfaceFact()
+NO_INTERFACE = InterfaceFact()
 
 
 def of_host(facts: Facts, host: str) -> HostNetworks:
@@ -127,27 +127,31 @@ def of_host(facts: Facts, host: str) -> HostNetworks:
         facts.revision,
         facts.tunnels.get(host, ""),
         tuple(others),
-        tuple(_network(facts, one, host, places) for one in _sorted(facts.networks) if one.id in here),
-        tuple(_port(facts, port, host) for port in sorted(mine, key=lambda one: one.id)),
+        tuple(network_of(facts, one, host, places) for one in _sorted(facts.networks) if one.id in here),
+        tuple(_port_in(facts, port, host) for port in sorted(mine, key=lambda one: one.id)),
         tuple(_groups(facts, mine)),
-        tuple(_router(facts, router) for router in routers if router.is_up),
+        tuple(router_of(facts, router) for router in routers if router.is_up),
     )
 
 
 def of_instance(facts: Facts, instance_id: str) -> tuple[tuple[PlannedPort, PlannedNetwork], ...]:
     """Its ports in the order of `facts`, each with its network as far as a guest is told of it: without other hosts."""
-    networks = {one.id: _network(facts, one, "", {}) for one in facts.networks}
+    networks = {one.id: network_of(facts, one, "", {}) for one in facts.networks}
     mine = (port for port in facts.ports if port.device_id == instance_id)
-    return tuple((_port(facts, port, ""), networks[port.network_id]) for port in mine)
+    return tuple((_port_in(facts, port, ""), networks[port.network_id]) for port in mine)
 
 
 def _sorted(networks: Iterable[NetworkFact]) -> list[NetworkFact]:
     return sorted(networks, key=lambda one: one.id)
 
 
-def _port(facts: Facts, port: PortFact, host: str) -> PlannedPort:
+def _port_in(facts: Facts, port: PortFact, host: str) -> PlannedPort:
     network_up = next(one.is_up for one in facts.networks if one.id == port.network_id)
-    interface = facts.interfaces.get(port.id, _NO_INTERFACE)
+    return port_of(port, facts.interfaces.get(port.id, NO_INTERFACE), host, network_up=network_up)
+
+
+def port_of(port: PortFact, interface: InterfaceFact, host: str, *, network_up: bool) -> PlannedPort:
+    """As `host` is told of it."""
     return PlannedPort(
         port.id,
         port.network_id,
@@ -183,7 +187,8 @@ def _groups(facts: Facts, mine: Iterable[PortFact]) -> Iterator[SecurityGroup]:
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
-def _network(facts: Facts, network: NetworkFact, host: str, places: Mapping[str, str]) -> PlannedNetwork:
+def network_of(facts: Facts, network: NetworkFact, host: str, places: Mapping[str, str]) -> PlannedNetwork:
+    """As `host` is told of it. `places`: the host of each router."""
     ports = [port for port in facts.ports if port.network_id == network.id]
     dhcp = next((port for port in ports if port.device_owner == DHCP_OWNER), None)
     served = {} if dhcp is None else dict(dhcp.addresses)
@@ -226,7 +231,7 @@ def _remote(facts: Facts, ports: Iterable[PortFact], host: str, places: Mapping[
 
 
 # -- routers ----------------------------------------------------------------------------------------------------------
-def _router(facts: Facts, router: RouterFact) -> PlannedRouter:
+def router_of(facts: Facts, router: RouterFact) -> PlannedRouter:
     ports = sorted((port for port in facts.ports if port.device_id == router.id), key=lambda one: one.id)
     ranges = {subnet.id: subnet for subnet in facts.subnets}
     inside = tuple(_leg(port, ranges) for port in ports if port.device_owner == INTERFACE_OWNER)

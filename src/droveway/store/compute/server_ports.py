@@ -81,6 +81,15 @@ _GROUPS = Prepared(
 )
 
 
+_THERE = Prepared(
+    select(port_table.c.id, port_table.c.network_id, port_table.c.mac, network_table.c.mtu_bytes)
+    .join_from(server_ports, port_table, port_table.c.id == server_ports.c.port_id)
+    .join(network_table, network_table.c.id == port_table.c.network_id)
+    .where(server_ports.c.instance_id == bindparam("of"), port_table.c.device_id == bindparam("of"))
+    .order_by(server_ports.c.place)
+)
+
+
 class NicRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One interface as it was asked for: a port, or a network and perhaps an address there; of the port that is made
     then, `made_id` is the id, where it was chosen before."""
@@ -133,9 +142,11 @@ def carriers(tx: Tx, instance_id: str) -> dict[str, tuple[str, ...]]:
 
 def nics(tx: Tx, instance_id: str) -> tuple[Nic, ...]:
     """As a host plugs them."""
-    there = [one.port for one in of(tx, instance_id)] if has_any(tx, instance_id) else []
-    mtu = {network_id: networks.row_of(tx, network_id)["mtu_bytes"] for network_id in {p["network_id"] for p in there}}
-    return tuple(Nic(p["id"], p["network_id"], p["mac"], mtu[p["network_id"]]) for p in there)
+    return tuple(Nic(*row) for row in tx.execute(_THERE, {"of": instance_id}))
+
+
+def _ids(tx: Tx, instance_id: str) -> list[str]:
+    return [row.id for row in tx.execute(_THERE, {"of": instance_id})]
 
 
 # -- what sagas write -------------------------------------------------------------------------------------------------
@@ -218,41 +229,39 @@ def bind_one(tx: Tx, port_id: str, host: str) -> int:
 
 def bind(tx: Tx, instance_id: str, host: str) -> int:
     """To the host where its guest will be. The revision of networks that has it. Raises StepFailed."""
-    for one in of(tx, instance_id):
-        if not bindings.bind(tx, one.port["id"], host):
-            raise StepFailed(f"port {one.port['id']} is bound to another host than {host}")
+    for port_id in _ids(tx, instance_id):
+        if not bindings.bind(tx, port_id, host):
+            raise StepFailed(f"port {port_id} is bound to another host than {host}")
     return changes.revision(tx)
 
 
 def unbind(tx: Tx, instance_id: str, host: str) -> None:
-    for one in of(tx, instance_id):
-        bindings.unbind(tx, one.port["id"], host)
+    for port_id in _ids(tx, instance_id):
+        bindings.unbind(tx, port_id, host)
 
 
 def set_status(tx: Tx, instance_id: str, *, is_running: bool) -> None:
     """As the guest is: a port of one that does not run is down."""
-    if not has_any(tx, instance_id):
-        return
-    for one in of(tx, instance_id):
-        bindings.set_status(tx, one.port["id"], one.port["host"], ACTIVE if is_running else DOWN)
+    for port_id in _ids(tx, instance_id):
+        bindings.set_status(tx, port_id, None, ACTIVE if is_running else DOWN)
 
 
 def move(tx: Tx, instance_id: str, source: str, to: str) -> int:
     """Its guest is about to leave: bound to both. The revision that has it. Raises StepFailed."""
-    for one in of(tx, instance_id):
-        if not bindings.move(tx, one.port["id"], source, to):
-            raise StepFailed(f"port {one.port['id']} is not bound to {source}, where its guest is")
+    for port_id in _ids(tx, instance_id):
+        if not bindings.move(tx, port_id, source, to):
+            raise StepFailed(f"port {port_id} is not bound to {source}, where its guest is")
     return changes.revision(tx)
 
 
 def arrived(tx: Tx, instance_id: str, at: str) -> None:
-    for one in of(tx, instance_id):
-        bindings.arrived(tx, one.port["id"], at)
+    for port_id in _ids(tx, instance_id):
+        bindings.arrived(tx, port_id, at)
 
 
 def stayed(tx: Tx, instance_id: str, at: str) -> None:
-    for one in of(tx, instance_id):
-        bindings.stayed(tx, one.port["id"], at)
+    for port_id in _ids(tx, instance_id):
+        bindings.stayed(tx, port_id, at)
 
 
 def why_not_in_force(tx: Tx, host: str, revision: int, plugged: Iterable[Nic]) -> str | None:

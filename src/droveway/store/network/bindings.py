@@ -28,12 +28,13 @@ _MOVE = _where(c.host == _THERE, c.moving_to.in_(["", _TO]), moving_to=_TO)
 _ARRIVED = _where(c.moving_to == _THERE, host=_THERE, moving_to="", status=ACTIVE)
 _STAYED = _where(c.host == _THERE, moving_to="")
 _SET_STATUS = _where(c.host == _THERE, c.status != _STATUS, status=_STATUS)
+_SET_STATUS_ANYWHERE = _where(c.status != _STATUS, status=_STATUS)
 
 
 def _set(tx: Tx, statement: Prepared, port_id: str, there: str, **values: str) -> bool:
     done = tx.execute(statement, {"of": port_id, "now": tx.now_us, "there": there, **values})
     if done.rowcount:
-        changed(tx)
+        changed(tx, ports, port_id)
     return done.rowcount == 1
 
 
@@ -62,6 +63,9 @@ def stayed(tx: Tx, port_id: str, at: str) -> bool:
     return _set(tx, _STAYED, port_id, at)
 
 
-def set_status(tx: Tx, port_id: str, host: str, status: str) -> bool:
-    """ACTIVE, DOWN or BUILD, as its host has it."""
-    return _set(tx, _SET_STATUS, port_id, host, new_status=status)
+def set_status(tx: Tx, port_id: str, host: str | None, status: str) -> bool:
+    """ACTIVE, DOWN or BUILD, as its host has it; None: wherever it is. No host is told of it."""
+    given = {"of": port_id, "now": tx.now_us, "new_status": status}
+    if host is None:
+        return tx.execute(_SET_STATUS_ANYWHERE, given).rowcount == 1
+    return tx.execute(_SET_STATUS, given | {"there": host}).rowcount == 1

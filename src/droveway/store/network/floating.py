@@ -99,7 +99,7 @@ def create(tx: Tx, new: NewFloatingIp, configured: NetworkQuotas, scope: str | N
         status=DOWN,
     )
     tx.execute(_INSERT, dict(row))
-    changed(tx)
+    changed(tx, floating_ips, row["id"])
     if new.port_id is None:
         return row
     associate(tx, row, new.port_id, new.fixed_address, scope)
@@ -191,4 +191,4 @@ def remove(tx: Tx, floating_id: str, scope: str | None) -> None:
     row = get(tx, floating_id, scope)
     tx.execute(delete(floating_ips).where(c.id == floating_id))
     ports.remove(tx, row["floating_port_id"])
-    changed(tx)
+    changed(tx, floating_ips, floating_id)

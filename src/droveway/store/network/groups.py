@@ -85,7 +85,7 @@ def _make(tx: Tx, project_id: str, name: str, description: str, tags: Sequence[s
     tx.execute(_INSERT, dict(row))
     first = [_rule_row(tx, row["id"], project_id, one) for one in rules.defaults(row["id"], is_default=name == DEFAULT)]
     tx.execute(_INSERT_RULE, [dict(one) for one in first])
-    changed(tx)
+    changed(tx, security_groups, row["id"])
     return Group(**row, rules=first)
 
 
@@ -166,7 +166,7 @@ def remove(tx: Tx, group_id: str) -> None:
     for other in named_by:
         touch(tx, security_groups, other)
     tx.execute(delete(security_groups).where(g.id == group_id))
-    changed(tx)
+    changed(tx, security_groups, group_id)
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from droveway.store.network import changes
 from droveway.store.network.tables import host_networks
 from droveway.store.schema import counters
 
-CHANGED = "networks in force"  # the nudge
 FAILED_MAX = 1000  # things kept of one host
 REASON_MAX = 500
 
@@ -58,6 +57,11 @@ class InForce(TypedDict):
     revision: int
     failed: list[dict[str, str]]
     applied_at_us: int
+
+
+def topic(host: str) -> str:
+    """The nudge: what is in force there may be another revision."""
+    return f"networks in force:{host}"
 
 
 def every(tx: Tx) -> dict[str, InForce]:
@@ -116,10 +120,10 @@ def record(
     else:
         tx.execute(_SET, {"of": host, **{f"new_{name}": value for name, value in values.items()}})
     if (before["tunnel_address"] if before else "") != tunnel_address:
-        changes.changed(tx)
+        changes.changed(tx, host_networks, host)
     if before is None or before["physical_networks"] != values["physical_networks"]:
         changes.look_at_routers(tx)
-    tx.nudges.append(CHANGED)
+    tx.nudges.append(topic(host))
 
 
 def raise_to(tx: Tx, hosts: Iterable[str], revision: int) -> None:
@@ -127,7 +131,7 @@ def raise_to(tx: Tx, hosts: Iterable[str], revision: int) -> None:
     names = sorted(hosts)
     if names:
         tx.execute(_RAISE, {"hosts": names, "new_revision": revision, "now_us": tx.now_us})
-        tx.nudges.append(CHANGED)
+        tx.nudges += [topic(host) for host in names]
 
 
 def lift(tx: Tx, least: int) -> None:
@@ -139,7 +143,7 @@ def lift(tx: Tx, least: int) -> None:
 
 def forget(tx: Tx, host: str) -> None:
     if tx.execute(delete(host_networks).where(host_networks.c.host == host)).rowcount:
-        changes.changed(tx)
+        changes.changed(tx, host_networks, host)
         changes.look_at_routers(tx)
 
 

@@ -103,7 +103,7 @@ def create(tx: Tx, new: NewNetwork, configured: NetworkQuotas) -> Network:
     )
     tx.execute(_INSERT, dict(row))
     rbac.for_all(tx, row, {})
-    changed(tx)
+    changed(tx, networks, row["id"])
     return Network(**row, subnets=[])
 
 
@@ -200,10 +200,11 @@ def remove(tx: Tx, network_id: str) -> None:
             f"network: {shown}; delete them first."
         )
     own = select(ports.c.id).where(ports.c.network_id == network_id)
+    changed(tx, ports, *tx.execute(own).scalars())
     tx.execute(delete(port_addresses).where(port_addresses.c.port_id.in_(own)))
     tx.execute(delete(port_groups).where(port_groups.c.port_id.in_(own)))
     tx.execute(delete(ports).where(ports.c.network_id == network_id))
     tx.execute(delete(subnets).where(subnets.c.network_id == network_id))
     rbac.forget(tx, network_id)
     tx.execute(delete(networks).where(networks.c.id == network_id))
-    changed(tx)
+    changed(tx, networks, network_id)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 from sqlalchemy import and_, bindparam, or_, select
 
 from droveway.domain.guest_data import digest
@@ -64,12 +65,12 @@ _FLOATING = Prepared(
 )
 i = instances.c
 s = server_ports.c
-_INTERFACES = Prepared(
+INTERFACES = (
     select(p.id.label("port_id"), s.place, s.tag, i.deleted, i.number, i.name, i.hostname, i.metadata, i.key_name)
     .join_from(port_table, instances, i.id == p.device_id)
     .outerjoin(server_ports, and_(s.port_id == p.id, s.instance_id == p.device_id))
-    .where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of")))
 )
+_INTERFACES = Prepared(INTERFACES.where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of"))))
 _GROUP_NAMES = Prepared(
     select(security_groups.c.id, security_groups.c.name).where(in_list(security_groups.c.id, "ids"))
 )
@@ -87,9 +88,9 @@ def of_instance(tx: Tx, instance_id: str) -> tuple[tuple[PlannedPort, PlannedNet
     served = ports.whole(tx, results.every(PortRow, tx.execute(_DHCP, here)))
     found = Facts(
         changes.revision(tx),
-        [_network(row) for row in results.every(NetworkRow, tx.execute(_NETWORKS, here))],
-        [_subnet(row) for row in results.every(SubnetRow, tx.execute(_SUBNETS, here))],
-        [_port(row) for row in (*mine, *served)],
+        [network_fact(row) for row in results.every(NetworkRow, tx.execute(_NETWORKS, here))],
+        [subnet_fact(row) for row in results.every(SubnetRow, tx.execute(_SUBNETS, here))],
+        [port_fact(row) for row in (*mine, *served)],
     )
     return plan.of_instance(found, instance_id)
 
@@ -106,23 +107,23 @@ def facts_of(tx: Tx, host: str, tunnels: Mapping[str, str]) -> Facts:
     named = {rule.remote_group_id for several in rules.values() for rule in several if rule.remote_group_id}
     return Facts(
         changes.revision(tx),
-        [_network(row) for row in results.every(NetworkRow, tx.execute(_NETWORKS, here))],
-        [_subnet(row) for row in results.every(SubnetRow, tx.execute(_SUBNETS, here))],
-        [_port(row) for row in there],
+        [network_fact(row) for row in results.every(NetworkRow, tx.execute(_NETWORKS, here))],
+        [subnet_fact(row) for row in results.every(SubnetRow, tx.execute(_SUBNETS, here))],
+        [port_fact(row) for row in there],
         _routers(tx, carried, there),
         rules,
         _members(tx, named),
         tunnels,
-        {row.port_id: _interface(row) for row in tx.execute(_INTERFACES, {"of": host})},
+        {row.port_id: interface_fact(row) for row in tx.execute(_INTERFACES, {"of": host})},
         {row.id: row.name for row in tx.execute(_GROUP_NAMES, {"ids": sorted(groups)})},
     )
 
 
-def _network(row: NetworkRow) -> NetworkFact:
+def network_fact(row: NetworkRow) -> NetworkFact:
     return NetworkFact(row["id"], row["mtu_bytes"], row["vni"], row["physical_network"], row["admin_state_up"])
 
 
-def _subnet(row: SubnetRow) -> SubnetFact:
+def subnet_fact(row: SubnetRow) -> SubnetFact:
     routes = tuple((destination, hop) for destination, hop in row["routes"])
     mode = row["ipv6_ra_mode"] or row["ipv6_address_mode"]
     return SubnetFact(
@@ -130,7 +131,7 @@ def _subnet(row: SubnetRow) -> SubnetFact:
     )
 
 
-def _port(row: Port) -> PortFact:
+def port_fact(row: Port) -> PortFact:
     return PortFact(
         row["id"],
         row["network_id"],
@@ -157,16 +158,14 @@ def _routers(tx: Tx, carried: Iterable[RouterRow], there: Iterable[Port]) -> lis
     for row in results.every(RouterRow, tx.execute(_ROUTERS_OF, {"ids": sorted(devices - found.keys())})):
         found[row["id"]] = row
     return [
-        RouterFact(
-            row["id"],
-            row["host"],
-            row["enable_snat"],
-            tuple((destination, hop) for destination, hop in row["routes"]),
-            row["admin_state_up"],
-            tuple(floating.get(row["id"], ())),
-        )
-        for row in found.values()
+        msgspec.structs.replace(router_fact(row), floating=tuple(floating.get(row["id"], ()))) for row in found.values()
     ]
+
+
+def router_fact(row: RouterRow) -> RouterFact:
+    """But for its floating IPs."""
+    routes = tuple((destination, hop) for destination, hop in row["routes"])
+    return RouterFact(row["id"], row["host"], row["enable_snat"], routes, row["admin_state_up"])
 
 
 def _rules(tx: Tx, groups: Iterable[str]) -> dict[str, list[RuleSpec]]:
@@ -198,7 +197,7 @@ def _members(tx: Tx, groups: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _interface(row: Any) -> InterfaceFact:
+def interface_fact(row: Any) -> InterfaceFact:
     """A port that only names a server as its device is none of its interfaces: it is not told what that server is."""
     if row.place is None or row.deleted:
         return InterfaceFact(row.hostname)

@@ -103,7 +103,7 @@ def create(tx: Tx, network: NetworkRow, new: NewPort, configured: NetworkQuotas 
     tx.execute(_INSERT, dict(row))
     addressing.claim(tx, port_id, chosen)
     _join(tx, port_id, in_groups)
-    changed(tx)
+    changed(tx, ports, port_id)
     return Port(**row, addresses=[(one.subnet_id, one.address) for one in chosen], groups=sorted(in_groups))
 
 
@@ -248,4 +248,4 @@ def remove(tx: Tx, port_id: str) -> None:
     addressing.release(tx, port_id)
     tx.execute(_FORGET_GROUPS, {"of": port_id})
     tx.execute(_DELETE, {"of": port_id})
-    changed(tx)
+    changed(tx, ports, port_id)

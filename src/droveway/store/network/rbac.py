@@ -69,7 +69,7 @@ def create(tx: Tx, network_id: str, project_id: str, action: str, target: str, c
     made = _add(tx, network_id, project_id, action, target)
     if target == ALL:
         touch(tx, networks, network_id, **{COLUMNS[action]: True})
-    changed(tx)
+    changed(tx, networks, network_id)
     return made
 
 
@@ -136,7 +136,7 @@ def _set_column(tx: Tx, row: Policy, target: str) -> None:
     if ALL in (row["target"], target):
         more = {"is_default": False} if row["action"] == EXTERNAL and target != ALL else {}  # only such a one can be it
         touch(tx, networks, row["object_id"], **{COLUMNS[row["action"]]: target == ALL}, **more)
-    changed(tx)
+    changed(tx, networks, row["object_id"])
 
 
 def forget(tx: Tx, network_id: str) -> None:

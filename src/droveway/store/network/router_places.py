@@ -51,6 +51,6 @@ def settle(tx: Tx, awaited: Collection[str] = ()) -> list[tuple[str, str, str]]:
     for router, host in placing.moves(routers_known, placing.carriers(agents, awaited)):
         if tx.execute(_MOVE, {"of": router.router_id, "seen": router.host, "new_host": host}).rowcount:
             found.append((router.router_id, router.host, host))
-    if found:
-        changed(tx)
+    for router_id, _, _ in found:
+        changed(tx, routers, router_id)
     return found

@@ -98,7 +98,7 @@ def create(tx: Tx, new: NewRouter, configured: NetworkQuotas, scope: str | None)
         host="",
     )
     tx.execute(_INSERT, dict(row))
-    changed(tx)
+    changed(tx, routers, row["id"])
     look_at_routers(tx)
     if new.gateway is not None:
         set_gateway(tx, row, new.gateway, scope)
@@ -148,7 +148,7 @@ def remove(tx: Tx, router_id: str) -> None:
         raise RouterInUse(f"Router {router_id} still has ports: {shown}; take these subnets from it first.")
     clear_gateway(tx, row_of(tx, router_id))
     tx.execute(delete(routers).where(c.id == router_id))
-    changed(tx)
+    changed(tx, routers, router_id)
 
 
 # -- outside ----------------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def create(
     tx.execute(_INSERT, dict(row))
     if spec.enable_dhcp:
         _serve(tx, network, row["id"])
-    changed(tx)
+    changed(tx, subnets, row["id"])
     return row
 
 
@@ -131,6 +131,8 @@ def _stop_serving(tx: Tx, network_id: str, subnet_id: str) -> None:
     )
     if tx.execute(_HELD, {"of": port_id}).first() is None:
         ports.remove(tx, port_id)
+    else:
+        changed(tx, port_table, port_id)
 
 
 def get(tx: Tx, subnet_id: str, scope: str | None = None) -> SubnetRow:
@@ -210,10 +212,10 @@ def remove(tx: Tx, subnet_id: str) -> None:
     _stop_serving(tx, row["network_id"], subnet_id)
     if is_self_made:
         held = port_addresses.c.subnet_id == subnet_id
-        losing = port_table.c.id.in_(select(port_addresses.c.port_id).where(held))
-        tx.execute(
-            update_(port_table).where(losing).values(revision=port_table.c.revision + 1, updated_at_us=tx.now_us)
-        )
+        losing = list(tx.execute(select(port_addresses.c.port_id).where(held)).scalars())
+        mine = port_table.c.id.in_(select(port_addresses.c.port_id).where(held))
+        tx.execute(update_(port_table).where(mine).values(revision=port_table.c.revision + 1, updated_at_us=tx.now_us))
+        changed(tx, port_table, *losing)
         tx.execute(delete(port_addresses).where(held))
     tx.execute(delete(subnets).where(c.id == subnet_id))
-    changed(tx)
+    changed(tx, subnets, subnet_id)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, UniqueConstraint, text
 
-from droveway.store.columns import ID, Json, metadata
+from droveway.store.columns import ID, LONG_ID, Json, metadata
 
 _IS_MOVING = text("moving_to <> ''")
 ADDRESS = String(39)  # of either version, as ipaddress writes it
@@ -200,6 +200,13 @@ auto_topologies = Table(  # what was made for a project that named no network (s
     Column("project_id", String(64), primary_key=True),
     Column("network_id", ID, nullable=False),
     Column("router_id", ID),
+)
+network_changes = Table(  # the newest, of what plans of hosts are made of (store/network/changes.py)
+    "network_changes",
+    metadata,
+    Column("number", LONG_ID, primary_key=True),
+    Column("kind", String(32), nullable=False),  # the table; empty: any
+    Column("of", String(255), nullable=False),  # the row's id
 )
 host_networks = Table(  # what is in force on each host, as its network agent answered (store/network/in_force.py)
     "host_networks",
