@@ -139,8 +139,8 @@ def test_an_api_without_the_key_does_not_start(cloud: Cloud, tmp_path: Path) -> 
         cloud.on_loop(opened)
     (tmp_path / "other").mkdir()
     shutil.copytree(cloud.config.ca_directory, tmp_path / "other" / "ca")
-    listener = cloud.on_loop(agents_listener.opened(load(other), cloud.world.api))
-    listener.close()
+    for listener in cloud.on_loop(agents_listener.opened(load(other), cloud.world.api)):
+        listener.close()
     (key,) = (tmp_path / "other" / "ca").glob("*.key")
     key.chmod(0o640)
     with pytest.raises(WrongConfiguration, match="chmod 600"):

@@ -11,7 +11,7 @@ import pytest
 from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.duty import LEASE_TTL_S
-from droveway.control.loops.upkeep import PREFIX, RENEW_S, SHOW_S, TICKET_KEY_S, Upkeep
+from droveway.control.loops.upkeep import PREFIX, RENEW_S, SHOW_S, Upkeep
 from droveway.domain.faults import Conflict
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemNames
@@ -23,6 +23,8 @@ from droveway.store.schema import metadata, ticket_keys
 from droveway.store.work import leases
 from tests.control.hall import DetectorHarness, HandClock
 from tests.control.world import world
+
+TICKET_KEY_S = ControlSettings("").ticket_key_s
 
 
 class Two:

@@ -3,7 +3,7 @@
 The cost is chosen between two harms. A thief of the database tries passwords at the price of a login, and pays
 with memory what graphics cards have least of; each login, right or wrong, makes this machine pay the same. 20 MiB with
 two passes is what OWASP's list of equals asks for at least (19 MiB, t=2, p=1), and keeps a login below 60 ms of CPU,
-also on a busy machine (`./dev bench api`), where Keystone's bcrypt takes 200; argon2-cffi's defaults take 146, and
+also on a busy machine (the benchmark `api`), where Keystone's bcrypt takes 200; argon2-cffi's defaults take 146, and
 64 MiB.
 Every character of a password counts: argon2 cuts none off, as bcrypt does behind 72 bytes.
 """
