@@ -19,7 +19,7 @@ from droveway.drivers.clock import SystemClock
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from droveway.store.identity import accounts, assignments
-from droveway.store.identity.assignments import AssignmentTarget
+from droveway.store.identity.assignments import Actor, AssignmentTarget
 from droveway.store.schema import events
 from tests.api.world import World, in_world, reason
 
@@ -229,13 +229,13 @@ async def test_it_is_kept_alive_while_its_token_is(tmp_path: Path) -> None:
 async def test_it_ends_with_the_role_that_it_takes(tmp_path: Path) -> None:
     async with in_world(tmp_path) as world:
 
-        def found(tx: Tx) -> tuple[str, AssignmentTarget, str]:
+        def found(tx: Tx) -> tuple[Actor, AssignmentTarget, str]:
             user, project = accounts.find_user(tx, name="alice"), accounts.find_project(tx, name="red")
             role = accounts.find_role(tx, name="admin")
             assert user is not None
             assert project is not None
             assert role is not None
-            return user["id"], AssignmentTarget("project", project["id"]), role["id"]
+            return Actor("user", user["id"]), AssignmentTarget("project", project["id"]), role["id"]
 
         held = await world.store.read(found)
         await world.store.run(assignments.grant, *held)

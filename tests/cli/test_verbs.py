@@ -26,7 +26,7 @@ from tests.api.test_placements import Placing
 from tests.api.test_placements_cli import FINDING, Operator
 from tests.api.test_services_cli import SOON_S
 from tests.api.world import World, booted, make_image, make_server
-from tests.cli.test_commands import LEAVES, STARTS
+from tests.cli.test_commands import LEAVES, WITHOUT_JSON
 from tests.test_joining import allow
 
 HOUR_US = 3_600_000_000
@@ -150,7 +150,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("host", "certificates") == []
     asked |= BESIDE_AN_AGENTS_LISTENER
     asked.add(("service", "watch"))  # below: it goes on until it is ended
-    assert asked == {path for path, _ in LEAVES if path[0] not in STARTS}
+    assert asked == {path for path, _ in LEAVES if path[0] not in WITHOUT_JSON}
 
 
 ONE_WORD = {"audit", "nats-keys", "nats-revoke"}

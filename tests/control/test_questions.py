@@ -13,6 +13,7 @@ import pytest
 from droveway.control.answers import ControlAnswers
 from droveway.control.questions import Questions
 from droveway.domain import faults
+from droveway.domain.consoles import ConsoleKind
 from droveway.domain.faults import Conflict, NotFound, Unreachable
 from droveway.domain.liveness import State
 from droveway.ports.asking import Recipient, declared, proxy, question
@@ -253,6 +254,7 @@ async def test_every_answer_of_a_control_survives_the_way() -> None:
             "replay_placement": (("nothing",), NotFound),
             "read_console": (("h1", "nothing", None), Unreachable),
             "read_diagnostics": (("h1", "nothing"), Unreachable),
+            "open_console": (("h1", "nothing", ConsoleKind.SERIAL, "unix:", "secret"), Unreachable),
         }
         assert {one.method for one in declared(ControlQueries)} == {*calls, *refused}
         for method, arguments in calls.items():

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from droveway.control.engine.saga import ControlSettings
-from droveway.control.loops.upkeep import AGE_OUT_S, BATCH, Upkeep
+from droveway.control.loops.upkeep import AGE_OUT_S, BATCH, RECLAIM_EVERY_S, Upkeep
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.periodic.mark import collect
 from droveway.periodic.tasks import PeriodicTasks
@@ -33,7 +33,8 @@ async def test_old_rows_are_aged_out() -> None:
     upkeep = Upkeep(store, clock, nobody, "one", 1, nobody, ControlSettings(""))
     tasks = PeriodicTasks(clock, SystemChance())
     tasks.collect(upkeep)
-    assert [(task.name, task.kind, task.every_s) for task in tasks.listing()] == [("age_out", "task", AGE_OUT_S)]
+    wanted = [("age_out", "task", AGE_OUT_S), ("reclaim_servers", "task", RECLAIM_EVERY_S)]
+    assert [(task.name, task.kind, task.every_s) for task in tasks.listing()] == wanted
     await upkeep.age_out()
     assert await store.read(lambda tx: tx.execute(select(func.count()).select_from(events)).scalar_one()) == 1
     await store.close()

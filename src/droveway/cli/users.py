@@ -34,10 +34,10 @@ def user_list(as_json: bool) -> None:
 
 
 def _roles(one: dict[str, Any]) -> str:
-    """member of red; admin of admin and of the domain Default."""
+    """member of red; admin of admin, of the domain Default and of the system."""
     held: dict[str, list[str]] = {}
-    for each in one["roles"]:
-        place = each["project"] if each["domain"] is None else f"the domain {each['domain']}"
+    for each in sorted(one["roles"], key=lambda each: (each["project"] is None, each["domain"] is None)):
+        place = each["project"] or (f"the domain {each['domain']}" if each["domain"] else "the system")
         held.setdefault(each["role"], []).append(place)
     return "; ".join(f"{role} of {', '.join(places)}" for role, places in held.items()) or "-"
 
