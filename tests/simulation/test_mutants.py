@@ -52,7 +52,7 @@ def caught_by(parts: Parts, first: int = 1) -> tuple[int, str]:
     """The seed that was bad, and what was said of it. The world that caught it when last looked comes first, which only
     saves time: each of the others may do as well."""
     silence()
-    for seed in sorted(range(1, SEEDS_MAX + 1), key=lambda seed: seed != first):
+    for seed in dict.fromkeys((first, *range(1, SEEDS_MAX + 1))):
         outcome = run_seed(seed, parts)
         wrong = [reason for reason in outcome.wrong if not reason.startswith("only ")]  # too few commands
         if wrong:
