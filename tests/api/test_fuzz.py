@@ -94,10 +94,12 @@ class Fuzzed:
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
-    logging.getLogger("droveway.api").setLevel(logging.ERROR)
+    log = logging.getLogger("droveway.api")
+    log.setLevel(logging.ERROR)
     made = Fuzzed(tmp_path_factory.mktemp("fuzz"))
     yield made
     made.close()
+    log.setLevel(logging.NOTSET)
 
 
 # -- what may be asked ------------------------------------------------------------------------------------------------

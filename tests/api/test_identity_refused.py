@@ -170,7 +170,7 @@ async def test_wrong_logins_read_the_same_and_the_log_says_what_was_wrong(
 ) -> None:
     async with among_people(tmp_path) as people:
         await people.ask("PATCH", f"/users/{await people.id_of('user', 'bob')}", 200, json={"user": {"enabled": False}})
-        caplog.set_level(logging.INFO, "droveway")
+        caplog.set_level(logging.INFO, "droveway.api")
         person = {"methods": ["password"], "password": {"user": {"id": "f" * 32, "password": "x"}}}
         answers = [
             await people.log_in("alice", None, 401, password="wrong"),
@@ -232,7 +232,7 @@ async def test_every_change_has_its_line(tmp_path: Path, caplog: pytest.LogCaptu
     """Who, what, from where, and what became of it; no secret in it."""
     async with among_people(tmp_path) as people:
         alice = await people.world.token("alice", "red")
-        caplog.set_level(logging.INFO, "droveway")
+        caplog.set_level(logging.INFO, "droveway.audit")
         caplog.clear()
         eve = await people.user("eve")
         await people.ask("DELETE", f"/users/{eve}", 403, token=alice)
