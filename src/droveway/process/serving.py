@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("droveway.api")
 DEFAULTS = HttpBounds()
+CONSOLES_END_S = 1.0  # how long open consoles have to be told that the program stops
 REQUESTS_END_S = 2  # how long requests under way may go on once the program is told to stop
 
 
@@ -126,6 +127,7 @@ class ApiServer:
 
         self.api, self._listener, self.bounds, self._tls = api, listener, bounds, tls
         self.agents: list[AgentsListener] = []
+        self._ending: asyncio.Task[None] | None = None
         # Those accepted have it too: a client that has vanished without a word is not sent to for a quarter of an hour.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(bounds.send_timeout_s * 1000))
         self.connections_max = connections_of(bounds, raise_open_files(), hosts)
@@ -150,11 +152,15 @@ class ApiServer:
             await asyncio.wait({sweeping})
 
     def end(self) -> None:
-        self.api.consoles.end()  # with a sentence to each, before its connection ends
+        self.api.streams.end()
+        self._ending = self._ending or asyncio.get_running_loop().create_task(self._end(), name="end of the API")
+
+    async def _end(self) -> None:
+        """The server cuts consoles off where it finds them, so each is told its sentence before."""
+        await self.api.consoles.end(CONSOLES_END_S)
         self._server.should_exit = True
         for listener in self.agents:
             listener.end()
-        self.api.streams.end()
 
     def close(self) -> None:
         self._listener.close()

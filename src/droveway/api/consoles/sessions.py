@@ -32,6 +32,7 @@ log = structlog.get_logger("droveway.console")
 CHECK_S = 2.0
 SPEAKS_S = 15.0  # within which the viewer of a screen answers its greeting
 ARRIVES_S = 5.0  # a host, after it was asked
+END_STEP_S = 0.01
 WHY_S, WHY_STEP_S = 3.0, 0.2  # how long is waited for the store to know why a guest's end is gone
 OVER, REFUSED = 1000, 1008  # codes of websockets
 NO_WAY = (
@@ -132,6 +133,7 @@ class ConsoleSessions:
         self._watching: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
         self._is_ending = False
+        self._unclosed = 0  # pages that have not been told the end of their session yet
         store.on_commit(self._on_commit)
 
     def _on_commit(self, topic: str) -> None:
@@ -153,12 +155,20 @@ class ConsoleSessions:
         self.check_way()
         self._check_room(instance_id)
         grant = await self._store.run(console_tokens.redeem, token_hash, instance_id, kind)
+        self._unclosed += 1
+        try:
+            await self._show(page, grant)
+        finally:
+            self._unclosed -= 1
+
+    async def _show(self, page: Channel, grant: ConsoleGrant) -> None:
         secret = self._names.secret()
         self._begun += 1
         session = Session(self._begun, grant, self._clock)
         key = _hash(secret)
         self._open[key] = session
-        fields = {"session": session.number, "server": instance_id, "console": kind.value, "host": grant.host}
+        subject = {"server": grant.instance_id, "console": grant.kind.value, "host": grant.host}
+        fields = {"session": session.number, **subject}
         try:
             host = await self._host_of(session, secret)
             log.info("console opened", **fields, user=grant.user_id)
@@ -259,11 +269,14 @@ class ConsoleSessions:
             await self._clock.sleep(WHY_STEP_S)
         return ENDED
 
-    def end(self) -> None:
-        """The program is told to stop."""
+    async def end(self, within_s: float) -> None:
+        """The program is told to stop: each session has ended, with a sentence, or `within_s` is over."""
         self._is_ending = True
         for session in list(self._open.values()):
             session.end(STOPS)
+        until_s = self._clock.monotonic_s() + within_s
+        while self._unclosed and self._clock.monotonic_s() < until_s:
+            await self._clock.sleep(END_STEP_S)
 
 
 def _hash(secret: str) -> str:
