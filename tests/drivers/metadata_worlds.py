@@ -138,7 +138,9 @@ def is_under_way(one: socket.socket) -> bool:
     try:
         one.getpeername()
     except OSError:
-        return one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 and not select.select([], [one], [], 0)[1]
+        writable = select.poll()  # select() knows no descriptor above 1023
+        writable.register(one, select.POLLOUT)
+        return one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 and not writable.poll(0)
     return False
 
 
