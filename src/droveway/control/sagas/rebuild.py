@@ -13,12 +13,12 @@ import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step
 from droveway.control.sagas import spare_disks
-from droveway.control.sagas.power import must_run, record_failure, record_running, set_idle
+from droveway.control.sagas.power import must_run, record_failure, record_running, record_stopped, set_idle
 from droveway.control.sagas.spare_disks import SpareNotes
 from droveway.domain.guest_data import Document, GuestKey
 from droveway.domain.model import SagaKind, SpareDisk, TaskState, VmState
 from droveway.ports.bus import ReplaceDisk, Start
-from droveway.store.compute import guest_data, instances, server_ports
+from droveway.store.compute import guest_data, instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 
@@ -81,10 +81,7 @@ def record(tx: Tx, ctx: Context) -> None:
         record_running(tx, ctx)
         instances.set_(tx, ctx.instance_id, launched_at_us=tx.now_us)
     else:
-        instances.set_idle(
-            tx, ctx.instance_id, vm_state=VmState.STOPPED.value, fault=None, power_state=instances.POWER_SHUTDOWN
-        )
-        server_ports.set_status(tx, ctx.instance_id, is_running=False)
+        record_stopped(tx, ctx)
 
 
 REBUILD = Saga(
