@@ -35,3 +35,5 @@ def outcomes(numbers: Sequence[int], jobs: int) -> Iterator[Outcome]:
         return
     with multiprocessing.get_context("spawn").Pool(min(jobs, len(numbers)), initializer=silence) as pool:
         yield from pool.imap(_timed, numbers, chunksize=1)
+        pool.close()
+        pool.join()  # left to the end of `with` they would be killed, and leave their files behind
