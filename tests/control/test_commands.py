@@ -23,10 +23,13 @@ from droveway.domain.model import (
 )
 from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
+from droveway.domain.volume.disks import SimulatedSource
+from droveway.domain.volume.model import VolumeSpec
 from droveway.ports.bus import (
     REPLIES,
     AbortCopy,
     Admit,
+    AdmitVolume,
     ApplyNetworks,
     BeginCopy,
     ChangeNetworks,
@@ -67,6 +70,7 @@ from droveway.ports.bus import (
     Unplug,
     Verb,
     VerbWithReply,
+    WithdrawVolume,
 )
 from droveway.ports.replies import (
     FAILURES,
@@ -87,6 +91,8 @@ from droveway.ports.replies import (
     SourceChecked,
     StaleFence,
     Tasks,
+    VolumeAdmitted,
+    VolumeDone,
 )
 
 R = TypeVar("R")
@@ -162,6 +168,8 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     NetworksApplied(7, begun=8),
     Connections("tcp"),
     ConnectionsRestored(),
+    VolumeAdmitted(SimulatedSource("fast", "v1")),
+    VolumeDone(),
 )
 
 
@@ -204,6 +212,8 @@ VERBS: tuple[Verb, ...] = (
     ChangeNetworks(PlanChange(6, HostNetworks(7, ""))),
     ReadNetworks(),
     SendGuestData(()),
+    AdmitVolume(VolumeSpec("v1", 1), "h1"),
+    WithdrawVolume("h1"),
     SaveConnections("p1"),
     RestoreConnections("p1", "tcp"),
 )

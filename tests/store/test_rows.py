@@ -14,6 +14,7 @@ from droveway.store.engine import results
 from droveway.store.identity import rows as identity_rows
 from droveway.store.network import rows as network_rows
 from droveway.store.schema import Json, metadata
+from droveway.store.volume import rows as volume_rows
 
 T = metadata.tables
 WHOLE = {
@@ -56,6 +57,16 @@ WHOLE = {
     network_rows.RouterRow: "routers",
     network_rows.FloatingIpRow: "floating_ips",
     network_rows.SubnetPoolRow: "subnet_pools",
+    volume_rows.BackendRow: "backends",
+    volume_rows.VolumeRow: "volumes",
+    volume_rows.SnapshotRow: "snapshots",
+    volume_rows.AttachmentRow: "volume_attachments",
+    volume_rows.VolumeTypeRow: "volume_types",
+    volume_rows.VolumeQosRow: "volume_qos",
+    volume_rows.TransferRow: "volume_transfers",
+    volume_rows.VolumeMessageRow: "volume_messages",
+    volume_rows.BackupRow: "backups",
+    volume_rows.VolumePlacementRow: "volume_placements",
 }
 # Of what a part, or a join, is made: a column of that name in one of these tables, or one that is named here.
 SUMS: dict[str, Any] = dict.fromkeys(("vcpus_used", "ram_mb_used", "disk_gb_used", "running_vms"), int)
@@ -76,6 +87,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.ActionRow: (("sagas",), {"instance_id": str}),
     rows.WaitingRow: (("sagas", "instances"), {"blocked": str}),  # likewise
     network_rows.StandardRow: (("networks",), {}),
+    volume_rows.OwnedRow: (("volumes",), {}),
     network_rows.Network: (("networks",), {"subnets": list[str]}),
     network_rows.Port: (("ports",), {"addresses": list[tuple[str, str]], "groups": list[str]}),
     network_rows.Group: (("security_groups",), {"rules": list[network_rows.RuleRow]}),
@@ -128,7 +140,10 @@ def test_a_part_is_of_its_tables(row_type: type[Any]) -> None:
 
 def test_every_type_is_compared() -> None:
     known = {
-        one for module in (rows, identity_rows, network_rows) for one in vars(module).values() if is_typeddict(one)
+        one
+        for module in (rows, identity_rows, network_rows, volume_rows)
+        for one in vars(module).values()
+        if is_typeddict(one)
     }
     assert known == WHOLE.keys() | PARTS.keys()
 

@@ -12,6 +12,7 @@ import msgspec
 
 from droveway.domain.hardware import Hardware
 from droveway.domain.placement import HeldCell, NumaCell
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.wire import FEW, LIST, Count, Description, Number, Reason, ShortText
 
 
@@ -93,6 +94,7 @@ class GuestSpec(msgspec.Struct, frozen=True):
     config_drive: bool = False  # a read-only one with what the guest is told of itself, made by `prepare`
     nics: Annotated[tuple[Nic, ...], FEW] = ()  # in the order in which the guest sees them
     rescue: bool = False  # it begins from a disk of its own for that, and finds its root disk behind it
+    volumes: Annotated[tuple[VolumeDisk, ...], FEW] = ()  # in the order in which the guest sees them
 
 
 class SpareDisk(StrEnum):
@@ -197,6 +199,7 @@ class SubjectKind(StrEnum):
     INSTANCE = "instance"
     VOLUME = "volume"
     SNAPSHOT = "snapshot"
+    BACKUP = "backup"
     IMAGE = "image"
     PORT = "port"
     HOST = "host"  # its id is its name

@@ -25,6 +25,7 @@ from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
+from droveway.domain.volume.model import VolumeSpec
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
 from droveway.ports.replies import (
     FAILURES,
@@ -43,6 +44,8 @@ from droveway.ports.replies import (
     ReachResult,
     SourceChecked,
     Tasks,
+    VolumeAdmitted,
+    VolumeDone,
 )
 
 R = TypeVar("R")
@@ -278,6 +281,21 @@ class SendGuestData(VerbWithReply[NetworksApplied], frozen=True, tag="send_guest
     guests: Annotated[tuple[GuestData, ...], FEW]
 
 
+class AdmitVolume(VerbWithReply[VolumeAdmitted], frozen=True, tag="admit_volume"):
+    """To the service of its backend: let that host open the volume, and say how."""
+
+    volume: VolumeSpec
+    host: HostName
+    read_only: bool = False
+
+
+class WithdrawVolume(VerbWithReply[VolumeDone], frozen=True, tag="withdraw_volume"):
+    """That host may open it no longer. Refused while it has it open, unless forced: then it is cut off."""
+
+    host: HostName
+    force: bool = False
+
+
 class SaveConnections(VerbWithReply[Connections], frozen=True, tag="save_connections"):
     """Ask only: the tracked connections of a port, before its guest moves. About no guest."""
 
@@ -329,6 +347,8 @@ Verb = (
     | ChangeNetworks
     | ReadNetworks
     | SendGuestData
+    | AdmitVolume
+    | WithdrawVolume
     | SaveConnections
     | RestoreConnections
 )

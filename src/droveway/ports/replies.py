@@ -13,6 +13,7 @@ from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import TaskStatus
 from droveway.domain.model import Guest, MigrationEndpoint
 from droveway.domain.network_plan import Address, Id, Name, NotInForce
+from droveway.domain.volume.disks import DiskSource
 from droveway.domain.wire import FEW, LIST, Count, Number, Reason, ShortText, Text
 
 FILES_MAX = 65_536  # what one message holds
@@ -117,6 +118,16 @@ class ConnectionsRestored(msgspec.Struct, frozen=True, tag="connections_restored
     pass
 
 
+class VolumeAdmitted(msgspec.Struct, frozen=True, tag="volume_admitted"):
+    """The host that was named may open it, in this way."""
+
+    source: DiskSource
+
+
+class VolumeDone(msgspec.Struct, frozen=True, tag="volume_done"):
+    """It is as it was to be."""
+
+
 # -- failures: any verb may meet them ---------------------------------------------------------------------------------
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The hypervisor or a check said no."""
@@ -166,6 +177,8 @@ Answer = (
     | NetworksApplied
     | Connections
     | ConnectionsRestored
+    | VolumeAdmitted
+    | VolumeDone
     | Refused
     | Working
     | ImageTicketNeeded

@@ -22,7 +22,8 @@ from sqlalchemy import (
 )
 
 import droveway.store.identity.tables
-import droveway.store.network.tables  # noqa: F401 - with those of identity and of networks they are all
+import droveway.store.network.tables
+import droveway.store.volume.tables  # noqa: F401 - with those of identity, networks and volumes they are all
 from droveway.store.columns import ID, LONG_ID, Json, metadata
 
 __all__ = ["ID", "LONG_ID", "Json", "metadata"]

@@ -29,11 +29,15 @@ from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import SagaRow
 from droveway.store.schema import hosts, instances, saga_subjects, sagas
+from droveway.store.volume.tables import backups, snapshots, volumes
 
 ACTIVE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value, SagaStatus.BROKEN.value)
 _FENCED = {
     SubjectKind.INSTANCE: (instances.c.id, instances.c.fence),
     SubjectKind.HOST: (hosts.c.name, hosts.c.fence),
+    SubjectKind.VOLUME: (volumes.c.id, volumes.c.fence),
+    SubjectKind.SNAPSHOT: (snapshots.c.id, snapshots.c.fence),
+    SubjectKind.BACKUP: (backups.c.id, backups.c.fence),
 }
 _READ = {kind: Prepared(select(fence).where(name == bindparam("of"))) for kind, (name, fence) in _FENCED.items()}
 _RAISE = {
