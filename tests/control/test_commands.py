@@ -23,7 +23,7 @@ from droveway.domain.model import (
 )
 from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
-from droveway.domain.volume.disks import SimulatedSource
+from droveway.domain.volume.disks import SimulatedSource, VolumeDisk
 from droveway.domain.volume.model import VolumeSpec
 from droveway.ports.bus import (
     REPLIES,
@@ -31,15 +31,19 @@ from droveway.ports.bus import (
     Admit,
     AdmitVolume,
     ApplyNetworks,
+    AttachDisk,
     BeginCopy,
     ChangeNetworks,
     CheckDestination,
     CheckSource,
     Command,
     CopyDisk,
+    DetachDisk,
     Dismiss,
     DropCopy,
     DropDisk,
+    Freeze,
+    GrowDisk,
     InjectNmi,
     Inspect,
     ListGuests,
@@ -66,6 +70,7 @@ from droveway.ports.bus import (
     Start,
     Stop,
     Suspend,
+    Thaw,
     Unpause,
     Unplug,
     Verb,
@@ -82,6 +87,7 @@ from droveway.ports.replies import (
     Diagnostics,
     DiskCopied,
     GuestAdmitted,
+    GuestFrozen,
     GuestStatus,
     HostInventory,
     NetworksApplied,
@@ -156,6 +162,7 @@ GUEST = Guest("g1", GuestState.RUNNING)
 ONE_OF_EACH: tuple[Answer, ...] = (
     GuestStatus(GUEST),
     GuestAdmitted(GUEST, MigrationEndpoint("h1", "u", "d")),
+    GuestFrozen(GUEST, True),
     SourceChecked(GUEST, True),
     ConsoleText("boots"),
     DiskCopied(1, "raw"),
@@ -193,6 +200,11 @@ VERBS: tuple[Verb, ...] = (
     ReadDiagnostics(),
     Plug(Nic("p", "n", "m", 1450), "virtio"),
     Unplug(Nic("p", "n", "m", 1450), 1.0),
+    AttachDisk(VolumeDisk("v1", "a1", SimulatedSource("b", "v1"), "vdb", 1)),
+    DetachDisk("v1", 1.0),
+    GrowDisk("v1", 2),
+    Freeze(),
+    Thaw(),
     Remove(),
     CheckDestination(SPEC, "", "p"),
     CheckSource("p"),

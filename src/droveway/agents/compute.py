@@ -28,6 +28,7 @@ from droveway.ports.bus import (
     CheckSource,
     Command,
     CopyDisk,
+    Freeze,
     GuestChanged,
     Hello,
     Inspect,
@@ -68,7 +69,7 @@ log = structlog.get_logger("droveway.agent")
 ANSWER_S = 3.0  # a command that takes longer is answered with `working`
 WORKS_MAX_S = 3600.0  # one that takes longer is as good as unanswered: an image is copied in that time
 # A repeated one of these is carried out again: they look, or find it done, and their answer carries what they saw.
-LOOKS = (CheckDestination, CheckSource, CopyDisk)
+LOOKS = (CheckDestination, CheckSource, CopyDisk, Freeze)
 MAKES_DISKS = {Prepare: "made", PrepareDisk: "made", CopyDisk: "copied", SendCopy: "sent"}  # as long as that takes
 
 OffLoop = Callable[[Callable[[], None]], Awaitable[None]]
