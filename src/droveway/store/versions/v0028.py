@@ -29,6 +29,7 @@ def _backends() -> None:
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("driver", sa.String(length=64), nullable=False),
         sa.Column("guarantees", sa.Text(), nullable=False),
+        sa.Column("settings", sa.Text(), nullable=False),
         sa.Column("total_gb", sa.Float(), nullable=False),
         sa.Column("free_gb", sa.Float(), nullable=False),
         sa.Column("trouble", sa.Text(), nullable=False),

@@ -32,6 +32,7 @@ backends = Table(  # what each volume service says of its pool
     Column("name", String(255), primary_key=True),  # HOST@BACKEND, as in the row of its service
     Column("driver", String(64), nullable=False),
     Column("guarantees", Json, nullable=False),  # domain/volume/model.py: StorageGuarantees
+    Column("settings", Json, nullable=False),  # likewise: BackendSettings
     Column("total_gb", Float, nullable=False),
     Column("free_gb", Float, nullable=False),
     Column("trouble", Text, nullable=False, default=""),
