@@ -62,6 +62,7 @@ class VolumeRow(OwnedRow):
     metadata: dict[str, str]
     image_metadata: dict[str, str]
     hints: Object | None
+    growing_to_gb: int | None
     fault: str
     launched_at_us: int | None
     fence: int
