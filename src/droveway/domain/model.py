@@ -264,6 +264,14 @@ class SagaKind(StrEnum):
     ATTACH_VOLUME = "attach_volume"
     DETACH_VOLUME = "detach_volume"
     FREE_VOLUME = "free_volume"
+    CREATE_VOLUME = "create_volume"
+    DELETE_VOLUME = "delete_volume"
+    EXTEND_VOLUME = "extend_volume"
+    RETYPE_VOLUME = "retype_volume"
+    REVERT_VOLUME = "revert_volume"
+    UPLOAD_VOLUME = "upload_volume"
+    CREATE_SNAPSHOT = "create_snapshot"
+    DELETE_SNAPSHOT = "delete_snapshot"
 
 
 class SagaStatus(StrEnum):
