@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -91,11 +91,11 @@ class DirectBus:
         pass
 
     async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
-        world, agent = self._world, self._world.agents[host]
+        world = self._world
         if self.trouble:
             raise Unreachable(f"{host} is not connected: {self.trouble}")
         if isinstance(command.verb, READ_ONLY):
-            return await agent.handle(command)
+            return await self._handle(host, command, service)
         if len(world.commands) >= world.gone_from.get(host, 1000) - 1:
             raise Unreachable(f"{host} is gone")
         world.commands.append((host, type(command.verb).__name__))
@@ -109,8 +109,8 @@ class DirectBus:
             world.kill_control()
             await asyncio.sleep(60)
         if breaks is Break.DOUBLED:
-            world.late.append(asyncio.create_task(world.again_later(agent, command)))
-        answer = await agent.handle(command)
+            world.late.append(asyncio.create_task(world.again_later(lambda: self._handle(host, command, service))))
+        answer = await self._handle(host, command, service)
         if breaks is Break.ANSWER_LOST:
             raise Unreachable(f"{host} did something")
         if breaks is Break.REFUSED_AFTER_ACTING:
@@ -119,6 +119,9 @@ class DirectBus:
             world.kill_control()
             await asyncio.sleep(60)
         return answer
+
+    async def _handle(self, host: str, command: Command, service: str) -> Answer:
+        return await self._world.agents[host].handle(command)
 
 
 class NoBus:
@@ -236,13 +239,13 @@ class World:
 
         self._restart = asyncio.create_task(again())
 
-    async def again_later(self, agent: ComputeAgent, command: Command) -> None:
+    async def again_later(self, handle: Callable[[], Awaitable[Answer]]) -> None:
         """The same message once more: at once, and when everything is long over."""
         await asyncio.sleep(0.01)
-        await agent.handle(command)
+        await handle()
         while not self.fleet.hosts or await self.store.read(sagas.count_open):
             await asyncio.sleep(0.005)
-        await agent.handle(command)
+        await handle()
 
     async def close(self) -> None:
         for task in (self._task, self._restart, *self.late):
