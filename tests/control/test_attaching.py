@@ -8,15 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
 from droveway.domain.faults import BadRequest, Conflict
+from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
 from droveway.domain.volume.model import VolumeStatus
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import declared
-from droveway.store.schema import hosts
+from droveway.store.fleet import declared, hosts, services
 from droveway.store.volume import volumes
 from droveway.store.work import sagas
 from tests.control.volume_world import with_volumes
@@ -101,7 +100,7 @@ async def test_whatever_breaks_at_a_detachment_it_is_gone_or_whole(breaks: Break
 
 
 def declare(tx: Tx, host: str) -> None:
-    tx.execute(update(hosts).where(hosts.c.name == host).values(is_up=False))
+    services.record_verdicts(tx, [services.Verdict(host, hosts.COMPUTE, State.DEAD, "it is dead", tx.now_us)])
     declared.declare_gone(tx, host, "burnt")
 
 
@@ -191,7 +190,7 @@ async def test_what_a_host_that_was_declared_gone_has_open_is_cut_off_first() ->
         assert await world.attach(server, one) == ("done", "")
         world.gone_from = {host: 0}
         await world.store.run(declare, host)
-        await world.control._admission.look()
+        await world.control.admission.look()
         assert await world.detach(server, one) == ("done", "")
         assert await world.is_free(one), "its guest has it open no longer, wherever that is"
 

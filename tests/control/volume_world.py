@@ -16,7 +16,7 @@ from droveway.drivers.hypervisor.simulated.fleet import Openings
 from droveway.drivers.storage.simulated import SimulatedPool, SimulatedStorage
 from droveway.ports.bus import Command
 from droveway.ports.replies import Answer
-from droveway.store.compute import instances
+from droveway.store.compute import instances, server_volumes
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, volumes
 from droveway.store.volume.attachments import NewAttachment
@@ -126,7 +126,7 @@ class VolumeWorld(World):
 
     def intend_attach(self, tx: Tx, server: str, volume_id: str) -> str:
         row = instances.get(tx, server)
-        attachment_id = attachments.reserve(tx, row, NewAttachment(volume_id))
+        attachment_id = server_volumes.reserve(tx, row, NewAttachment(volume_id))
         params = {"volume_id": volume_id, "attachment_id": attachment_id}
         return instances.intend(tx, server, SagaKind.ATTACH_VOLUME, params)
 

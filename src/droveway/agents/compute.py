@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -14,7 +12,7 @@ from droveway.agents.fences import Fence, Fences
 from droveway.agents.guest_verbs import carry_out
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
-from droveway.domain.model import Subject, SubjectKind
+from droveway.domain.model import SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ABOUT_HOST,
@@ -44,7 +42,6 @@ from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from droveway.ports.images import TicketWanted
 from droveway.ports.replies import (
-    FAILURES,
     FILES_MAX,
     Answer,
     ConsoleOpened,
@@ -55,10 +52,8 @@ from droveway.ports.replies import (
     PingResult,
     ReachResult,
     Refused,
-    StaleFence,
     Tasks,
     Unavailable,
-    Working,
 )
 
 log = structlog.get_logger("droveway.agent")
@@ -169,7 +164,7 @@ class ComputeAgent(FencedAgent):
     def _progress(self, verb: Verb) -> str:
         doing = MAKES_DISKS.get(type(verb))
         is_made = isinstance(verb, (Prepare, PrepareDisk))
-        return doing and ((is_made and self._hypervisor.progress(verb.spec)) or f"its disk is being {doing}") or ""
+        return (doing and ((is_made and self._hypervisor.progress(verb.spec)) or f"its disk is being {doing}")) or ""
 
     async def _answer_again(self, command: Command, fence: Fence) -> Answer:
         try:

@@ -1,5 +1,5 @@
-"""A volume more, and one less, of a server: its host is admitted to it by the volume's backend, then the guest that runs
-is given it; and the other way round.
+"""A volume more, and one less, of a server: the volume's backend admits its host, then the guest that runs is given it;
+and the other way round.
 
 That it is attached is a row that the request wrote: the database takes one of a volume. A guest takes part, as with
 interfaces: one that does not let go keeps its volume, and what was to be undone goes forward then. A volume is free
@@ -16,15 +16,13 @@ from droveway.control.engine.saga import Context, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import held_volumes
 from droveway.control.sagas.volumes.asking import show_wait, spec_of
-from droveway.domain.faults import BadRequest, NotFound, StepFailed, Unreachable
-from droveway.domain.model import GuestSpec, SagaKind, TaskState, VmState
-from droveway.domain.volume import devices
+from droveway.domain.faults import NotFound, StepFailed, Unreachable
+from droveway.domain.model import SagaKind, TaskState, VmState
 from droveway.domain.volume.disks import DiskSource
 from droveway.domain.volume.model import AttachmentStatus, VolumeStatus
 from droveway.ports.bus import AttachDisk, DetachDisk
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
-from droveway.store.rows import InstanceRow
 from droveway.store.volume import attachments, volumes
 from droveway.store.volume.attachments import HeldVolume
 
@@ -39,7 +37,7 @@ class AttachingNotes(msgspec.Struct):
     withdrawn: bool = False  # that is over
 
 
-def _look(tx: Tx, ctx: Context) -> tuple[InstanceRow, GuestSpec]:
+def _look(tx: Tx, ctx: Context) -> None:
     """The server and the volume as they stand when their turn has come."""
     instance = instances.get(tx, ctx.instance_id)
     by_now = instance["task_state"] or instance["vm_state"]
@@ -49,10 +47,8 @@ def _look(tx: Tx, ctx: Context) -> tuple[InstanceRow, GuestSpec]:
     held = {one.volume.volume_id: one for one in attachments.held_by(tx, ctx.instance_id)}.get(volume_id)
     is_same = held is not None and held.attachment_id == ctx.params["attachment_id"]
     require(is_same, f"volume {volume_id} is attached to this server no longer")
-    spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=False)
     runs = instance["vm_state"] in HAS_GUEST
     ctx.notes = AttachingNotes(instance["host"] or "", held, runs)
-    return instance, spec
 
 
 def _held(ctx: Context) -> HeldVolume:
@@ -97,22 +93,13 @@ def say_nothing(tx: Tx, ctx: Context) -> None:
 
 
 # -- one more ---------------------------------------------------------------------------------------------------------
-def choose_device(tx: Tx, ctx: Context) -> None:
+def find_volume(tx: Tx, ctx: Context) -> None:
     """Once a host was admitted to it, no other server can have it."""
-    instance, spec = _look(tx, ctx)
+    _look(tx, ctx)
     row = volumes.get(tx, ctx.params["volume_id"])
     held_volumes.must_be_usable(row)
-    others = [one for one in attachments.of_instance(tx, instance["id"]) if one["volume_id"] != row["id"]]
-    bus = devices.bus_of(spec.hardware.disk_bus, is_running=True)
-    is_local = all(one["boot_index"] != 0 for one in others)
-    local = is_local + bool(spec.ephemeral_gb) + bool(spec.swap_mb)
-    taken = [one["device"] for one in others if one["device"]]
-    try:
-        device = devices.next_device(bus, taken, local, config_drive=spec.config_drive)
-    except BadRequest as fault:
-        raise StepFailed(fault.reason) from None
-    status = AttachmentStatus.ATTACHING.value
-    attachments.set_(tx, ctx.params["attachment_id"], device=device, bus=bus, status=status)
+    attachments.set_(tx, ctx.params["attachment_id"], status=AttachmentStatus.ATTACHING.value)
+    volumes.set_(tx, row["id"], status=VolumeStatus.ATTACHING.value)
 
 
 async def admit_host(ctx: Context) -> None:
@@ -177,7 +164,7 @@ ATTACH_VOLUME = Saga(
     SagaKind.ATTACH_VOLUME,
     AttachingNotes,
     (
-        Step("choose_device", write=choose_device, harmless=True),
+        Step("find_volume", write=find_volume, harmless=True),
         Step("admit_host", do=admit_host, needed=has_host, undo=withdraw_host, did=has_host),
         Step("record_admission", write=record_admission, unwrite=forget_source, did=is_admitted),
         Step("attach_disk", do=_attach, needed=runs, undo=detach_again, did=runs),

@@ -1,5 +1,5 @@
-"""Delete: end the guest and its files where they are, take its host from the volumes, then the row. There is no way back
-from the first step."""
+"""Delete: end the guest and its files where they are, take its host from the volumes, then the row. There is no way
+back from the first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device a volume gets: the first letter that neither another volume of its guest has nor a disk of its host. Pure.
+"""Which device a volume gets: the first letter that neither another volume of its guest nor a disk of its host has.
 
 A volume keeps its device for as long as it is attached; the disks of the host take what is left, each time they are
 begun with.

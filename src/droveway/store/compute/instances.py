@@ -15,10 +15,9 @@ from droveway.domain.hardware import claimed_disk_gb
 from droveway.domain.lifecycle import ENDINGS, HOLDS_VOLUMES, IN_TURN, IN_TURN_MAX, LIFECYCLE, VOLUME_CHANGES, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, Subject, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
-from droveway.domain.volume import devices
 from droveway.domain.volume.model import of_volume
 from droveway.scheduler import hardware
-from droveway.store.compute import guest_data, migrations, server_ports
+from droveway.store.compute import guest_data, migrations, server_ports, server_volumes
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
@@ -134,29 +133,12 @@ def create(tx: Tx, new: NewInstance) -> str:
         params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}
     asked = {"request_id": new.request_id, "user_id": new.user_id}
     if new.volumes:
-        _reserve(tx, instance_id, new)
+        server_volumes.reserve_all(tx, get(tx, instance_id), new.volumes)
         holds = needs_of(tx, instance_id, SagaKind.BOOT, params)
         sagas.enqueue(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, **asked, holds=holds)
     else:
         sagas.enqueue_first(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, **asked)
     return instance_id
-
-
-def _reserve(tx: Tx, instance_id: str, new: NewInstance) -> None:
-    """Its volumes, each with its device. Raises NotFound, BadRequest."""
-    server = get(tx, instance_id)
-    disk_bus = hardware.of(new.flavor.extra_specs, new.image_properties, new.flavor.vcpus).disk_bus
-    local = (not new.begins_from_volume) + bool(new.flavor.ephemeral_gb) + bool(new.flavor.swap_mb)
-    given: list[str] = []
-    for one in new.volumes:
-        bus = one.bus or disk_bus
-        is_root = one.boot_index == 0
-        given.append(
-            devices.root_device(bus)
-            if is_root
-            else devices.next_device(bus, given, local, config_drive=new.config_drive)
-        )
-        attachments.reserve(tx, server, msgspec.structs.replace(one, bus=bus, device=given[-1]))
 
 
 def get(tx: Tx, instance_id: str, project_id: str | None = None, *, deleted: bool = False) -> InstanceRow:
