@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -14,7 +12,7 @@ from droveway.agents.fences import Fence, Fences
 from droveway.agents.guest_verbs import carry_out
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
-from droveway.domain.model import Subject, SubjectKind
+from droveway.domain.model import SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ABOUT_HOST,
@@ -43,7 +41,6 @@ from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from droveway.ports.images import TicketWanted
 from droveway.ports.replies import (
-    FAILURES,
     FILES_MAX,
     Answer,
     ConsoleOpened,
@@ -54,10 +51,8 @@ from droveway.ports.replies import (
     PingResult,
     ReachResult,
     Refused,
-    StaleFence,
     Tasks,
     Unavailable,
-    Working,
 )
 
 log = structlog.get_logger("droveway.agent")
@@ -65,8 +60,8 @@ MAKES_DISKS = {Prepare: "made", PrepareDisk: "made", CopyDisk: "copied", SendCop
 
 
 class ComputeAgent(FencedAgent):
-    """One host's agent. `pulse` reports its progress to its host's heart. `guests_boot_id`: where guests end sooner than
-    their machine does, the boot that they live in (simulated ones end with this process)."""
+    """One host's agent. `pulse` reports its progress to its host's heart. `guests_boot_id`: where guests end sooner
+    than their machine does, the boot that they live in (simulated ones end with this process)."""
 
     # They look, or find it done, and their answer carries what they saw.
     LOOKS = (CheckDestination, CheckSource, CopyDisk)
@@ -166,9 +161,9 @@ class ComputeAgent(FencedAgent):
         return self._hypervisor.store_trouble()
 
     def _progress(self, verb: Verb) -> str:
-        doing = MAKES_DISKS.get(type(verb))
-        is_made = isinstance(verb, (Prepare, PrepareDisk))
-        return doing and ((is_made and self._hypervisor.progress(verb.spec)) or f"its disk is being {doing}") or ""
+        progress = self._hypervisor.progress(verb.spec) if isinstance(verb, (Prepare, PrepareDisk)) else ""
+        doing = MAKES_DISKS.get(type(verb), "")
+        return progress or (f"its disk is being {doing}" if doing else "")
 
     async def _answer_again(self, command: Command, fence: Fence) -> Answer:
         try:

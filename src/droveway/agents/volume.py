@@ -1,5 +1,5 @@
-"""The service `cinder-volume@BACKEND` of a host: obeys fenced commands about the volumes of one backend, and reports how
-its pool stands.
+"""The service `cinder-volume@BACKEND` of a host: obeys fenced commands about the volumes of one backend, and reports
+how its pool stands.
 
 What it has admitted outlives it (ports/storage.py): a guest does not see that it ends. A backend that is away ends
 nothing either: the process answers and reports that, and looks again until it is back.
@@ -64,6 +64,7 @@ LOOK_S = 5.0  # between two looks at the pool
 AGAIN_S = 2.0  # while something is wrong with it
 POOL_ANSWER_S = 10.0  # a pool that does not answer for so long is out of reach
 FREE_CHANGED = 0.01  # of all; less is not worth a report
+AS_IT_IS = BackendSettings()
 MADE = {
     CreateVolume: "made",
     FillVolume: "filled",
@@ -95,7 +96,7 @@ class VolumeAgent(FencedAgent):
         bus: AgentBus,
         fences: Fences,
         clock: Clock,
-        settings: BackendSettings = BackendSettings(),
+        settings: BackendSettings = AS_IT_IS,
         off_loop: OffLoop = in_thread,
         pulse: Pulse | None = None,
         trouble: str = "",
@@ -108,7 +109,7 @@ class VolumeAgent(FencedAgent):
         self._unwell = trouble or "its backend has not been looked at yet"
         self._told = PoolReport()
         self._look_soon = asyncio.Event()
-        self._reports = HealthReports(host, name, boot_id, bus, clock, self.health, pool=lambda: self._told)
+        self.reports = HealthReports(host, name, boot_id, bus, clock, self.health, pool=lambda: self._told)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -117,8 +118,8 @@ class VolumeAgent(FencedAgent):
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
                 group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
-                group.create_task(self._reports.run(), name="report")
-                group.create_task(self._look(), name="look")
+                group.create_task(self.reports.run(), name="report")
+                group.create_task(self._look_again(), name="look")
         except asyncio.CancelledError:
             if self._pulse is not None:
                 self._pulse.leave()
@@ -135,7 +136,7 @@ class VolumeAgent(FencedAgent):
         if self._pulse is not None:
             self._pulse.set_interval(welcome.report_interval_s)
         if welcome.accepted:
-            self._reports.ask()
+            self.reports.ask()
 
     # -- what it does -------------------------------------------------------------------------------------------------
     async def handle(self, command: Command) -> Answer:
@@ -229,9 +230,9 @@ class VolumeAgent(FencedAgent):
             return False, f"its pool is full: none of {pool.total_gb:g} GiB is free"
         return True, f"{pool.free_gb:.1f} of {pool.total_gb:.1f} GiB are free"
 
-    async def _look(self) -> None:
+    async def _look_again(self) -> None:
         while True:
-            await self._look_once()
+            await self.look()
             wait_s = AGAIN_S if self._unwell else LOOK_S
             await self._clock.sleep(1.0)  # however often something is made
             with contextlib.suppress(TimeoutError):
@@ -239,7 +240,8 @@ class VolumeAgent(FencedAgent):
                     await self._look_soon.wait()
             self._look_soon.clear()
 
-    async def _look_once(self) -> None:
+    async def look(self) -> None:
+        """How its backend stands now."""
         if self._is_wrong:
             return
         before = self._unwell
@@ -260,7 +262,7 @@ class VolumeAgent(FencedAgent):
             await self._tell(msgspec.structs.replace(self._told.pool, trouble=self._unwell))
         if self._unwell != before:
             log.info("backend", service=self._name, is_well=not self._unwell, because=self._unwell)
-            self._reports.look()
+            self.reports.look()
 
     def _set(self, pool: StoragePool) -> StoragePool:
         return msgspec.structs.replace(pool, settings=self._settings)
@@ -275,7 +277,7 @@ class VolumeAgent(FencedAgent):
         with contextlib.suppress(OSError):  # it is unique as long as this process lives
             await self._off_loop(lambda: self._fences.write(REPORT, Fence(generation, "pool")))
         self._told = PoolReport(pool, generation)
-        self._reports.look()
+        self.reports.look()
 
 
 def _says_the_same(told: StoragePool, now: StoragePool) -> bool:

@@ -144,8 +144,9 @@ def end(tx: Tx, ctx: Context) -> None:
     old = sagas.get(tx, ctx.id)
     params = ctx.params | {"refused": {**ctx.params.get("refused", {}), ctx.notes.backend: f"it refused: {ctx.error}"}}
     volumes.set_(tx, ctx.subject.id, status=VolumeStatus.CREATING.value, fault="")
-    asked = {"request_id": old["request_id"], "user_id": old["user_id"]}
-    sagas.enqueue(tx, SagaKind.CREATE_VOLUME, ctx.subject, ctx.project_id, params, **asked)
+    sagas.enqueue(
+        tx, ctx.kind, ctx.subject, ctx.project_id, params, request_id=old["request_id"], user_id=old["user_id"]
+    )
 
 
 CREATE_VOLUME = Saga(
