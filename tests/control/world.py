@@ -278,10 +278,10 @@ class World:
     async def again_later(self, agent: FencedAgent, command: Command) -> None:
         """The same message once more: at once, and when everything is long over."""
         await asyncio.sleep(0.01)
-        await agent.obey(command)
+        await agent.execute(command)
         while not self.fleet.hosts or await self.store.read(sagas.count_open):
             await asyncio.sleep(0.005)
-        await agent.obey(command)
+        await agent.execute(command)
 
     async def close(self) -> None:
         for task in (self._task, self._restart, *self.late):

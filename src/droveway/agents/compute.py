@@ -154,7 +154,7 @@ class ComputeAgent(FencedAgent):
         """Carry the command out, once. Always answers."""
         if not isinstance(command.verb, ABOUT_HOST) and command.subject.kind is not SubjectKind.INSTANCE:
             return Refused(f"{type(command.verb).__name__} is done to an instance, not to {command.subject}")
-        return await self.obey(command)
+        return await self.execute(command)
 
     def _trouble(self) -> str:
         """Of the instance store, which every command touches."""

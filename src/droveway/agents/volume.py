@@ -107,9 +107,9 @@ class VolumeAgent(FencedAgent):
         self._storage, self._bus, self._settings, self._pulse = storage, bus, settings, pulse
         self._is_open, self._is_wrong = False, bool(trouble)
         self._unwell = trouble or "its backend has not been looked at yet"
-        self._told = PoolReport()
+        self._reported = PoolReport()
         self._look_soon = asyncio.Event()
-        self.reports = HealthReports(host, name, boot_id, bus, clock, self.health, pool=lambda: self._told)
+        self.reports = HealthReports(host, name, boot_id, bus, clock, self.health, pool=lambda: self._reported)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -146,7 +146,7 @@ class VolumeAgent(FencedAgent):
             return Refused(f"{self._name} on {self._host} has volumes, and does no {type(verb).__name__}")
         if isinstance(verb, tuple(MADE)) and command.subject.kind is not SubjectKind.VOLUME:
             return Refused(f"{type(verb).__name__} is done to a volume, not to {command.subject}")
-        return await self.obey(command)
+        return await self.execute(command)
 
     def _named(self, verb: Verb) -> str:
         """A volume has several snapshots, and goes to several hosts."""
@@ -223,7 +223,7 @@ class VolumeAgent(FencedAgent):
     # -- how its pool stands ------------------------------------------------------------------------------------------
     def health(self) -> tuple[bool, str]:
         """Whether volumes can be made there, and a sentence."""
-        pool = self._told.pool
+        pool = self._reported.pool
         if self._unwell or pool is None:
             return False, self._unwell
         if pool.free_gb <= 0:
@@ -257,9 +257,9 @@ class VolumeAgent(FencedAgent):
             self._unwell = fault.reason
         else:
             self._unwell = pool.trouble
-            await self._tell(pool)
-        if self._unwell and self._told.pool is not None and self._told.pool.trouble != self._unwell:
-            await self._tell(msgspec.structs.replace(self._told.pool, trouble=self._unwell))
+            await self._report(pool)
+        if self._unwell and self._reported.pool is not None and self._reported.pool.trouble != self._unwell:
+            await self._report(msgspec.structs.replace(self._reported.pool, trouble=self._unwell))
         if self._unwell != before:
             log.info("backend", service=self._name, is_well=not self._unwell, because=self._unwell)
             self.reports.look()
@@ -267,24 +267,24 @@ class VolumeAgent(FencedAgent):
     def _set(self, pool: StoragePool) -> StoragePool:
         return msgspec.structs.replace(pool, settings=self._settings)
 
-    async def _tell(self, pool: StoragePool) -> None:
-        """What differs from what was told last has a generation of its own, kept first, and never below the clock's
+    async def _report(self, pool: StoragePool) -> None:
+        """What differs from what was reported last has a generation of its own, kept first, and never below the clock's
         seconds: so a late report is known for one also when the files of this host were lost."""
-        told = self._told.pool
-        if told is not None and _says_the_same(told, pool):
+        before = self._reported.pool
+        if before is not None and _says_the_same(before, pool):
             return
         generation = max(self._fences.read(REPORT).generation + 1, self._clock.now_us() // 1_000_000)
         with contextlib.suppress(OSError):  # it is unique as long as this process lives
             await self._off_loop(lambda: self._fences.write(REPORT, Fence(generation, "pool")))
-        self._told = PoolReport(pool, generation)
+        self._reported = PoolReport(pool, generation)
         self.reports.look()
 
 
-def _says_the_same(told: StoragePool, now: StoragePool) -> bool:
-    change_gb = abs(told.free_gb - now.free_gb)
-    is_full = told.free_gb <= 0, now.free_gb <= 0
+def _says_the_same(before: StoragePool, now: StoragePool) -> bool:
+    change_gb = abs(before.free_gb - now.free_gb)
+    is_full = before.free_gb <= 0, now.free_gb <= 0
     near = change_gb <= FREE_CHANGED * max(1.0, now.total_gb) and is_full[0] == is_full[1]
-    return near and msgspec.structs.replace(told, free_gb=now.free_gb) == now
+    return near and msgspec.structs.replace(before, free_gb=now.free_gb) == now
 
 
 def service_of(backend: str) -> str:

@@ -23,7 +23,7 @@ from droveway.store.volume import backends
 log = structlog.get_logger("droveway.pools")
 SIZE_MAX_GB = 1e9
 AGAIN_S = 60.0  # what says the same is written so often all the same: a row may have been lost
-Said = Mapping[str, tuple[StoragePool, int]]  # by HOST@BACKEND
+PoolsByName = Mapping[str, tuple[StoragePool, int]]  # by HOST@BACKEND
 
 
 class PoolReports:
@@ -35,7 +35,7 @@ class PoolReports:
         """What waits. Raises Busy; what was not taken waits on."""
         waiting = self._observer.inbox.take_pools(but=self._observer.joining())
         now_s = self._observer.now_s()
-        news = {name: said for name, said in _named(waiting).items() if self._is_news(name, said, now_s)}
+        news = {name: reported for name, reported in _named(waiting).items() if self._is_news(name, reported, now_s)}
         if not news:
             return
         try:
@@ -45,9 +45,9 @@ class PoolReports:
             raise
         self._written |= {name: (generation, now_s) for name, (_, generation) in news.items()}
 
-    def _is_news(self, name: str, said: tuple[StoragePool, int], now_s: float) -> bool:
+    def _is_news(self, name: str, reported: tuple[StoragePool, int], now_s: float) -> bool:
         generation, at_s = self._written.get(name, (-1, 0.0))
-        return said[1] > generation or (said[1] == generation and now_s - at_s >= AGAIN_S)
+        return reported[1] > generation or (reported[1] == generation and now_s - at_s >= AGAIN_S)
 
 
 def _named(waiting: Mapping[Address, tuple[StoragePool, int]]) -> dict[str, tuple[StoragePool, int]]:
@@ -62,6 +62,6 @@ def _named(waiting: Mapping[Address, tuple[StoragePool, int]]) -> dict[str, tupl
     return found
 
 
-def _save(tx: Tx, news: Said) -> None:
+def _save(tx: Tx, news: PoolsByName) -> None:
     for name, (pool, generation) in news.items():
         backends.report(tx, name, pool, generation)

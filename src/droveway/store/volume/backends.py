@@ -53,11 +53,11 @@ _CLAIM = Prepared(
     update(backends).where(_C.name == bindparam("of"), _C.claims == bindparam("seen")).values(claims=_C.claims + 1)
 )
 _TOUCH = Prepared(update(backends).where(_C.name == bindparam("of")).values(claims=_C.claims + 1))
-_SAID = ("driver", "guarantees", "settings", "total_gb", "free_gb", "trouble", "reported_at_us", "generation")
+_REPORTED = ("driver", "guarantees", "settings", "total_gb", "free_gb", "trouble", "reported_at_us", "generation")
 _REPORT = Prepared(
     update(backends)
     .where(_C.name == bindparam("of"), _C.generation <= bindparam("new_generation"))
-    .values({name: bindparam(f"new_{name}") for name in _SAID})
+    .values({name: bindparam(f"new_{name}") for name in _REPORTED})
 )
 _INSERT = Prepared(insert(backends))
 _IS_THERE = Prepared(select(literal(1)).where(_C.name == bindparam("of")).select_from(backends))
@@ -86,7 +86,7 @@ def specs_of_type(tx: Tx, volume_type_id: str | None) -> TypeSpecs:
 # -- what they say ------------------------------------------------------------------------------------------------
 def report(tx: Tx, name: str, pool: StoragePool, generation: int) -> bool:
     """What the service of that backend says of it. False: what stands there is newer."""
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "driver": pool.driver[:64],
         "guarantees": msgspec.to_builtins(pool.guarantees),
         "settings": msgspec.to_builtins(pool.settings),
@@ -96,10 +96,10 @@ def report(tx: Tx, name: str, pool: StoragePool, generation: int) -> bool:
         "reported_at_us": tx.now_us,
         "generation": generation,
     }
-    if tx.execute(_REPORT, {"of": name, **{f"new_{key}": value for key, value in said.items()}}).rowcount == 0:
+    if tx.execute(_REPORT, {"of": name, **{f"new_{key}": value for key, value in values.items()}}).rowcount == 0:
         if tx.execute(_IS_THERE, {"of": name}).first() is not None:
             return False
-        tx.execute(_INSERT, {"name": name, "frozen": False, "claims": 0, **said})
+        tx.execute(_INSERT, {"name": name, "frozen": False, "claims": 0, **values})
     tx.nudges.append(CHANGED)
     return True
 

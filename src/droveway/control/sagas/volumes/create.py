@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, TicketNeeded
 from droveway.control.sagas import tickets
-from droveway.control.sagas.volumes.asking import ask, fail, show_wait, spec_of, tell
+from droveway.control.sagas.volumes.asking import ask, fail, message, show_wait, spec_of
 from droveway.control.scheduling import backends as choosing
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound, StepFailed
@@ -112,7 +112,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
         fail(tx, ctx, Action.FILL_FROM_IMAGE if has_image(ctx.notes) else Action.CREATE, VolumeStatus.ERROR)
         return
     volumes.set_(tx, ctx.subject.id, status=VolumeStatus.ERROR, fault=ctx.error)
-    tell(tx, ctx, Action.SCHEDULE, _record_why_none(tx, ctx) or ctx.error)
+    message(tx, ctx, Action.SCHEDULE, _record_why_none(tx, ctx) or ctx.error)
 
 
 def _record_why_none(tx: Tx, ctx: Context) -> str:
