@@ -24,7 +24,7 @@ from droveway.domain.model import (
 )
 from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
-from droveway.domain.volume.disks import SimulatedSource
+from droveway.domain.volume.disks import SimulatedSource, VolumeDisk
 from droveway.domain.volume.model import FromSnapshot, StoragePool, StoredVolume, VolumeSpec
 from droveway.drivers.storage.simulated import GUARANTEES
 from droveway.ports.bus import (
@@ -33,6 +33,7 @@ from droveway.ports.bus import (
     Admit,
     AdmitVolume,
     ApplyNetworks,
+    AttachDisk,
     BeginCopy,
     ChangeNetworks,
     CheckDestination,
@@ -42,11 +43,14 @@ from droveway.ports.bus import (
     CreateVolume,
     DeleteSnapshot,
     DeleteVolume,
+    DetachDisk,
     Dismiss,
     DropCopy,
     DropDisk,
     ExtendVolume,
     FillVolume,
+    Freeze,
+    GrowDisk,
     InjectNmi,
     Inspect,
     ListGuests,
@@ -78,6 +82,7 @@ from droveway.ports.bus import (
     Start,
     Stop,
     Suspend,
+    Thaw,
     Unpause,
     Unplug,
     Verb,
@@ -94,6 +99,7 @@ from droveway.ports.replies import (
     Diagnostics,
     DiskCopied,
     GuestAdmitted,
+    GuestFrozen,
     GuestStatus,
     HostInventory,
     NetworksApplied,
@@ -171,6 +177,7 @@ GUEST = Guest("g1", GuestState.RUNNING)
 ONE_OF_EACH: tuple[Answer, ...] = (
     GuestStatus(GUEST),
     GuestAdmitted(GUEST, MigrationEndpoint("h1", "u", "d")),
+    GuestFrozen(GUEST, True),
     SourceChecked(GUEST, True),
     ConsoleText("boots"),
     DiskCopied(1, "raw"),
@@ -211,6 +218,11 @@ VERBS: tuple[Verb, ...] = (
     ReadDiagnostics(),
     Plug(Nic("p", "n", "m", 1450), "virtio"),
     Unplug(Nic("p", "n", "m", 1450), 1.0),
+    AttachDisk(VolumeDisk("v1", "a1", SimulatedSource("b", "v1"), "vdb", 1)),
+    DetachDisk("v1", 1.0),
+    GrowDisk("v1", 2),
+    Freeze(),
+    Thaw(),
     Remove(),
     CheckDestination(SPEC, "", "p"),
     CheckSource("p"),

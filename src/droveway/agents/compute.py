@@ -22,6 +22,7 @@ from droveway.ports.bus import (
     CheckSource,
     Command,
     CopyDisk,
+    Freeze,
     GuestChanged,
     Hello,
     Inspect,
@@ -64,7 +65,7 @@ class ComputeAgent(FencedAgent):
     than their machine does, the boot that they live in (simulated ones end with this process)."""
 
     # They look, or find it done, and their answer carries what they saw.
-    LOOKS = (CheckDestination, CheckSource, CopyDisk)
+    LOOKS = (CheckDestination, CheckSource, CopyDisk, Freeze)
     # The guest may then be made on another host, with a disk of the same name on the same store.
     ENDS = (Remove,)
     NOUN = "guest"
