@@ -8,19 +8,22 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvloop
 
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
-from droveway.domain.volume.disks import DiskSource, FileSource
+from droveway.domain.volume.disks import DiskSource, FileSource, SimulatedSource
 from droveway.domain.volume.model import VolumeSpec
-from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.images.shared_path import SharedPathImages
+from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.storage.dir.driver import DirStorage
+from droveway.drivers.storage.simulated import SimulatedPool, SimulatedStorage
 from droveway.ports.images import TicketWanted
 from droveway.ports.storage import Storage
 
@@ -71,7 +74,9 @@ class Guest:
 
 
 class StorageWorld:
-    """`storage` is open; `images` are those that it is given."""
+    """`storage` is open; `images` are those that it is given; `converts`: images and what is sent have formats."""
+
+    converts = True
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -100,7 +105,7 @@ class StorageWorld:
 
     # -- what a guest and an API do -------------------------------------------------------------------------------
     @contextlib.asynccontextmanager
-    async def guest(self, source: DiskSource, host: str = "h1") -> AsyncIterator[Guest]:
+    async def guest(self, source: DiskSource, host: str = "h1") -> AsyncIterator[Any]:
         process = await asyncio.create_subprocess_exec(
             *(
                 "stdbuf",
@@ -202,11 +207,61 @@ class XfsWorld(DirWorld):
         await asyncio.to_thread(subprocess.run, ["umount", str(self.root)], check=True)
 
 
+class SimulatedGuest:
+    def __init__(self, pool: SimulatedPool, volume_id: str) -> None:
+        self._storage, self._volume = SimulatedStorage(pool), VolumeSpec(volume_id, 1)
+
+    async def write(self, offset_bytes: int, byte: int, length_bytes: int = 4096) -> None:
+        await (await self._storage.writer(self._volume)).write(offset_bytes, bytes([byte]) * length_bytes)
+
+    async def reads(self, offset_bytes: int, byte: int, length_bytes: int = 4096) -> bool:
+        found = await (await self._storage.reader(self._volume)).read(offset_bytes, length_bytes)
+        return found == bytes([byte]) * length_bytes
+
+
+class SimulatedWorld(StorageWorld):
+    """What is imagined has no formats: its images are raw."""
+
+    converts = False
+
+    def __init__(self, directory: Path) -> None:
+        self._pool = SimulatedPool("imagined")
+        super().__init__(directory)
+
+    def make(self, **given: Any) -> Storage:
+        images = SimulatedImages("h1", "a verifier", SystemClock(), SystemChance(), self)
+        return SimulatedStorage(self._pool, images)
+
+    @contextlib.asynccontextmanager
+    async def guest(self, source: DiskSource, host: str = "h1") -> AsyncIterator[Any]:
+        assert isinstance(source, SimulatedSource)
+        self._pool.open_by(source.volume_id, host)
+        yield SimulatedGuest(self._pool, source.volume_id)
+        self._pool.closed_by(source.volume_id, host)
+
+    def ref(self, path: Path, disk_format: str) -> ImageRef:
+        return msgspec.structs.replace(super().ref(path, disk_format), path="")
+
+    # -- as the APIs of its images --------------------------------------------------------------------------------
+    async def give(self, image_id: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> tuple[int, str]:
+        take((self.directory / f"{image_id}.raw").read_bytes())
+        return 200, ""
+
+    async def take(self, image_id: str, headers: Mapping[str, str], data: bytes) -> tuple[int, str]:
+        (self.images.sent / image_id).write_bytes(data)
+        return 204, ""
+
+
 def can_mount_xfs() -> bool:
     return os.geteuid() == 0 and shutil.which("mkfs.xfs") is not None and Path("/dev/loop-control").exists()
 
 
-WORLDS: dict[str, type[StorageWorld]] = {"dir": DirWorld, **({"dir-xfs": XfsWorld} if can_mount_xfs() else {})}
+WORLDS: dict[str, type[StorageWorld]] = {
+    "simulated": SimulatedWorld,
+    "dir": DirWorld,
+    **({"dir-xfs": XfsWorld} if can_mount_xfs() else {}),
+}
+REAL = [kind for kind, world in WORLDS.items() if world.converts]
 
 
 def play(kind: str, directory: Path, story: Callable[[Any], Coroutine[Any, Any, None]], worlds: Any = None) -> None:

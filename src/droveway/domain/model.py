@@ -256,6 +256,14 @@ class SagaKind(StrEnum):
     LIVE_MIGRATION = "live_migration"
     ATTACH_INTERFACE = "attach_interface"
     DETACH_INTERFACE = "detach_interface"
+    CREATE_VOLUME = "create_volume"
+    DELETE_VOLUME = "delete_volume"
+    EXTEND_VOLUME = "extend_volume"
+    RETYPE_VOLUME = "retype_volume"
+    REVERT_VOLUME = "revert_volume"
+    UPLOAD_VOLUME = "upload_volume"
+    CREATE_SNAPSHOT = "create_snapshot"
+    DELETE_SNAPSHOT = "delete_snapshot"
 
 
 class SagaStatus(StrEnum):

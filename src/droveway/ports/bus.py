@@ -20,12 +20,12 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk, Subject
+from droveway.domain.model import Guest, GuestSpec, ImageRef, MigrationEndpoint, Nic, Resources, SpareDisk, Subject
 from droveway.domain.network_change import PlanChange
-from droveway.domain.network_plan import HostNetworks
+from droveway.domain.network_plan import HostNetworks, Id
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.volume.model import VolumeSpec
+from droveway.domain.volume.model import StoragePool, VolumeOrigin, VolumeSpec
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
 from droveway.ports.replies import (
     FAILURES,
@@ -41,11 +41,14 @@ from droveway.ports.replies import (
     HostInventory,
     NetworksApplied,
     PingResult,
+    PoolStatus,
     ReachResult,
     SourceChecked,
     Tasks,
     VolumeAdmitted,
     VolumeDone,
+    VolumeList,
+    VolumeSent,
 )
 
 R = TypeVar("R")
@@ -281,6 +284,65 @@ class SendGuestData(VerbWithReply[NetworksApplied], frozen=True, tag="send_guest
     guests: Annotated[tuple[GuestData, ...], FEW]
 
 
+class ReadPool(VerbWithReply[PoolStatus], frozen=True, tag="read_pool"):
+    """Read-only, as all that follows to the service of a backend: how its pool stands now. About no volume."""
+
+
+class ListVolumes(VerbWithReply[VolumeList], frozen=True, tag="list_volumes"):
+    """Read-only: all that it has of ours. About no volume."""
+
+
+class CreateVolume(VerbWithReply[VolumeDone], frozen=True, tag="create_volume"):
+    """Make it, empty or of what the origin holds."""
+
+    volume: VolumeSpec
+    origin: VolumeOrigin | None = None
+
+
+class FillVolume(VerbWithReply[VolumeDone], frozen=True, tag="fill_volume"):
+    """Let it begin with the bytes of that image. `ticket`: once the service has answered that it needs one."""
+
+    volume: VolumeSpec
+    image: ImageRef
+    ticket: ImageTicket | None = None
+
+
+class SendVolume(VerbWithReply[VolumeSent], frozen=True, tag="send_volume"):
+    """Give its bytes to an API as the data of that image. `ticket`: once the service has asked for one."""
+
+    volume: VolumeSpec
+    image_id: Id
+    disk_format: ShortText
+    ticket: ImageTicket | None = None
+
+
+class DeleteVolume(VerbWithReply[VolumeDone], frozen=True, tag="delete_volume"):
+    """For good. Refused while something hangs on it or a host has it open."""
+
+
+class ExtendVolume(VerbWithReply[VolumeDone], frozen=True, tag="extend_volume"):
+    """Make it as large as its spec says now."""
+
+    volume: VolumeSpec
+
+
+class SnapshotVolume(VerbWithReply[VolumeDone], frozen=True, tag="snapshot_volume"):
+    """About its volume, as all that is done to a snapshot: what is done to one volume is done in turn."""
+
+    snapshot_id: Id
+
+
+class DeleteSnapshot(VerbWithReply[VolumeDone], frozen=True, tag="delete_snapshot"):
+    snapshot_id: Id
+
+
+class RevertVolume(VerbWithReply[VolumeDone], frozen=True, tag="revert_volume"):
+    """Let it hold again what the snapshot holds."""
+
+    volume: VolumeSpec
+    snapshot_id: Id
+
+
 class AdmitVolume(VerbWithReply[VolumeAdmitted], frozen=True, tag="admit_volume"):
     """To the service of its backend: let that host open the volume, and say how."""
 
@@ -347,14 +409,24 @@ Verb = (
     | ChangeNetworks
     | ReadNetworks
     | SendGuestData
+    | ReadPool
+    | ListVolumes
+    | CreateVolume
+    | FillVolume
+    | SendVolume
+    | DeleteVolume
+    | ExtendVolume
+    | SnapshotVolume
+    | DeleteSnapshot
+    | RevertVolume
     | AdmitVolume
     | WithdrawVolume
     | SaveConnections
     | RestoreConnections
 )
-ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
+ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests, ReadPool, ListVolumes)
 # Never fenced, never remembered.
-READ_ONLY = (Inspect, ReadConsole, ReadDiagnostics, OpenConsole, Ping, Reach, ListTasks, ListGuests)
+READ_ONLY = (Inspect, ReadConsole, ReadDiagnostics, OpenConsole, *ABOUT_HOST)
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -414,8 +486,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
 
 class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
-    """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `sentence`: how it
-    is, for people."""
+    """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `reason`: how it
+    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands."""
 
     host: HostName
     service: ServiceName
@@ -423,6 +495,8 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     is_well: bool
     reason: Reason
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
+    pool: StoragePool | None = None
+    generation: Number = 0
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):

@@ -14,6 +14,7 @@ from droveway.domain.metrics import TaskStatus
 from droveway.domain.model import Guest, MigrationEndpoint
 from droveway.domain.network_plan import Address, Id, Name, NotInForce
 from droveway.domain.volume.disks import DiskSource
+from droveway.domain.volume.model import StoragePool, StoredVolume
 from droveway.domain.wire import FEW, LIST, Count, Number, Reason, ShortText, Text
 
 FILES_MAX = 65_536  # what one message holds
@@ -128,6 +129,24 @@ class VolumeDone(msgspec.Struct, frozen=True, tag="volume_done"):
     """It is as it was to be."""
 
 
+class VolumeSent(msgspec.Struct, frozen=True, tag="volume_sent"):
+    """An API has so many bytes of it."""
+
+    size_bytes: Count
+
+
+class PoolStatus(msgspec.Struct, frozen=True, tag="pool"):
+    """How the backend stands at this moment."""
+
+    pool: StoragePool
+
+
+class VolumeList(msgspec.Struct, frozen=True, tag="volumes"):
+    """Every volume of ours that lies on the backend."""
+
+    volumes: Annotated[tuple[StoredVolume, ...], LIST] = ()
+
+
 # -- failures: any verb may meet them ---------------------------------------------------------------------------------
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The hypervisor or a check said no."""
@@ -179,6 +198,9 @@ Answer = (
     | ConnectionsRestored
     | VolumeAdmitted
     | VolumeDone
+    | VolumeSent
+    | PoolStatus
+    | VolumeList
     | Refused
     | Working
     | ImageTicketNeeded

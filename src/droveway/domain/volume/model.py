@@ -10,7 +10,7 @@ import msgspec
 from droveway.domain.model import Subject, SubjectKind
 from droveway.domain.network_plan import Id
 from droveway.domain.volume.disks import DiskFormat
-from droveway.domain.wire import LIST, Count, Reason, ShortText
+from droveway.domain.wire import FEW, LIST, Count, Reason, ShortText
 
 
 class VolumeStatus(StrEnum):
@@ -78,6 +78,15 @@ class StorageGuarantees(msgspec.Struct, frozen=True):
     isolation: ShortText  # what a host reaches beside the volumes that are attached to it; a sentence
 
 
+class BackendSettings(msgspec.Struct, frozen=True):
+    """What an operator says of a backend to the volume scheduler, where its service is configured."""
+
+    volume_backend_name: ShortText = ""  # what volume types ask for; several backends may have the same
+    max_over_subscription_ratio: float = 20.0  # promised to actual, where the backend is thin
+    reserved_percentage: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0  # of the pool, given to no volume
+    capabilities: Annotated[dict[ShortText, ShortText], FEW] = {}  # more words that volume types may ask for
+
+
 class StoragePool(msgspec.Struct, frozen=True):
     """What a backend says of itself at one moment. `trouble`: why it cannot be used now, a sentence that stays the same
     meanwhile; empty while it can."""
@@ -87,6 +96,7 @@ class StoragePool(msgspec.Struct, frozen=True):
     guarantees: StorageGuarantees
     driver: ShortText = ""
     trouble: Reason = ""
+    settings: BackendSettings = BackendSettings()  # told by its service, and by no driver
 
 
 class VolumeSpec(msgspec.Struct, frozen=True):

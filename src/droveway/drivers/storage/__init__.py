@@ -1,1 +1,1 @@
-"""Where the bytes of volumes lie: a folder a backend, under one contract (ports/storage.py)."""
+"""Backends of volumes: a driver a kind of storage, the simulated one beside the real ones, under one contract."""

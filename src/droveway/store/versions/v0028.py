@@ -17,8 +17,10 @@ def upgrade() -> None:
     _volume_messages()
     _volume_placements()
     _volume_qos()
+    _volume_quotas()
     _volume_transfers()
     _volume_type_access()
+    _volume_type_defaults()
     _volume_types()
     _volumes()
 
@@ -29,6 +31,7 @@ def _backends() -> None:
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("driver", sa.String(length=64), nullable=False),
         sa.Column("guarantees", sa.Text(), nullable=False),
+        sa.Column("settings", sa.Text(), nullable=False),
         sa.Column("total_gb", sa.Float(), nullable=False),
         sa.Column("free_gb", sa.Float(), nullable=False),
         sa.Column("trouble", sa.Text(), nullable=False),
@@ -168,6 +171,16 @@ def _volume_qos() -> None:
     )
 
 
+def _volume_quotas() -> None:
+    op.create_table(
+        "volume_quotas",
+        sa.Column("scope", sa.String(length=80), nullable=False),
+        sa.Column("resource", sa.String(length=80), nullable=False),
+        sa.Column("hard_limit", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "resource", name=op.f("pk_volume_quotas")),
+    )
+
+
 def _volume_transfers() -> None:
     op.create_table(
         "volume_transfers",
@@ -189,6 +202,15 @@ def _volume_type_access() -> None:
         sa.Column("volume_type_id", sa.String(length=36), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("volume_type_id", "project_id", name=op.f("pk_volume_type_access")),
+    )
+
+
+def _volume_type_defaults() -> None:
+    op.create_table(
+        "volume_type_defaults",
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("volume_type_id", sa.String(length=36), nullable=False),
+        sa.PrimaryKeyConstraint("project_id", name=op.f("pk_volume_type_defaults")),
     )
 
 
@@ -235,6 +257,7 @@ def _volumes() -> None:
         sa.Column("metadata", sa.Text(), nullable=False),
         sa.Column("image_metadata", sa.Text(), nullable=False),
         sa.Column("hints", sa.Text(), nullable=True),
+        sa.Column("growing_to_gb", sa.Integer(), nullable=True),
         sa.Column("fault", sa.Text(), nullable=False),
         sa.Column("launched_at_us", sa.BigInteger(), nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),

@@ -23,6 +23,7 @@ class BackendRow(TypedDict):
     name: str
     driver: str
     guarantees: Object
+    settings: Object
     total_gb: float
     free_gb: float
     trouble: str
@@ -30,6 +31,17 @@ class BackendRow(TypedDict):
     claims: int
     reported_at_us: int | None
     generation: int
+
+
+class BackendWithService(BackendRow):
+    """A backend, and how its service stands."""
+
+    zone: str
+    is_up: bool
+    forced_down: bool
+    reason: str
+    disabled: bool
+    disabled_reason: str | None
 
 
 class VolumeRow(OwnedRow):
@@ -50,6 +62,7 @@ class VolumeRow(OwnedRow):
     metadata: dict[str, str]
     image_metadata: dict[str, str]
     hints: Object | None
+    growing_to_gb: int | None
     fault: str
     launched_at_us: int | None
     fence: int

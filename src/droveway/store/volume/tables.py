@@ -32,6 +32,7 @@ backends = Table(  # what each volume service says of its pool
     Column("name", String(255), primary_key=True),  # HOST@BACKEND, as in the row of its service
     Column("driver", String(64), nullable=False),
     Column("guarantees", Json, nullable=False),  # domain/volume/model.py: StorageGuarantees
+    Column("settings", Json, nullable=False),  # likewise: BackendSettings
     Column("total_gb", Float, nullable=False),
     Column("free_gb", Float, nullable=False),
     Column("trouble", Text, nullable=False, default=""),
@@ -61,6 +62,7 @@ volumes = Table(
     Column("metadata", Json, nullable=False),
     Column("image_metadata", Json, nullable=False),
     Column("hints", Json),
+    Column("growing_to_gb", Integer),  # while it is made larger: so much of the quota it has
     Column("fault", Text, nullable=False, default=""),  # a sentence
     Column("launched_at_us", BigInteger),
     Column("fence", Integer, nullable=False, default=0),
@@ -131,6 +133,19 @@ volume_qos = Table(
     Column("specs", Json, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger),
+)
+volume_type_defaults = Table(  # of projects that have one of their own
+    "volume_type_defaults",
+    metadata,
+    Column("project_id", String(64), primary_key=True),
+    Column("volume_type_id", ID, nullable=False),
+)
+volume_quotas = Table(  # what differs from the defaults of the configuration
+    "volume_quotas",
+    metadata,
+    Column("scope", String(80), primary_key=True),  # project:ID or class:default
+    Column("resource", String(80), primary_key=True),  # one of a single type: gigabytes:ID
+    Column("hard_limit", Integer, nullable=False),  # -1: no limit
 )
 volume_transfers = Table(
     "volume_transfers",

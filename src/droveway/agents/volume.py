@@ -1,0 +1,290 @@
+"""The service `cinder-volume@BACKEND` of a host: obeys fenced commands about the volumes of one backend, and reports how
+its pool stands.
+
+What it has admitted outlives it (ports/storage.py): a guest does not see that it ends. A backend that is away ends
+nothing either: the process answers and reports that, and looks again until it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+import structlog
+
+from droveway.agents.fenced import FencedAgent, OffLoop, in_thread
+from droveway.agents.fences import REPORT, Fence, Fences
+from droveway.agents.health import HealthReports, PoolReport
+from droveway.agents.pulse import Pulse
+from droveway.domain.model import Subject, SubjectKind
+from droveway.domain.service_kinds import VOLUME
+from droveway.domain.volume.model import BackendSettings, StoragePool
+from droveway.ports.bus import (
+    ABOUT_HOST,
+    AdmitVolume,
+    AgentBus,
+    Command,
+    CreateVolume,
+    DeleteSnapshot,
+    DeleteVolume,
+    ExtendVolume,
+    FillVolume,
+    Hello,
+    ListTasks,
+    ListVolumes,
+    Ping,
+    ReadPool,
+    RevertVolume,
+    SendVolume,
+    SnapshotVolume,
+    Verb,
+    Welcome,
+    WithdrawVolume,
+)
+from droveway.ports.clock import Clock
+from droveway.ports.images import TicketWanted
+from droveway.ports.replies import (
+    Answer,
+    ImageTicketNeeded,
+    PingResult,
+    PoolStatus,
+    Refused,
+    Tasks,
+    Unavailable,
+    VolumeAdmitted,
+    VolumeDone,
+    VolumeList,
+    VolumeSent,
+)
+from droveway.ports.storage import Storage, StorageDown, StorageRefused
+
+log = structlog.get_logger("droveway.volume")
+LOOK_S = 5.0  # between two looks at the pool
+AGAIN_S = 2.0  # while something is wrong with it
+POOL_ANSWER_S = 10.0  # a pool that does not answer for so long is out of reach
+FREE_CHANGED = 0.01  # of all; less is not worth a report
+MADE = {
+    CreateVolume: "made",
+    FillVolume: "filled",
+    SendVolume: "sent",
+    DeleteVolume: "deleted",
+    ExtendVolume: "extended",
+    SnapshotVolume: "snapshotted",
+    DeleteSnapshot: "freed of a snapshot",
+    RevertVolume: "reverted",
+    AdmitVolume: "exported",
+    WithdrawVolume: "withdrawn",
+}
+
+
+class VolumeAgent(FencedAgent):
+    """Of one backend. `name`: the service's on its host. `pulse` reports its progress to its host's heart."""
+
+    LOOKS = (AdmitVolume, SendVolume)  # their answer carries what was made
+    ENDS = (DeleteVolume,)
+    NOUN = "volume"
+
+    def __init__(
+        self,
+        host: str,
+        name: str,
+        boot_id: str,
+        address: str,
+        storage: Storage,
+        bus: AgentBus,
+        fences: Fences,
+        clock: Clock,
+        settings: BackendSettings = BackendSettings(),
+        off_loop: OffLoop = in_thread,
+        pulse: Pulse | None = None,
+        trouble: str = "",
+    ) -> None:
+        """`trouble`: why its driver could not be made; then it is not opened, and that is said."""
+        super().__init__(fences, clock, off_loop)
+        self._host, self._name, self._boot_id, self._address = host, name, boot_id, address
+        self._storage, self._bus, self._settings, self._pulse = storage, bus, settings, pulse
+        self._is_open, self._is_wrong = False, bool(trouble)
+        self._unwell = trouble or "its backend has not been looked at yet"
+        self._told = PoolReport()
+        self._look_soon = asyncio.Event()
+        self._reports = HealthReports(host, name, boot_id, bus, clock, self.health, pool=lambda: self._told)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._pulse is not None:
+                    group.create_task(self._pulse.run(), name="pulse")
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
+                group.create_task(self._reports.run(), name="report")
+                group.create_task(self._look(), name="look")
+        except asyncio.CancelledError:
+            if self._pulse is not None:
+                self._pulse.leave()
+            raise
+        finally:
+            self.end_work()
+            await self._storage.close()
+            await self._bus.close()
+
+    def _hello(self) -> Hello:
+        return Hello(self._host, self._boot_id, self._address, service=self._name)
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        if self._pulse is not None:
+            self._pulse.set_interval(welcome.report_interval_s)
+        if welcome.accepted:
+            self._reports.ask()
+
+    # -- what it does -------------------------------------------------------------------------------------------------
+    async def handle(self, command: Command) -> Answer:
+        """Carry the command out, once. Always answers."""
+        verb = command.verb
+        if not isinstance(verb, (*ABOUT_HOST, *MADE)):
+            return Refused(f"{self._name} on {self._host} has volumes, and does no {type(verb).__name__}")
+        if isinstance(verb, tuple(MADE)) and command.subject.kind is not SubjectKind.VOLUME:
+            return Refused(f"{type(verb).__name__} is done to a volume, not to {command.subject}")
+        return await self.obey(command)
+
+    def _named(self, verb: Verb) -> str:
+        """A volume has several snapshots, and goes to several hosts."""
+        match verb:
+            case SnapshotVolume(snapshot_id) | DeleteSnapshot(snapshot_id):
+                return f"{type(verb).__name__} {snapshot_id}"
+            case AdmitVolume(host=host) | WithdrawVolume(host=host):
+                return f"{type(verb).__name__} {host}"
+        return type(verb).__name__
+
+    def _progress(self, verb: Verb) -> str:
+        return f"the volume is being {MADE[type(verb)]}"
+
+    def _trouble(self) -> str:
+        return self._unwell
+
+    async def _answer_again(self, command: Command, fence: Fence) -> Answer:
+        return Refused(fence.reason) if fence.outcome == "refused" else VolumeDone()
+
+    async def _act(self, command: Command) -> Answer:
+        match command.verb:
+            case Ping():
+                return PingResult(self._boot_id)
+            case ListTasks():
+                return Tasks()
+        if not self._is_open:
+            return Unavailable(self._unwell)
+        try:
+            return await self._do(command.subject, command.verb)
+        except TicketWanted as fault:
+            return ImageTicketNeeded(fault.reason, fault.challenge)
+        except StorageRefused as fault:
+            return Refused(fault.reason)
+        except StorageDown as fault:
+            self._look_soon.set()
+            return Unavailable(fault.reason)
+
+    async def _do(self, subject: Subject, verb: Verb) -> Answer:
+        storage = self._storage
+        match verb:
+            case ReadPool():
+                return PoolStatus(self._set(await storage.pool()))
+            case ListVolumes():
+                return VolumeList(await storage.inventory())
+            case AdmitVolume(volume, host, read_only):
+                return VolumeAdmitted(await storage.admit(volume, host, read_only=read_only))
+            case SendVolume(volume, image_id, disk_format, ticket):
+                return VolumeSent(await storage.send(volume, image_id, disk_format, ticket))
+            case _:
+                await self._make(subject.id, verb)
+                self._look_soon.set()
+                return VolumeDone()
+
+    async def _make(self, volume_id: str, verb: Verb) -> None:
+        storage = self._storage
+        match verb:
+            case CreateVolume(volume, origin):
+                await storage.create(volume, origin)
+            case FillVolume(volume, image, ticket):
+                await storage.fill(volume, image, ticket)
+            case DeleteVolume():
+                await storage.delete(volume_id)
+            case ExtendVolume(volume):
+                await storage.extend(volume)
+            case SnapshotVolume(snapshot_id):
+                await storage.snapshot(volume_id, snapshot_id)
+            case DeleteSnapshot(snapshot_id):
+                await storage.delete_snapshot(volume_id, snapshot_id)
+            case RevertVolume(volume, snapshot_id):
+                await storage.revert(volume, snapshot_id)
+            case WithdrawVolume(host, force):
+                await storage.withdraw(volume_id, host, force=force)
+
+    # -- how its pool stands ------------------------------------------------------------------------------------------
+    def health(self) -> tuple[bool, str]:
+        """Whether volumes can be made there, and a sentence."""
+        pool = self._told.pool
+        if self._unwell or pool is None:
+            return False, self._unwell
+        if pool.free_gb <= 0:
+            return False, f"its pool is full: none of {pool.total_gb:g} GiB is free"
+        return True, f"{pool.free_gb:.1f} of {pool.total_gb:.1f} GiB are free"
+
+    async def _look(self) -> None:
+        while True:
+            await self._look_once()
+            wait_s = AGAIN_S if self._unwell else LOOK_S
+            await self._clock.sleep(1.0)  # however often something is made
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s - 1.0):
+                    await self._look_soon.wait()
+            self._look_soon.clear()
+
+    async def _look_once(self) -> None:
+        if self._is_wrong:
+            return
+        before = self._unwell
+        try:
+            async with asyncio.timeout(POOL_ANSWER_S):
+                if not self._is_open:
+                    await self._storage.open()
+                    self._is_open = True
+                pool = self._set(await self._storage.pool())
+        except TimeoutError:
+            self._unwell = "its backend does not answer"
+        except (StorageRefused, StorageDown) as fault:
+            self._unwell = fault.reason
+        else:
+            self._unwell = pool.trouble
+            await self._tell(pool)
+        if self._unwell and self._told.pool is not None and self._told.pool.trouble != self._unwell:
+            await self._tell(msgspec.structs.replace(self._told.pool, trouble=self._unwell))
+        if self._unwell != before:
+            log.info("backend", service=self._name, is_well=not self._unwell, because=self._unwell)
+            self._reports.look()
+
+    def _set(self, pool: StoragePool) -> StoragePool:
+        return msgspec.structs.replace(pool, settings=self._settings)
+
+    async def _tell(self, pool: StoragePool) -> None:
+        """What differs from what was told last has a generation of its own, kept first, and never below the clock's
+        seconds: so a late report is known for one also when the files of this host were lost."""
+        told = self._told.pool
+        if told is not None and _says_the_same(told, pool):
+            return
+        generation = max(self._fences.read(REPORT).generation + 1, self._clock.now_us() // 1_000_000)
+        with contextlib.suppress(OSError):  # it is unique as long as this process lives
+            await self._off_loop(lambda: self._fences.write(REPORT, Fence(generation, "pool")))
+        self._told = PoolReport(pool, generation)
+        self._reports.look()
+
+
+def _says_the_same(told: StoragePool, now: StoragePool) -> bool:
+    change_gb = abs(told.free_gb - now.free_gb)
+    is_full = told.free_gb <= 0, now.free_gb <= 0
+    near = change_gb <= FREE_CHANGED * max(1.0, now.total_gb) and is_full[0] == is_full[1]
+    return near and msgspec.structs.replace(told, free_gb=now.free_gb) == now
+
+
+def service_of(backend: str) -> str:
+    """The name of the service of that backend on its host."""
+    return f"{VOLUME}@{backend}"
