@@ -16,6 +16,7 @@ from droveway.domain.model import (
     Guest,
     GuestSpec,
     GuestState,
+    ImageRef,
     MigrationEndpoint,
     Nic,
     SpareDisk,
@@ -24,7 +25,8 @@ from droveway.domain.model import (
 from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.volume.disks import SimulatedSource, VolumeDisk
-from droveway.domain.volume.model import VolumeSpec
+from droveway.domain.volume.model import FromSnapshot, StoragePool, StoredVolume, VolumeSpec
+from droveway.drivers.storage.simulated import GUARANTEES
 from droveway.ports.bus import (
     REPLIES,
     AbortCopy,
@@ -38,16 +40,22 @@ from droveway.ports.bus import (
     CheckSource,
     Command,
     CopyDisk,
+    CreateVolume,
+    DeleteSnapshot,
+    DeleteVolume,
     DetachDisk,
     Dismiss,
     DropCopy,
     DropDisk,
+    ExtendVolume,
+    FillVolume,
     Freeze,
     GrowDisk,
     InjectNmi,
     Inspect,
     ListGuests,
     ListTasks,
+    ListVolumes,
     OpenConsole,
     Pause,
     Ping,
@@ -59,14 +67,18 @@ from droveway.ports.bus import (
     ReadConsole,
     ReadDiagnostics,
     ReadNetworks,
+    ReadPool,
     Release,
     Remove,
     RemoveProbe,
     ReplaceDisk,
     RestoreConnections,
+    RevertVolume,
     SaveConnections,
     SendCopy,
     SendGuestData,
+    SendVolume,
+    SnapshotVolume,
     Start,
     Stop,
     Suspend,
@@ -92,6 +104,7 @@ from droveway.ports.replies import (
     HostInventory,
     NetworksApplied,
     PingResult,
+    PoolStatus,
     ReachResult,
     Refused,
     SourceChecked,
@@ -99,6 +112,8 @@ from droveway.ports.replies import (
     Tasks,
     VolumeAdmitted,
     VolumeDone,
+    VolumeList,
+    VolumeSent,
 )
 
 R = TypeVar("R")
@@ -177,6 +192,9 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     ConnectionsRestored(),
     VolumeAdmitted(SimulatedSource("fast", "v1")),
     VolumeDone(),
+    VolumeSent(512),
+    PoolStatus(StoragePool(1.0, 1.0, GUARANTEES)),
+    VolumeList((StoredVolume("v1", 1 << 30, ("s1",), ("h1",)),)),
 )
 
 
@@ -224,6 +242,16 @@ VERBS: tuple[Verb, ...] = (
     ChangeNetworks(PlanChange(6, HostNetworks(7, ""))),
     ReadNetworks(),
     SendGuestData(()),
+    ReadPool(),
+    ListVolumes(),
+    CreateVolume(VolumeSpec("v1", 1), FromSnapshot("s1", "v2")),
+    FillVolume(VolumeSpec("v1", 1), ImageRef("i1", "raw", 512, "5" * 128)),
+    SendVolume(VolumeSpec("v1", 1), "i1", "raw"),
+    DeleteVolume(),
+    ExtendVolume(VolumeSpec("v1", 2)),
+    SnapshotVolume("s1"),
+    DeleteSnapshot("s1"),
+    RevertVolume(VolumeSpec("v1", 1), "s1"),
     AdmitVolume(VolumeSpec("v1", 1), "h1"),
     WithdrawVolume("h1"),
     SaveConnections("p1"),

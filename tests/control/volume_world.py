@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
-from droveway.agents.fences import MemoryFences
-from droveway.agents.volume import VolumeAgent, service_of
+from droveway.control.engine.saga import ControlSettings
 from droveway.domain.model import ENDED_SAGA, SagaKind, VmState, of_instance
 from droveway.domain.volume.disks import SimulatedSource, VolumeDisk
 from droveway.domain.volume.model import VolumeSpec, VolumeStatus
 from droveway.drivers.hypervisor.simulated.fleet import Openings
 from droveway.drivers.storage.simulated import SimulatedPool, SimulatedStorage
-from droveway.ports.bus import Command
-from droveway.ports.replies import Answer
 from droveway.store.compute import instances, server_volumes
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, volumes
 from droveway.store.volume.attachments import NewAttachment
 from droveway.store.volume.rows import AttachmentRow, VolumeRow
 from droveway.store.work import sagas
-from tests.control.world import SETTINGS, TINY, DirectBus, NoBus, World
+from tests.control.world import SETTINGS, TINY, World
 
 PROJECT, BACKEND, ON = "p", "b", "h2"
 VOLUME_HOST = f"{ON}@{BACKEND}"
@@ -32,7 +28,7 @@ class PoolOpenings(Openings):
     """What simulated hypervisors meet when they open the volumes of these pools."""
 
     def __init__(self, *pools: SimulatedPool) -> None:
-        self._pools = {pool.name: pool for pool in pools}
+        self._pools = {pool.name.rpartition("@")[2]: pool for pool in pools}
         self.cut: list[tuple[str, str]] = []
 
     def _pool(self, disk: VolumeDisk) -> SimulatedPool | None:
@@ -54,36 +50,11 @@ class PoolOpenings(Openings):
             pool.closed_by(disk.volume_id, host)
 
 
-class VolumeBus(DirectBus):
-    async def _handle(self, host: str, command: Command, service: str) -> Answer:
-        world = self._world
-        assert isinstance(world, VolumeWorld)
-        if service == service_of(BACKEND):
-            return await world.backend.handle(command)
-        return await super()._handle(host, command, service)
-
-
 class VolumeWorld(World):
-    bus_type = VolumeBus
-
-    def __init__(self, settings: Any = SETTINGS, hosts: Any = ("h1", "h2")) -> None:
-        super().__init__(settings, hosts)
-        self.pool = SimulatedPool(BACKEND)
+    def __init__(self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2")) -> None:
+        super().__init__(settings, hosts, (VOLUME_HOST,))
+        self.pool = self.pools[VOLUME_HOST]
         self.fleet.openings = PoolOpenings(self.pool)
-        self.backend = VolumeAgent(
-            ON,
-            service_of(BACKEND),
-            "boot",
-            "here",
-            SimulatedStorage(self.pool),
-            NoBus(),
-            MemoryFences(),
-            self.clock,
-        )
-
-    async def open(self) -> None:
-        await self.backend._look_once()
-        await super().open()
 
     # -- acts ---------------------------------------------------------------------------------------------------------
     async def volume(self, size_gb: int = 1) -> str:
@@ -218,7 +189,9 @@ def _row(tx: Tx, size_gb: int) -> VolumeRow:
 
 
 @contextlib.asynccontextmanager
-async def with_volumes(settings: Any = SETTINGS, hosts: Any = ("h1", "h2")) -> AsyncIterator[VolumeWorld]:
+async def with_volumes(
+    settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2")
+) -> AsyncIterator[VolumeWorld]:
     one = VolumeWorld(settings, hosts)
     await one.open()
     try:

@@ -61,8 +61,8 @@ MAKES_DISKS = {Prepare: "made", PrepareDisk: "made", CopyDisk: "copied", SendCop
 
 
 class ComputeAgent(FencedAgent):
-    """One host's agent. `pulse` reports its progress to its host's heart. `guests_boot_id`: where guests end sooner than
-    their machine does, the boot that they live in (simulated ones end with this process)."""
+    """One host's agent. `pulse` reports its progress to its host's heart. `guests_boot_id`: where guests end sooner
+    than their machine does, the boot that they live in (simulated ones end with this process)."""
 
     # They look, or find it done, and their answer carries what they saw.
     LOOKS = (CheckDestination, CheckSource, CopyDisk, Freeze)
@@ -155,16 +155,16 @@ class ComputeAgent(FencedAgent):
         """Carry the command out, once. Always answers."""
         if not isinstance(command.verb, ABOUT_HOST) and command.subject.kind is not SubjectKind.INSTANCE:
             return Refused(f"{type(command.verb).__name__} is done to an instance, not to {command.subject}")
-        return await self.obey(command)
+        return await self.execute(command)
 
     def _trouble(self) -> str:
         """Of the instance store, which every command touches."""
         return self._hypervisor.store_trouble()
 
     def _progress(self, verb: Verb) -> str:
-        doing = MAKES_DISKS.get(type(verb))
-        is_made = isinstance(verb, (Prepare, PrepareDisk))
-        return (doing and ((is_made and self._hypervisor.progress(verb.spec)) or f"its disk is being {doing}")) or ""
+        progress = self._hypervisor.progress(verb.spec) if isinstance(verb, (Prepare, PrepareDisk)) else ""
+        doing = MAKES_DISKS.get(type(verb), "")
+        return progress or (f"its disk is being {doing}" if doing else "")
 
     async def _answer_again(self, command: Command, fence: Fence) -> Answer:
         try:

@@ -96,10 +96,8 @@ def _is(has: str | None, wanted: str) -> bool:
 def _capacity(one: BackendFacts, ask: VolumeRequest) -> str:
     if ask.size_gb <= one.headroom_gb:
         return ""
-    return (
-        f"{ask.size_gb} GiB wanted, {max(0.0, one.headroom_gb):g} of {one.promisable_gb:g} GiB that may be promised are "
-        "left"
-    )
+    left_gb = max(0.0, one.headroom_gb)
+    return f"{ask.size_gb} GiB wanted, {left_gb:g} of {one.promisable_gb:g} GiB that may be promised are left"
 
 
 def _free(one: BackendFacts, ask: VolumeRequest) -> str:

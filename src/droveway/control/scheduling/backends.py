@@ -1,4 +1,4 @@
-"""Which backend a volume shall lie on: the request is read from its row, the choice is claimed in the same transaction."""
+"""Which backend a volume shall lie on: the request is read from its row, the choice claimed in that transaction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Choice(msgspec.Struct, frozen=True):
 def to_create(tx: Tx, volume: VolumeRow, requested: str | None, refused: Mapping[str, str]) -> VolumeRequest:
     """For its making; `refused`: the backends that did, with their words. What is made of a snapshot or a volume lies
     where that does."""
-    of_type, hints = volumes.specs_of_type(tx, volume["volume_type_id"]), volume["hints"] or {}
+    of_type, hints = backends.specs_of_type(tx, volume["volume_type_id"]), volume["hints"] or {}
     source, because = _source(tx, volume)
     only = requested or source
     if requested is not None and source is not None and source != requested:
@@ -43,7 +43,7 @@ def to_create(tx: Tx, volume: VolumeRow, requested: str | None, refused: Mapping
     return VolumeRequest(
         volume["size_gb"],
         of_type.name,
-        of_type.extra_specs,
+        dict(of_type.extra_specs),
         volume["zone"] or None,
         only,
         because,

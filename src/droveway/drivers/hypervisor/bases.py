@@ -17,19 +17,17 @@ from typing import Any
 
 import msgspec
 
-from droveway.domain import qcow2_tables
-from droveway.domain.faults import BadRequest
-from droveway.domain.image_format import DISK_FORMATS, HEAD_BYTES, inspect
+from droveway.domain.image_format import DISK_FORMATS
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
 from droveway.drivers.hypervisor.libvirt import base_sweep
 from droveway.drivers.hypervisor.store_files import now_s, publish
+from droveway.drivers.images.inspection import virtual_size
 from droveway.ports.hypervisor import HypervisorRefused
 from droveway.ports.images import ImageRefused, Images
 
 MIB, GIB = 1024**2, 1024**3
 BASE_NAME_HEX = 32
-MAX_VIRTUAL_BYTES = 1 << 46  # what no image of a store of this kind reaches; a header that says more is damaged
 RESERVE_BYTES, RESERVE_SHARE = 256 * MIB, 20  # of the store's disk stay free; of a small disk that share
 
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -159,13 +157,7 @@ def _free(directory: Path) -> int:
 
 
 def _virtual_size(image: ImageRef, path: Path, *, is_whole: bool = False) -> int:
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-        size_bytes = os.fstat(file.fileno()).st_size
-        try:
-            found = inspect(image.disk_format, head, size_bytes, MAX_VIRTUAL_BYTES)
-            if is_whole and image.disk_format == "qcow2":
-                qcow2_tables.check(head, size_bytes, lambda at, size: os.pread(file.fileno(), size, at))
-        except BadRequest as fault:
-            raise HypervisorRefused(f"Image {image.id} is refused: {fault.reason}") from None
-    return found.virtual_size_bytes
+    try:
+        return virtual_size(image, path, is_whole=is_whole)
+    except ImageRefused as fault:
+        raise HypervisorRefused(fault.reason) from None

@@ -86,7 +86,10 @@ class SimulatedPool:
         """Of blocks that differ: a clone shares those of what it was made of."""
         found = {id(block) for one in self.volumes.values() for block in one.blocks.values()}
         found |= {
-            id(block) for one in self.volumes.values() for made in one.snapshots.values() for block in made.blocks.values()
+            id(block)
+            for one in self.volumes.values()
+            for made in one.snapshots.values()
+            for block in made.blocks.values()
         }
         return len(found) * BLOCK_BYTES
 
@@ -273,7 +276,7 @@ class SimulatedStorage:
         await self._begin()
         self._volume(volume.volume_id).admitted.add(host)
         self._pool.changed()
-        return SimulatedSource(self._pool.name, volume.volume_id)
+        return SimulatedSource(self._pool.name.rpartition("@")[2], volume.volume_id)
 
     async def withdraw(self, volume_id: str, host: str, *, force: bool = False) -> None:
         await self._begin()
@@ -300,7 +303,9 @@ class SimulatedStorage:
         await self._begin()
         return SimulatedWriter(self._pool, self._volume(volume.volume_id))
 
-    async def changed(self, volume: VolumeSpec, snapshot_id: str, since_snapshot_id: str | None) -> AsyncIterator[Extent]:
+    async def changed(
+        self, volume: VolumeSpec, snapshot_id: str, since_snapshot_id: str | None
+    ) -> AsyncIterator[Extent]:
         await self._begin()
         found = self._volume(volume.volume_id).snapshots
         if snapshot_id not in found or (since_snapshot_id is not None and since_snapshot_id not in found):

@@ -35,7 +35,7 @@ def spec_of(row: VolumeRow, size_gb: int | None = None) -> VolumeSpec:
     return VolumeSpec(row["id"], size_gb or row["size_gb"], DiskFormat(row["disk_format"]))
 
 
-def tell(tx: Tx, ctx: Context, action: Action, sentence: str) -> None:
+def message(tx: Tx, ctx: Context, action: Action, sentence: str) -> None:
     """To who asked for it: without the name of the host, which is the operator's."""
     for prefix in (f"{ctx.asked}: ", f"{ctx.asked} "):
         sentence = sentence.removeprefix(prefix) if ctx.asked else sentence
@@ -45,7 +45,7 @@ def tell(tx: Tx, ctx: Context, action: Action, sentence: str) -> None:
 def fail(tx: Tx, ctx: Context, action: Action, status: str) -> None:
     """It could not be done: the volume says why, and so does a message."""
     volumes.set_(tx, ctx.subject.id, status=status, fault=ctx.error)
-    tell(tx, ctx, action, ctx.error)
+    message(tx, ctx, action, ctx.error)
 
 
 def show_wait(tx: Tx, ctx: Context) -> None:

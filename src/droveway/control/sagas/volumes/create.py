@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, TicketNeeded
 from droveway.control.sagas import tickets
-from droveway.control.sagas.volumes.asking import ask, fail, show_wait, spec_of, tell
+from droveway.control.sagas.volumes.asking import ask, fail, message, show_wait, spec_of
 from droveway.control.scheduling import backends as choosing
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound, StepFailed
@@ -112,7 +112,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
         fail(tx, ctx, Action.FILL_FROM_IMAGE if has_image(ctx.notes) else Action.CREATE, VolumeStatus.ERROR)
         return
     volumes.set_(tx, ctx.subject.id, status=VolumeStatus.ERROR, fault=ctx.error)
-    tell(tx, ctx, Action.SCHEDULE, _record_why_none(tx, ctx) or ctx.error)
+    message(tx, ctx, Action.SCHEDULE, _record_why_none(tx, ctx) or ctx.error)
 
 
 def _record_why_none(tx: Tx, ctx: Context) -> str:
@@ -144,8 +144,9 @@ def end(tx: Tx, ctx: Context) -> None:
     old = sagas.get(tx, ctx.id)
     params = ctx.params | {"refused": {**ctx.params.get("refused", {}), ctx.notes.backend: f"it refused: {ctx.error}"}}
     volumes.set_(tx, ctx.subject.id, status=VolumeStatus.CREATING.value, fault="")
-    asked = {"request_id": old["request_id"], "user_id": old["user_id"]}
-    sagas.enqueue(tx, SagaKind.CREATE_VOLUME, ctx.subject, ctx.project_id, params, **asked)
+    sagas.enqueue(
+        tx, ctx.kind, ctx.subject, ctx.project_id, params, request_id=old["request_id"], user_id=old["user_id"]
+    )
 
 
 CREATE_VOLUME = Saga(

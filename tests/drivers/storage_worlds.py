@@ -1,0 +1,281 @@
+"""Backends of volumes and what guests do with them: QEMU's own tools open a volume as a host would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from droveway.domain.image_tickets import ImageTicket
+from droveway.domain.model import ImageRef
+from droveway.domain.volume.disks import DiskSource, FileSource, SimulatedSource
+from droveway.domain.volume.model import VolumeSpec
+from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.drivers.images.shared_path import SharedPathImages
+from droveway.drivers.images.simulated import SimulatedImages
+from droveway.drivers.storage.dir.driver import DirStorage
+from droveway.drivers.storage.simulated import SimulatedPool, SimulatedStorage
+from droveway.ports.images import TicketWanted
+from droveway.ports.storage import Storage
+
+GIB = 1024**3
+V1, V2, V3 = (f"{number:08x}-0000-4000-8000-00000000aaaa" for number in (1, 2, 3))
+S1, S2 = (f"{number:08x}-0000-4000-8000-00000000bbbb" for number in (1, 2))
+TICKET = ImageTicket("a ticket")
+SECRET = b"what only this machine may read\n" * 16
+
+
+class FiledImages(SharedPathImages):
+    """Images that lie under a path; what is sent is kept in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("h1")
+        self.sent = directory / "sent"
+        self.sent.mkdir(exist_ok=True)
+
+    async def send(self, image_id: str, source: Path, ticket: ImageTicket | None) -> None:
+        if ticket is None:
+            raise TicketWanted("a ticket is wanted", "a challenge")
+        copy = ["cp", "--sparse=always", str(source), str(self.sent / image_id)]
+        await asyncio.to_thread(subprocess.run, copy, check=True)
+
+
+class Guest:
+    """A disk that is open as a guest has it: qemu-io, fed line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def ready(self) -> str:
+        """What it says until it asks for a command."""
+        assert self._process.stdout is not None
+        return (await asyncio.wait_for(self._process.stdout.readuntil(b"qemu-io> "), 30)).decode()
+
+    async def ask(self, line: str) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        return await self.ready()
+
+    async def write(self, offset_bytes: int, byte: int, length_bytes: int = 4096) -> None:
+        assert "wrote" in (said := await self.ask(f"write -f -P {byte} {offset_bytes} {length_bytes}")), said
+
+    async def reads(self, offset_bytes: int, byte: int, length_bytes: int = 4096) -> bool:
+        said = await self.ask(f"read -P {byte} {offset_bytes} {length_bytes}")
+        return "read " in said and "verification failed" not in said
+
+
+class StorageWorld:
+    """`storage` is open; `images` are those that it is given; `converts`: images and what is sent have formats."""
+
+    converts = True
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.images = FiledImages(directory)
+        self.storage: Storage = self.make()
+
+    def make(self, **given: Any) -> Storage:
+        """The service's driver, as at each of its starts."""
+        raise NotImplementedError
+
+    async def open(self) -> None:
+        await self.storage.open()
+
+    async def close(self) -> None:
+        await self.storage.close()
+        self.images.close()
+
+    async def restart(self) -> None:
+        await self.storage.close()
+        self.storage = self.make()
+        await self.storage.open()
+
+    def blockdev(self, source: DiskSource, host: str) -> str:
+        """As QEMU of that host is told to open it."""
+        raise NotImplementedError
+
+    # -- what a guest and an API do -------------------------------------------------------------------------------
+    @contextlib.asynccontextmanager
+    async def guest(self, source: DiskSource, host: str = "h1") -> AsyncIterator[Any]:
+        process = await asyncio.create_subprocess_exec(
+            *(
+                "stdbuf",
+                "-o0",
+                "qemu-io",
+                "--cache",
+                "writeback",
+                "--image-opts",
+                f"driver=raw,{self.blockdev(source, host)}",
+            ),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **self.environment(host)},
+        )
+        try:
+            guest = Guest(process)
+            await guest.ready()
+            yield guest
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    def environment(self, host: str) -> dict[str, str]:
+        return {}
+
+    def image(self, name: str, data: bytes, disk_format: str = "raw", *options: str) -> ImageRef:
+        path = self.directory / f"{name}.{disk_format}"
+        path.write_bytes(data)
+        if disk_format != "raw":
+            raw = path.rename(path.with_suffix(".raw"))
+            qemu_img("convert", "-f", "raw", "-O", disk_format, *options, str(raw), str(path))
+        return self.ref(path, disk_format)
+
+    def hostile(self) -> ImageRef:
+        """A qcow2 image that names a file of the host as what lies behind it."""
+        (self.directory / "secret").write_bytes(SECRET)
+        path = self.directory / "hostile.qcow2"
+        secret = str(self.directory / "secret")
+        qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, str(path), "1M")
+        return self.ref(path, "qcow2")
+
+    def ref(self, path: Path, disk_format: str) -> ImageRef:
+        data = path.read_bytes()
+        return ImageRef(path.stem, disk_format, len(data), hashlib.sha512(data).hexdigest(), str(path))
+
+    def content(self, image: ImageRef) -> bytes:
+        return Path(image.path).read_bytes()
+
+    async def bytes_of(self, volume: VolumeSpec, at: int, length: int, snapshot_id: str | None = None) -> bytes:
+        reader = await self.storage.reader(volume, snapshot_id)
+        try:
+            return await reader.read(at, length)
+        finally:
+            await reader.close()
+
+    async def put(self, volume: VolumeSpec, at: int, data: bytes) -> None:
+        writer = await self.storage.writer(volume)
+        try:
+            await writer.write(at, data)
+        finally:
+            await writer.close()
+
+
+class DirWorld(StorageWorld):
+    """On the file system of the test, which clones no files where it is ext4."""
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "volumes"
+
+    def make(self, **given: Any) -> Storage:
+        self.root.mkdir(exist_ok=True)
+        return DirStorage(
+            "fast", self.root, self.directory / "state", self.images, SystemClock(), SystemNames(), **given
+        )
+
+    def blockdev(self, source: DiskSource, host: str) -> str:
+        assert isinstance(source, FileSource) and source.backend == "fast"
+        return f"file.driver=file,file.filename={self.root / source.name}"
+
+
+class XfsWorld(DirWorld):
+    """On a file system that clones files, in a file of its own."""
+
+    def make(self, **given: Any) -> Storage:
+        if not self.root.exists():
+            self.root.mkdir()
+            disk = self.directory / "xfs"
+            with disk.open("wb") as file:
+                file.truncate(2 * GIB)
+            subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(disk)], check=True)
+            subprocess.run(["mount", "-o", "loop", str(disk), str(self.root)], check=True)
+        return super().make(**given, is_mount=True)
+
+    async def close(self) -> None:
+        await super().close()
+        await asyncio.to_thread(subprocess.run, ["umount", str(self.root)], check=True)
+
+
+class SimulatedGuest:
+    def __init__(self, pool: SimulatedPool, volume_id: str) -> None:
+        self._storage, self._volume = SimulatedStorage(pool), VolumeSpec(volume_id, 1)
+
+    async def write(self, offset_bytes: int, byte: int, length_bytes: int = 4096) -> None:
+        await (await self._storage.writer(self._volume)).write(offset_bytes, bytes([byte]) * length_bytes)
+
+    async def reads(self, offset_bytes: int, byte: int, length_bytes: int = 4096) -> bool:
+        found = await (await self._storage.reader(self._volume)).read(offset_bytes, length_bytes)
+        return found == bytes([byte]) * length_bytes
+
+
+class SimulatedWorld(StorageWorld):
+    """What is imagined has no formats: its images are raw."""
+
+    converts = False
+
+    def __init__(self, directory: Path) -> None:
+        self._pool = SimulatedPool("imagined")
+        super().__init__(directory)
+
+    def make(self, **given: Any) -> Storage:
+        images = SimulatedImages("h1", "a verifier", SystemClock(), SystemChance(), self)
+        return SimulatedStorage(self._pool, images)
+
+    @contextlib.asynccontextmanager
+    async def guest(self, source: DiskSource, host: str = "h1") -> AsyncIterator[Any]:
+        assert isinstance(source, SimulatedSource)
+        self._pool.open_by(source.volume_id, host)
+        yield SimulatedGuest(self._pool, source.volume_id)
+        self._pool.closed_by(source.volume_id, host)
+
+    def ref(self, path: Path, disk_format: str) -> ImageRef:
+        return msgspec.structs.replace(super().ref(path, disk_format), path="")
+
+    # -- as the APIs of its images --------------------------------------------------------------------------------
+    async def give(self, image_id: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> tuple[int, str]:
+        take((self.directory / f"{image_id}.raw").read_bytes())
+        return 200, ""
+
+    async def take(self, image_id: str, headers: Mapping[str, str], data: bytes) -> tuple[int, str]:
+        (self.images.sent / image_id).write_bytes(data)
+        return 204, ""
+
+
+def can_mount_xfs() -> bool:
+    return os.geteuid() == 0 and shutil.which("mkfs.xfs") is not None and Path("/dev/loop-control").exists()
+
+
+WORLDS: dict[str, type[StorageWorld]] = {
+    "simulated": SimulatedWorld,
+    "dir": DirWorld,
+    **({"dir-xfs": XfsWorld} if can_mount_xfs() else {}),
+}
+REAL = [kind for kind, world in WORLDS.items() if world.converts]
+
+
+def play(kind: str, directory: Path, story: Callable[[Any], Coroutine[Any, Any, None]], worlds: Any = None) -> None:
+    async def run() -> None:
+        world = (worlds or WORLDS)[kind](directory)
+        try:
+            async with asyncio.timeout(120):
+                await world.open()
+                await story(world)
+        finally:
+            await world.close()
+
+    uvloop.run(run())
+
+
+def qemu_img(*arguments: str) -> None:
+    subprocess.run(["qemu-img", *arguments], check=True)
