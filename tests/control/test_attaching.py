@@ -5,6 +5,7 @@ A volume is attached once, and is free only when no host is admitted to it any m
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from droveway.domain.faults import BadRequest, Conflict
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
 from droveway.domain.volume.model import VolumeStatus
+from droveway.drivers.hypervisor.simulated.fleet import Faults, Store
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import declared, hosts, services
@@ -239,3 +241,68 @@ async def test_whatever_breaks_at_a_boot_from_volumes_it_runs_or_nothing_is_left
         await world.check(server)
         assert await world.do(server, SagaKind.DELETE) == "done"
         assert await world.is_free(root) and await world.is_free(more)
+
+
+async def test_a_server_moves_with_its_volumes_and_its_old_host_is_admitted_no_longer() -> None:
+    async with with_volumes() as world:
+        root, more = await world.volume(), await world.volume()
+        server = await world.boot(more, root=root)
+        before = (await world.store.read(instances.get, server))["host"]
+        for _ in range(2):
+            assert await world.do(server, SagaKind.LIVE_MIGRATION) == "done"
+            assert await world.has(server) == [root, more]
+        assert (await world.store.read(instances.get, server))["host"] == before
+        await world.check(server)
+
+
+@pytest.mark.parametrize("breaks", Break)
+@pytest.mark.parametrize("at", range(1, 13, 2))
+async def test_whatever_breaks_at_a_move_its_volumes_are_open_where_it_is_and_nowhere_else(
+    breaks: Break, at: int
+) -> None:
+    async with with_volumes() as world:
+        root, more = await world.volume(), await world.volume()
+        server = await world.boot(more, root=root)
+        world.commands.clear()
+        world.at, world.breaks = at, breaks
+        await world.do(server, SagaKind.LIVE_MIGRATION)
+        world.at = 0
+        assert await world.has(server) == [root, more]
+        await world.check(server)
+
+
+async def test_a_server_without_files_moves_between_hosts_that_share_none() -> None:
+    async with with_volumes() as world:
+        stores = world.fleet.stores
+        for name in ("h1", "h2"):
+            world.fleet.hosts[name].store = stores[name] = Store()
+        root = await world.volume()
+        server = await world.boot(root=root)
+        before = (await world.store.read(instances.get, server))["host"]
+        assert await world.do(server, SagaKind.LIVE_MIGRATION) == "done"
+        after = (await world.store.read(instances.get, server))["host"]
+        assert after != before and server in stores[after].disks and server not in stores[before].disks
+        assert await world.has(server) == [root]
+        world.commands.clear()
+        world.fleet.faults = Faults(copy_fails=1.0)
+        assert await world.do(server, SagaKind.LIVE_MIGRATION) == "undone"
+        assert server in stores[after].disks and server not in stores[before].disks
+        assert await world.has(server) == [root]
+
+
+async def test_what_was_left_at_the_source_of_a_move_goes_with_the_next() -> None:
+    async with with_volumes() as world:
+        one, server = await world.volume(), await world.boot()
+        assert await world.attach(server, one) == ("done", "")
+        saga = await world.store.run(lambda tx: instances.intend(tx, server, SagaKind.LIVE_MIGRATION, {}))
+        async with asyncio.timeout(10):
+            while ("h1", "Release") not in world.commands and ("h2", "Release") not in world.commands:
+                await asyncio.sleep(0)
+        world.pool.down = "nobody answers"
+        assert await world.ended(saga) == ("done", "")
+        row = await world.attachment(one)
+        assert row is not None and row["to_host"] is not None
+        world.pool.down = ""
+        await world.look()
+        assert await world.do(server, SagaKind.LIVE_MIGRATION) == "done"
+        assert await world.has(server) == [one]

@@ -12,6 +12,7 @@ import msgspec
 
 from droveway.control.engine.saga import Context, SpecNotes, require
 from droveway.control.sagas.volumes.asking import ask
+from droveway.control.sagas.whereabouts import MoveNotes
 from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import SagaKind, TaskState
 from droveway.domain.volume.disks import DiskSource
@@ -117,6 +118,63 @@ def record_in_use(tx: Tx, ctx: Context) -> None:
 def set_in_use(tx: Tx, attachment_id: str, volume_id: str) -> None:
     attachments.set_(tx, attachment_id, status=AttachmentStatus.ATTACHED.value, attached_at_us=tx.now_us)
     volumes.set_(tx, volume_id, status=VolumeStatus.IN_USE.value, previous_status=None)
+
+
+# -- of one that moves ------------------------------------------------------------------------------------------------
+def has_volumes(move: MoveNotes) -> bool:
+    return bool(move.volumes)
+
+
+def moves_with_volumes(move: MoveNotes) -> bool:
+    return bool(move.volumes and move.destination)
+
+
+async def admit_destination(ctx: Context) -> None:
+    """To each of them, before its hypervisor opens them; the source stays admitted. A source is the same whatever host
+    opens it: one that is not would have the guest open other bytes."""
+    move: MoveNotes = ctx.notes
+    known = {disk.volume_id: disk.source for disk in move.spec.volumes} if move.spec is not None else {}
+    for one in move.volumes:
+        await ctx.store.run(_write_coming, one.attachment_id, move.destination)
+        source = await admit(ctx, one, move.destination)
+        is_same = source == known.get(one.volume.volume_id)
+        require(is_same, f"volume {one.volume.volume_id} is not the same to {move.destination} as to {move.source}")
+
+
+def _write_coming(tx: Tx, attachment_id: str, host: str | None) -> None:
+    attachments.set_(tx, attachment_id, to_host=host)
+
+
+async def withdraw_destination(ctx: Context) -> None:
+    """The guest is not there; where that is not known, the row keeps both."""
+    move: MoveNotes = ctx.notes
+    if move.destination in (move.left, move.doomed):
+        return
+    for one in move.volumes:
+        await withdraw(ctx, one, move.destination)
+        await ctx.store.run(_write_coming, one.attachment_id, None)
+
+
+def arrive(tx: Tx, move: MoveNotes) -> None:
+    """The destination is where they are open; the source is to be withdrawn."""
+    for one in move.volumes:
+        attachments.set_(tx, one.attachment_id, host=move.destination, to_host=move.source)
+
+
+async def withdraw_source(ctx: Context) -> None:
+    move: MoveNotes = ctx.notes
+    for one in move.volumes:
+        await withdraw(ctx, one, move.source)
+        await ctx.store.run(_write_coming, one.attachment_id, None)
+
+
+async def withdraw_stale(ctx: Context) -> None:
+    """Of an earlier move, whose source's backend did not answer then."""
+    move: MoveNotes = ctx.notes
+    for one in move.volumes:
+        if one.left:
+            await withdraw(ctx, one, one.left)
+            await ctx.store.run(_write_coming, one.attachment_id, None)
 
 
 # -- what is left -----------------------------------------------------------------------------------------------------
