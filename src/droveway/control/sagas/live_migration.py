@@ -3,6 +3,8 @@
 Is the instance running; is its host up; which destination; do both see the same store; then copy, switch, record,
 clean. The copy goes from hypervisor to hypervisor and needs none of us: only what both hosts say decides where the
 guest is (domain/migration.py).
+
+More than 400 lines because a story is told once, in one file.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """The physical world of all simulated hosts: guests, disks, copies in flight, and the laws that no program can break.
 
+More than 400 lines because what happens and the laws that it must keep stand together.
+
 The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so that no handler can hide it:
 - a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
 - it runs only with its disk, and the disk is not deleted under it; that is made on a whole image;
@@ -9,8 +11,6 @@ The laws are assertions. A breach is recorded in `Fleet.violations` before it is
 
 Nothing here asks the operating system for time or chance, and nothing iterates over a set: the same draws make the
 same history.
-
-More than 400 lines because what happens and the laws that it must keep stand together.
 """
 
 from __future__ import annotations
