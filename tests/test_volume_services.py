@@ -95,10 +95,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
 def test_why_a_volume_service_is_of_no_use(cloud: Cloud) -> None:
     cloud.become(files="alive", lvmdriver_b21="alive")
     rows = cloud.api.must("GET", f"/droveway/v1/services?binary={VOLUME}")["services"]
-    assert {(row["host"], row["zone"]) for row in rows} == {
-        (f"{HOST}@files", "nova"),
-        (f"{HOST}@lvmdriver-b21", "nova"),
-    }
+    assert {row["host"]: row["zone"] for row in rows} == {f"{HOST}@files": "nova", f"{HOST}@lvmdriver-b21": "nova"}
     assert cloud.says(FULL, "its pool is full: none of 0 GiB is free"), cloud.why(FULL)
 
     cloud.volumes.rename(cloud.home / "away")  # its pool is out of reach; its heart beats on

@@ -38,7 +38,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: str = ""  # bridge | simulated; empty where no neutron-linuxbridge-agent is carried
     tunnel_address: str = ""  # of VXLAN, an IP address of this host; empty: it has no part in such networks
     physical_networks: tuple[str, ...] = ()  # each NAME:DEVICE, a device or a bridge without an address of the host
-    backend_paths: tuple[str, ...] = ()  # each BACKEND:DIRECTORY, where its guests find the volumes of a backend
+    backend_paths: tuple[str, ...] = ()  # each BACKEND:DIRECTORY, where the volumes of a backend are its files
     ceph_conf: str = ""  # of the Ceph cluster in which its guests open volumes; empty: in none
     ceph_user: str = ""  # as whom, without "client."; its own and no other host's
     ceph_keyring: str = ""  # where the key of that user is
