@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -14,7 +12,7 @@ from droveway.agents.fences import Fence, Fences
 from droveway.agents.guest_verbs import carry_out
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
-from droveway.domain.model import Subject, SubjectKind
+from droveway.domain.model import SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ABOUT_HOST,
@@ -24,6 +22,7 @@ from droveway.ports.bus import (
     CheckSource,
     Command,
     CopyDisk,
+    Freeze,
     GuestChanged,
     Hello,
     Inspect,
@@ -43,7 +42,6 @@ from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from droveway.ports.images import TicketWanted
 from droveway.ports.replies import (
-    FAILURES,
     FILES_MAX,
     Answer,
     ConsoleOpened,
@@ -54,10 +52,8 @@ from droveway.ports.replies import (
     PingResult,
     ReachResult,
     Refused,
-    StaleFence,
     Tasks,
     Unavailable,
-    Working,
 )
 
 log = structlog.get_logger("droveway.agent")
@@ -65,11 +61,11 @@ MAKES_DISKS = {Prepare: "made", PrepareDisk: "made", CopyDisk: "copied", SendCop
 
 
 class ComputeAgent(FencedAgent):
-    """One host's agent. `pulse` reports its progress to its host's heart. `guests_boot_id`: where guests end sooner than
-    their machine does, the boot that they live in (simulated ones end with this process)."""
+    """One host's agent. `pulse` reports its progress to its host's heart. `guests_boot_id`: where guests end sooner
+    than their machine does, the boot that they live in (simulated ones end with this process)."""
 
     # They look, or find it done, and their answer carries what they saw.
-    LOOKS = (CheckDestination, CheckSource, CopyDisk)
+    LOOKS = (CheckDestination, CheckSource, CopyDisk, Freeze)
     # The guest may then be made on another host, with a disk of the same name on the same store.
     ENDS = (Remove,)
     NOUN = "guest"
@@ -159,16 +155,16 @@ class ComputeAgent(FencedAgent):
         """Carry the command out, once. Always answers."""
         if not isinstance(command.verb, ABOUT_HOST) and command.subject.kind is not SubjectKind.INSTANCE:
             return Refused(f"{type(command.verb).__name__} is done to an instance, not to {command.subject}")
-        return await self.obey(command)
+        return await self.execute(command)
 
     def _trouble(self) -> str:
         """Of the instance store, which every command touches."""
         return self._hypervisor.store_trouble()
 
     def _progress(self, verb: Verb) -> str:
-        doing = MAKES_DISKS.get(type(verb))
-        is_made = isinstance(verb, (Prepare, PrepareDisk))
-        return doing and ((is_made and self._hypervisor.progress(verb.spec)) or f"its disk is being {doing}") or ""
+        progress = self._hypervisor.progress(verb.spec) if isinstance(verb, (Prepare, PrepareDisk)) else ""
+        doing = MAKES_DISKS.get(type(verb), "")
+        return progress or (f"its disk is being {doing}" if doing else "")
 
     async def _answer_again(self, command: Command, fence: Fence) -> Answer:
         try:

@@ -63,7 +63,7 @@ class FencedAgent:
             task.cancel()
 
     # -- of all -------------------------------------------------------------------------------------------------------
-    async def obey(self, command: Command) -> Answer:
+    async def execute(self, command: Command) -> Answer:
         """Carry the command out, once. Always answers."""
         if isinstance(command.verb, READ_ONLY):
             return await self._act(command)

@@ -50,6 +50,10 @@ class HealthReports:
         """It may have changed."""
         self._due.set()
 
+    def full(self) -> ServiceReport:
+        """How it is now."""
+        return ServiceReport(self._host, self._service, self._boot_id, *self._health(), self._tasks(), *self._pool())
+
     async def run(self) -> None:
         """Until cancelled."""
         full_at_s = self._clock.monotonic_s()
@@ -57,7 +61,7 @@ class HealthReports:
             health, pool, now_s = self._health(), self._pool(), self._clock.monotonic_s()
             if (health, pool) != self._sent or now_s >= full_at_s:
                 self._sent, full_at_s = (health, pool), now_s + FULL_S
-                self._bus.notify(ServiceReport(self._host, self._service, self._boot_id, *health, self._tasks(), *pool))
+                self._bus.notify(self.full())
             self._due.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_S, max(0.0, full_at_s - now_s))):

@@ -1,5 +1,5 @@
-"""The service `cinder-volume@BACKEND` of a host: obeys fenced commands about the volumes of one backend, and reports how
-its pool stands.
+"""The service `cinder-volume@BACKEND` of a host: obeys fenced commands about the volumes of one backend, and reports
+how its pool stands.
 
 What it has admitted outlives it (ports/storage.py): a guest does not see that it ends. A backend that is away ends
 nothing either: the process answers and reports that, and looks again until it is back.
@@ -64,6 +64,7 @@ LOOK_S = 5.0  # between two looks at the pool
 AGAIN_S = 2.0  # while something is wrong with it
 POOL_ANSWER_S = 10.0  # a pool that does not answer for so long is out of reach
 FREE_CHANGED = 0.01  # of all; less is not worth a report
+AS_IT_IS = BackendSettings()
 MADE = {
     CreateVolume: "made",
     FillVolume: "filled",
@@ -95,7 +96,7 @@ class VolumeAgent(FencedAgent):
         bus: AgentBus,
         fences: Fences,
         clock: Clock,
-        settings: BackendSettings = BackendSettings(),
+        settings: BackendSettings = AS_IT_IS,
         off_loop: OffLoop = in_thread,
         pulse: Pulse | None = None,
         trouble: str = "",
@@ -106,9 +107,9 @@ class VolumeAgent(FencedAgent):
         self._storage, self._bus, self._settings, self._pulse = storage, bus, settings, pulse
         self._is_open, self._is_wrong = False, bool(trouble)
         self._unwell = trouble or "its backend has not been looked at yet"
-        self._told = PoolReport()
+        self._reported = PoolReport()
         self._look_soon = asyncio.Event()
-        self._reports = HealthReports(host, name, boot_id, bus, clock, self.health, pool=lambda: self._told)
+        self.reports = HealthReports(host, name, boot_id, bus, clock, self.health, pool=lambda: self._reported)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -117,8 +118,8 @@ class VolumeAgent(FencedAgent):
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
                 group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
-                group.create_task(self._reports.run(), name="report")
-                group.create_task(self._look(), name="look")
+                group.create_task(self.reports.run(), name="report")
+                group.create_task(self._look_again(), name="look")
         except asyncio.CancelledError:
             if self._pulse is not None:
                 self._pulse.leave()
@@ -135,7 +136,7 @@ class VolumeAgent(FencedAgent):
         if self._pulse is not None:
             self._pulse.set_interval(welcome.report_interval_s)
         if welcome.accepted:
-            self._reports.ask()
+            self.reports.ask()
 
     # -- what it does -------------------------------------------------------------------------------------------------
     async def handle(self, command: Command) -> Answer:
@@ -145,7 +146,7 @@ class VolumeAgent(FencedAgent):
             return Refused(f"{self._name} on {self._host} has volumes, and does no {type(verb).__name__}")
         if isinstance(verb, tuple(MADE)) and command.subject.kind is not SubjectKind.VOLUME:
             return Refused(f"{type(verb).__name__} is done to a volume, not to {command.subject}")
-        return await self.obey(command)
+        return await self.execute(command)
 
     def _named(self, verb: Verb) -> str:
         """A volume has several snapshots, and goes to several hosts."""
@@ -222,16 +223,16 @@ class VolumeAgent(FencedAgent):
     # -- how its pool stands ------------------------------------------------------------------------------------------
     def health(self) -> tuple[bool, str]:
         """Whether volumes can be made there, and a sentence."""
-        pool = self._told.pool
+        pool = self._reported.pool
         if self._unwell or pool is None:
             return False, self._unwell
         if pool.free_gb <= 0:
             return False, f"its pool is full: none of {pool.total_gb:g} GiB is free"
         return True, f"{pool.free_gb:.1f} of {pool.total_gb:.1f} GiB are free"
 
-    async def _look(self) -> None:
+    async def _look_again(self) -> None:
         while True:
-            await self._look_once()
+            await self.look()
             wait_s = AGAIN_S if self._unwell else LOOK_S
             await self._clock.sleep(1.0)  # however often something is made
             with contextlib.suppress(TimeoutError):
@@ -239,7 +240,8 @@ class VolumeAgent(FencedAgent):
                     await self._look_soon.wait()
             self._look_soon.clear()
 
-    async def _look_once(self) -> None:
+    async def look(self) -> None:
+        """How its backend stands now."""
         if self._is_wrong:
             return
         before = self._unwell
@@ -255,34 +257,34 @@ class VolumeAgent(FencedAgent):
             self._unwell = fault.reason
         else:
             self._unwell = pool.trouble
-            await self._tell(pool)
-        if self._unwell and self._told.pool is not None and self._told.pool.trouble != self._unwell:
-            await self._tell(msgspec.structs.replace(self._told.pool, trouble=self._unwell))
+            await self._report(pool)
+        if self._unwell and self._reported.pool is not None and self._reported.pool.trouble != self._unwell:
+            await self._report(msgspec.structs.replace(self._reported.pool, trouble=self._unwell))
         if self._unwell != before:
             log.info("backend", service=self._name, is_well=not self._unwell, because=self._unwell)
-            self._reports.look()
+            self.reports.look()
 
     def _set(self, pool: StoragePool) -> StoragePool:
         return msgspec.structs.replace(pool, settings=self._settings)
 
-    async def _tell(self, pool: StoragePool) -> None:
-        """What differs from what was told last has a generation of its own, kept first, and never below the clock's
+    async def _report(self, pool: StoragePool) -> None:
+        """What differs from what was reported last has a generation of its own, kept first, and never below the clock's
         seconds: so a late report is known for one also when the files of this host were lost."""
-        told = self._told.pool
-        if told is not None and _says_the_same(told, pool):
+        before = self._reported.pool
+        if before is not None and _says_the_same(before, pool):
             return
         generation = max(self._fences.read(REPORT).generation + 1, self._clock.now_us() // 1_000_000)
         with contextlib.suppress(OSError):  # it is unique as long as this process lives
             await self._off_loop(lambda: self._fences.write(REPORT, Fence(generation, "pool")))
-        self._told = PoolReport(pool, generation)
-        self._reports.look()
+        self._reported = PoolReport(pool, generation)
+        self.reports.look()
 
 
-def _says_the_same(told: StoragePool, now: StoragePool) -> bool:
-    change_gb = abs(told.free_gb - now.free_gb)
-    is_full = told.free_gb <= 0, now.free_gb <= 0
+def _says_the_same(before: StoragePool, now: StoragePool) -> bool:
+    change_gb = abs(before.free_gb - now.free_gb)
+    is_full = before.free_gb <= 0, now.free_gb <= 0
     near = change_gb <= FREE_CHANGED * max(1.0, now.total_gb) and is_full[0] == is_full[1]
-    return near and msgspec.structs.replace(told, free_gb=now.free_gb) == now
+    return near and msgspec.structs.replace(before, free_gb=now.free_gb) == now
 
 
 def service_of(backend: str) -> str:

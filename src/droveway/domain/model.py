@@ -96,6 +96,11 @@ class GuestSpec(msgspec.Struct, frozen=True):
     rescue: bool = False  # it begins from a disk of its own for that, and finds its root disk behind it
     volumes: Annotated[tuple[VolumeDisk, ...], FEW] = ()  # in the order in which the guest sees them
 
+    @property
+    def begins_from_volume(self) -> bool:
+        """Its root disk is a volume, and no file of its host."""
+        return any(volume.boot_index == 0 for volume in self.volumes)
+
 
 class SpareDisk(StrEnum):
     """A disk of an image that lies beside a guest's own."""
@@ -256,6 +261,9 @@ class SagaKind(StrEnum):
     LIVE_MIGRATION = "live_migration"
     ATTACH_INTERFACE = "attach_interface"
     DETACH_INTERFACE = "detach_interface"
+    ATTACH_VOLUME = "attach_volume"
+    DETACH_VOLUME = "detach_volume"
+    FREE_VOLUME = "free_volume"
     CREATE_VOLUME = "create_volume"
     DELETE_VOLUME = "delete_volume"
     EXTEND_VOLUME = "extend_volume"

@@ -25,6 +25,7 @@ from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks, Id
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.volume.model import StoragePool, VolumeOrigin, VolumeSpec
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
 from droveway.ports.replies import (
@@ -37,6 +38,7 @@ from droveway.ports.replies import (
     Diagnostics,
     DiskCopied,
     GuestAdmitted,
+    GuestFrozen,
     GuestStatus,
     HostInventory,
     NetworksApplied,
@@ -174,6 +176,34 @@ class Unplug(VerbWithReply[GuestStatus], frozen=True, tag="unplug"):
 
     nic: Nic
     within_s: float
+
+
+class AttachDisk(VerbWithReply[GuestStatus], frozen=True, tag="attach_disk"):
+    """One volume more, now. A guest that does not run has it when it starts."""
+
+    disk: VolumeDisk
+
+
+class DetachDisk(VerbWithReply[GuestStatus], frozen=True, tag="detach_disk"):
+    """One volume less. Refused when the guest has not let it go within `within_s`."""
+
+    volume_id: ShortText
+    within_s: float
+
+
+class GrowDisk(VerbWithReply[GuestStatus], frozen=True, tag="grow_disk"):
+    """A volume of it has that size now, and the guest is to see it."""
+
+    volume_id: ShortText
+    size_gb: Count
+
+
+class Freeze(VerbWithReply[GuestFrozen], frozen=True, tag="freeze"):
+    """Let it write out and hold its file systems, for a moment (ports/hypervisor.py: FROZEN_MAX_S)."""
+
+
+class Thaw(VerbWithReply[GuestStatus], frozen=True, tag="thaw"):
+    """Let them go on."""
 
 
 class Remove(VerbWithReply[GuestStatus], frozen=True, tag="remove"):
@@ -390,6 +420,11 @@ Verb = (
     | ReadDiagnostics
     | Plug
     | Unplug
+    | AttachDisk
+    | DetachDisk
+    | GrowDisk
+    | Freeze
+    | Thaw
     | Remove
     | CheckDestination
     | CheckSource

@@ -12,6 +12,10 @@ Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _re
   config drive is read-only, and goes wherever its disk goes;
 - a guest whose spec names NUMA cells or a machine type is held to them while it runs; where this host has not those
   cells, CPUs or machines, it is refused and nothing is left;
+- a volume of a guest is opened in the format that its spec says, whatever its bytes are, by a way that this host's own
+  configuration knows; it bears the volume's id as its serial number, and the same device after every start. Where it
+  cannot be opened, the guest is refused it and has what it had. A guest whose write fails for want of room is paused,
+  and goes on when it is resumed;
 - no verb blocks the event loop; long ones run in a bounded pool;
 - a migration that a dead client began goes on, and is seen by the next client as an outgoing job.
 """
@@ -28,8 +32,11 @@ from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk
 from droveway.domain.resources import HostUsage
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.ports.consoles import ConsoleStream
 from droveway.ports.replies import DiskCopied
+
+FROZEN_MAX_S = 2.0
 
 
 class HypervisorRefused(Fault):
@@ -122,6 +129,28 @@ class Hypervisor(Protocol):
         must let go of it: refused when it has not within `within_s`. It may still do so later."""
         ...
 
+    async def attach_disk(self, instance_id: str, disk: VolumeDisk) -> None:
+        """Give a guest that runs one volume more; nothing to do when it has it, or does not run."""
+        ...
+
+    async def detach_disk(self, instance_id: str, volume_id: str, within_s: float) -> None:
+        """As `unplug`, of a volume."""
+        ...
+
+    async def grow_disk(self, instance_id: str, volume_id: str, size_gb: int) -> None:
+        """Let a guest that runs see that a volume of it has that size now; nothing to do when it sees it, or does not
+        run. Refused when it has not got it."""
+        ...
+
+    async def freeze(self, instance_id: str) -> bool:
+        """Let the guest's agent write out and hold its file systems; False when there is none that answers. They are
+        held for FROZEN_MAX_S at most, whatever becomes of the client."""
+        ...
+
+    async def thaw(self, instance_id: str) -> None:
+        """Let them go on; nothing to do when they are not held."""
+        ...
+
     async def remove(self, instance_id: str) -> None:
         """End it, forget it, delete its files. For good."""
         ...
@@ -183,7 +212,8 @@ class Hypervisor(Protocol):
 
     async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
         """Refused, with the reason, when this host could not run that guest (CPU, a guest of that id running here, a
-        machine type it does not know), or the guest is held to NUMA cells: those of another host."""
+        machine type it does not know, a volume that it has no way to open), or the guest is held to NUMA cells: those
+        of another host."""
         ...
 
     async def write_probe(self, name: str) -> None:

@@ -35,6 +35,14 @@ class GuestAdmitted(msgspec.Struct, frozen=True, tag="guest_admitted"):
     boot_id: ShortText = ""
 
 
+class GuestFrozen(msgspec.Struct, frozen=True, tag="guest_frozen"):
+    """Whether its file systems are held now; a guest without an agent holds none."""
+
+    guest: Guest
+    held: bool
+    boot_id: ShortText = ""
+
+
 class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
     """How the guest stands, and whether the test file of the other host is visible."""
 
@@ -184,6 +192,7 @@ FAILURES = (Refused, Working, ImageTicketNeeded, StaleFence, Unavailable)
 Answer = (
     GuestStatus
     | GuestAdmitted
+    | GuestFrozen
     | SourceChecked
     | ConsoleText
     | DiskCopied

@@ -6,7 +6,7 @@ Pure, and without numpy: there are few backends. The same facts, request and see
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from droveway.domain.placement import FittingHost, Plan, RuleRejection
@@ -96,10 +96,8 @@ def _is(has: str | None, wanted: str) -> bool:
 def _capacity(one: BackendFacts, ask: VolumeRequest) -> str:
     if ask.size_gb <= one.headroom_gb:
         return ""
-    return (
-        f"{ask.size_gb} GiB wanted, {max(0.0, one.headroom_gb):g} of {one.promisable_gb:g} GiB that may be promised are "
-        "left"
-    )
+    left_gb = max(0.0, one.headroom_gb)
+    return f"{ask.size_gb} GiB wanted, {left_gb:g} of {one.promisable_gb:g} GiB that may be promised are left"
 
 
 def _free(one: BackendFacts, ask: VolumeRequest) -> str:
@@ -134,12 +132,20 @@ def _pairs(ask: VolumeRequest) -> str:
     return ", ".join(f"{path}={wanted}" for path, wanted in wanted_of(ask))
 
 
-def first_failing(one: BackendFacts, ask: VolumeRequest) -> tuple[str, str] | None:
-    """The first rule that it fails, and why."""
+ROOM = frozenset({"up", "trouble", "capacity", "free"})  # the rules for a volume that is there, and grows
+
+
+def first_failing(one: BackendFacts, ask: VolumeRequest, only: Collection[str] | None = None) -> tuple[str, str] | None:
+    """The first rule that it fails, of all or of those that are named, and why."""
     for rule in RULES:
-        if why := rule.say(one, ask):
+        if (only is None or rule.name in only) and (why := rule.say(one, ask)):
             return rule.name, why
     return None
+
+
+def unmet(one: BackendFacts, ask: VolumeRequest) -> str:
+    """What the type wants and it does not have."""
+    return _capabilities(one, ask)
 
 
 def place(backends: Sequence[BackendFacts], ask: VolumeRequest, seed: int) -> Plan:

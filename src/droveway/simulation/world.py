@@ -21,6 +21,7 @@ from droveway.control.engine.saga import Saga
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.model import Flavor, Nic, SagaKind
 from droveway.domain.placement import GroupPolicy
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestCopy, SimulatedHost
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.network.simulated import SimulatedNetwork
@@ -184,8 +185,15 @@ class OutsideFleet(Fleet):
         super().__init__(clock, chance, durations)
         self.homes: dict[str, str] = {}  # where each guest lives, or has last lived
 
-    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int, nics: tuple[Nic, ...] = ()) -> None:
-        super().run(host, instance_id, ram_mb, nics)
+    def run(
+        self,
+        host: SimulatedHost,
+        instance_id: str,
+        ram_mb: int,
+        nics: tuple[Nic, ...] = (),
+        volumes: tuple[VolumeDisk, ...] = (),
+    ) -> None:
+        super().run(host, instance_id, ram_mb, nics, volumes)
         self.homes[instance_id] = host.name
 
     def _switch(self, copy: GuestCopy) -> None:

@@ -13,11 +13,13 @@ from droveway.control.sagas.reset_state import RESET_STATE
 from droveway.control.sagas.shelve import SHELVE, SHELVE_OFFLOAD, UNSHELVE
 from droveway.control.sagas.snapshot import CREATE_BACKUP, CREATE_IMAGE
 from droveway.control.sagas.soft_delete import RESTORE, SOFT_DELETE
+from droveway.control.sagas.volumes import STORIES_OF_VOLUMES
 from droveway.domain.model import SagaKind
 
 _ALL = (
     *(BOOT, DELETE, START, STOP, HARD_REBOOT, SOFT_REBOOT, LIVE_MIGRATION, ATTACH_INTERFACE, DETACH_INTERFACE),
     *(PAUSE, UNPAUSE, SUSPEND, RESUME, TRIGGER_CRASH_DUMP, RESET_STATE),
     *(CREATE_IMAGE, CREATE_BACKUP, REBUILD, RESCUE, UNRESCUE, SHELVE, SHELVE_OFFLOAD, UNSHELVE, SOFT_DELETE, RESTORE),
+    *STORIES_OF_VOLUMES,
 )
 STORIES: dict[SagaKind, Saga] = {saga.kind: saga for saga in _ALL}

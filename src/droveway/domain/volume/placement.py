@@ -1,4 +1,4 @@
-"""What placing a volume is about: the request, and the facts of a backend. Values only; scheduler/backends.py decides."""
+"""What placing a volume is about: the request, and the facts of a backend. scheduler/backends.py decides."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import and_, bindparam, delete, func, insert, literal, or_, select, union_all, update
@@ -16,7 +18,7 @@ from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import services
 from droveway.store.volume.rows import BackendRow, BackendWithService
-from droveway.store.volume.tables import backends, volumes
+from droveway.store.volume.tables import backends, volume_types, volumes
 
 CHANGED = "backends"  # the nudge: something that the volume scheduler must know
 _C = backends.c
@@ -36,13 +38,14 @@ _ALL = (
 )
 _EVERY = Prepared(_ALL)
 _ONE = Prepared(_ALL.where(_C.name == bindparam("of")))
+_SIZE = func.coalesce(volumes.c.growing_to_gb, volumes.c.size_gb)
 _PROMISED = (
     union_all(
-        select(volumes.c.host.label("backend"), volumes.c.size_gb).where(volumes.c.host.is_not(None)),
+        select(volumes.c.host.label("backend"), _SIZE.label("gb")).where(volumes.c.host.is_not(None)),
         select(volumes.c.moving_to, volumes.c.size_gb).where(volumes.c.moving_to.is_not(None)),
     )
 ).subquery()
-_ALLOCATED = Prepared(select(_PROMISED.c.backend, func.sum(_PROMISED.c.size_gb)).group_by(_PROMISED.c.backend))
+_ALLOCATED = Prepared(select(_PROMISED.c.backend, func.sum(_PROMISED.c.gb)).group_by(_PROMISED.c.backend))
 _ON = or_(volumes.c.host == bindparam("of"), volumes.c.moving_to == bindparam("of"))
 _HELD = Prepared(select(volumes.c.id).where(_ON).order_by(volumes.c.created_at_us, volumes.c.id).limit(1))
 _COUNT = Prepared(select(func.count()).select_from(volumes).where(_ON))
@@ -50,11 +53,11 @@ _CLAIM = Prepared(
     update(backends).where(_C.name == bindparam("of"), _C.claims == bindparam("seen")).values(claims=_C.claims + 1)
 )
 _TOUCH = Prepared(update(backends).where(_C.name == bindparam("of")).values(claims=_C.claims + 1))
-_SAID = ("driver", "guarantees", "settings", "total_gb", "free_gb", "trouble", "reported_at_us", "generation")
+_REPORTED = ("driver", "guarantees", "settings", "total_gb", "free_gb", "trouble", "reported_at_us", "generation")
 _REPORT = Prepared(
     update(backends)
     .where(_C.name == bindparam("of"), _C.generation <= bindparam("new_generation"))
-    .values({name: bindparam(f"new_{name}") for name in _SAID})
+    .values({name: bindparam(f"new_{name}") for name in _REPORTED})
 )
 _INSERT = Prepared(insert(backends))
 _IS_THERE = Prepared(select(literal(1)).where(_C.name == bindparam("of")).select_from(backends))
@@ -62,10 +65,28 @@ _FREEZE = Prepared(update(backends).where(_C.name == bindparam("of")).values(fro
 _DELETE = Prepared(delete(backends).where(_C.name == bindparam("of")))
 
 
+_TYPE = Prepared(select(volume_types.c.name, volume_types.c.extra_specs).where(volume_types.c.id == bindparam("of")))
+
+
+class TypeSpecs(NamedTuple):
+    """What a volume type wants of a backend."""
+
+    name: str = ""
+    extra_specs: Mapping[str, str] = MappingProxyType({})
+
+
+def specs_of_type(tx: Tx, volume_type_id: str | None) -> TypeSpecs:
+    """One that was deleted meanwhile wants nothing."""
+    if volume_type_id is None:
+        return TypeSpecs()
+    row = tx.execute(_TYPE, {"of": volume_type_id}).first()
+    return TypeSpecs() if row is None else TypeSpecs(row.name, row.extra_specs)
+
+
 # -- what they say ------------------------------------------------------------------------------------------------
 def report(tx: Tx, name: str, pool: StoragePool, generation: int) -> bool:
     """What the service of that backend says of it. False: what stands there is newer."""
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "driver": pool.driver[:64],
         "guarantees": msgspec.to_builtins(pool.guarantees),
         "settings": msgspec.to_builtins(pool.settings),
@@ -75,10 +96,10 @@ def report(tx: Tx, name: str, pool: StoragePool, generation: int) -> bool:
         "reported_at_us": tx.now_us,
         "generation": generation,
     }
-    if tx.execute(_REPORT, {"of": name, **{f"new_{key}": value for key, value in said.items()}}).rowcount == 0:
+    if tx.execute(_REPORT, {"of": name, **{f"new_{key}": value for key, value in values.items()}}).rowcount == 0:
         if tx.execute(_IS_THERE, {"of": name}).first() is not None:
             return False
-        tx.execute(_INSERT, {"name": name, "frozen": False, "claims": 0, **said})
+        tx.execute(_INSERT, {"name": name, "frozen": False, "claims": 0, **values})
     tx.nudges.append(CHANGED)
     return True
 

@@ -1,4 +1,4 @@
-"""Decisions where a volume shall lie, each with its request, its reasons and the races it lost. Bounded and aged out."""
+"""Decisions where a volume shall lie, each with its request, its reasons and the races it lost: bounded, aged out."""
 
 from __future__ import annotations
 

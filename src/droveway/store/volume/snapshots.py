@@ -16,6 +16,11 @@ from droveway.store.volume.tables import snapshots
 
 _GET = Prepared(select(snapshots).where(snapshots.c.id == bindparam("of")))
 _INSERT = Prepared(insert(snapshots))
+_OF_VOLUME = Prepared(
+    select(snapshots.c.id)
+    .where(snapshots.c.volume_id == bindparam("of"))
+    .order_by(snapshots.c.created_at_us, snapshots.c.id)
+)
 _DELETE = Prepared(delete(snapshots).where(snapshots.c.id == bindparam("of")))
 
 
@@ -29,6 +34,11 @@ def get(tx: Tx, snapshot_id: str, project_id: str | None = None) -> SnapshotRow:
     if row is None or project_id not in (None, row["project_id"]):
         raise NotFound(f"Snapshot {snapshot_id[:64]} could not be found.")
     return row
+
+
+def of_volume(tx: Tx, volume_id: str) -> list[str]:
+    """The ids of all that were made of it, the oldest first."""
+    return list(tx.execute(_OF_VOLUME, {"of": volume_id}).scalars())
 
 
 def set_(tx: Tx, snapshot_id: str, **values: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from droveway.domain.faults import NotFound
 from droveway.store.engine import results
@@ -16,6 +16,8 @@ from droveway.store.volume.tables import volumes
 
 _GET = Prepared(select(volumes).where(volumes.c.id == bindparam("of")))
 _INSERT = Prepared(insert(volumes))
+_ON = or_(volumes.c.host == bindparam("of"), volumes.c.moving_to == bindparam("of"))
+_ON_BACKEND = Prepared(select(volumes).where(_ON).order_by(volumes.c.created_at_us, volumes.c.id))
 _DELETE = Prepared(delete(volumes).where(volumes.c.id == bindparam("of")))
 
 
@@ -29,6 +31,11 @@ def get(tx: Tx, volume_id: str, project_id: str | None = None) -> VolumeRow:
     if row is None or project_id not in (None, row["project_id"]):
         raise NotFound(f"Volume {volume_id[:64]} could not be found.")
     return row
+
+
+def on_backend(tx: Tx, name: str) -> list[VolumeRow]:
+    """Those that lie there, or move there."""
+    return results.every(VolumeRow, tx.execute(_ON_BACKEND, {"of": name}))
 
 
 def set_(tx: Tx, volume_id: str, **values: Any) -> None:

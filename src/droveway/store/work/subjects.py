@@ -155,6 +155,12 @@ def _fence(tx: Tx, subject: Subject) -> int:
     return int(found)
 
 
+def highest_fence(tx: Tx, subjects: Iterable[Subject]) -> int:
+    """Of those that are there still: one may have been deleted for good while a saga waited for it."""
+    found = (tx.execute(_READ[one.kind], {"of": one.id}).scalar() for one in subjects)
+    return max((int(fence) for fence in found if fence is not None), default=0)
+
+
 def set_fence(tx: Tx, subjects: Iterable[Subject], generation: int) -> None:
     for subject in subjects:
         tx.execute(_RAISE[subject.kind], {"of": subject.id, "new_fence": generation})

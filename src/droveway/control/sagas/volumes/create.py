@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, TicketNeeded
 from droveway.control.sagas import tickets
-from droveway.control.sagas.volumes.asking import ask, fail, show_wait, spec_of, tell
+from droveway.control.sagas.volumes.asking import ask, fail, message, show_wait, spec_of
 from droveway.control.scheduling import backends as choosing
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound, StepFailed
@@ -22,7 +22,7 @@ from droveway.ports.bus import CreateVolume, DeleteVolume, FillVolume
 from droveway.scheduler.backends import to_tenants
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
-from droveway.store.volume import backends, snapshots, volumes
+from droveway.store.volume import attachments, backends, snapshots, volumes
 from droveway.store.work import sagas
 
 
@@ -100,7 +100,10 @@ async def fill_volume(ctx: Context) -> None:
 
 
 def record_available(tx: Tx, ctx: Context) -> None:
-    volumes.set_(tx, ctx.subject.id, status=VolumeStatus.AVAILABLE.value, fault="", launched_at_us=tx.now_us)
+    """Or reserved, where a server waits for it."""
+    is_free = attachments.of_volume(tx, ctx.subject.id) is None
+    status = VolumeStatus.AVAILABLE if is_free else VolumeStatus.RESERVED
+    volumes.set_(tx, ctx.subject.id, status=status.value, fault="", launched_at_us=tx.now_us)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -112,7 +115,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
         fail(tx, ctx, Action.FILL_FROM_IMAGE if has_image(ctx.notes) else Action.CREATE, VolumeStatus.ERROR)
         return
     volumes.set_(tx, ctx.subject.id, status=VolumeStatus.ERROR, fault=ctx.error)
-    tell(tx, ctx, Action.SCHEDULE, _record_why_none(tx, ctx) or ctx.error)
+    message(tx, ctx, Action.SCHEDULE, _record_why_none(tx, ctx) or ctx.error)
 
 
 def _record_why_none(tx: Tx, ctx: Context) -> str:
@@ -144,8 +147,9 @@ def end(tx: Tx, ctx: Context) -> None:
     old = sagas.get(tx, ctx.id)
     params = ctx.params | {"refused": {**ctx.params.get("refused", {}), ctx.notes.backend: f"it refused: {ctx.error}"}}
     volumes.set_(tx, ctx.subject.id, status=VolumeStatus.CREATING.value, fault="")
-    asked = {"request_id": old["request_id"], "user_id": old["user_id"]}
-    sagas.enqueue(tx, SagaKind.CREATE_VOLUME, ctx.subject, ctx.project_id, params, **asked)
+    sagas.enqueue(
+        tx, ctx.kind, ctx.subject, ctx.project_id, params, request_id=old["request_id"], user_id=old["user_id"]
+    )
 
 
 CREATE_VOLUME = Saga(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,20 @@ from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Nic, Resources, SpareDisk
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
+from droveway.domain.volume.disks import RbdSource, VolumeDisk
 from droveway.drivers.hypervisor import console_socket
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
-from droveway.drivers.hypervisor.libvirt import consoles, diagnostics, hardware_xml, held, interfaces, reach
+from droveway.drivers.hypervisor.libvirt import (
+    ceph_keys,
+    consoles,
+    diagnostics,
+    hardware_xml,
+    held,
+    interfaces,
+    reach,
+    volumes,
+)
 from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
@@ -41,12 +51,13 @@ from droveway.drivers.hypervisor.libvirt.facts import (
 )
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
-from droveway.drivers.hypervisor.promises import check_machine, check_movable, not_let_go
+from droveway.drivers.hypervisor.libvirt.volume_xml import OwnWays
+from droveway.drivers.hypervisor.promises import check_machine, check_movable, not_let_go, volume_not_let_go
 from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import FROZEN_MAX_S, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused, Images
 from droveway.ports.replies import DiskCopied
 
@@ -73,6 +84,9 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     reserved_memory_mb: int = 0  # kept back for the host itself
     reserved_disk_gb: int = 0
     cache: CacheBounds = DAY  # of images that no disk needs
+    directories: Mapping[str, str] = {}  # of backends whose volumes are files, by backend
+    ceph: tuple[str, str, str] | None = None  # its configuration, user and keyring; None: no volume is opened there
+    tls: bool = True  # an NBD export is opened with this host's certificate; off only in tests
     host_root: str = ""  # where this process sees the host's root directory; empty: it runs there
 
 
@@ -89,6 +103,8 @@ class LibvirtHypervisor:
         self._copies = OutgoingCopies(settings.uri, self._note_change)
         self._disk_copies, self._images = DiskCopies(self._connection, self._files, clock), images
         self._own_cpus = OwnCpus()
+        self._frozen = Admissions(settings.admissions_path + "-frozen")  # guests that an earlier client may have held
+        self._ways = OwnWays(dict(settings.directories), tls=settings.tls)
         self._facts: HostFacts | None = None
         self._stops: dict[str, asyncio.Event] = {}  # guests whose power-off is awaited
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -184,7 +200,7 @@ class LibvirtHypervisor:
                 check_machine(spec, self._known(connection).machine_types)
                 cells = self._known(connection).cells
             consoles.make_directory(self._settings.host_root)
-            xml = domain_xml(spec, directory, self._use_kvm, cells)
+            xml = domain_xml(spec, directory, self._use_kvm, cells, self._ways_for(connection, spec.volumes))
             with self._own_cpus.around_start(connection, spec):
                 acts.start(connection, spec.instance_id, xml)
 
@@ -269,16 +285,72 @@ class LibvirtHypervisor:
 
     async def unplug(self, instance_id: str, nic: Nic, within_s: float) -> None:
         self._files.directory(instance_id)
+        await self._until_let_go(
+            within_s,
+            lambda c: interfaces.has_let_go(c, instance_id, nic),
+            lambda c: interfaces.ask_to_let_go(c, instance_id, nic),
+            HypervisorRefused(not_let_go(instance_id, nic, within_s)),
+        )
+
+    async def _until_let_go(
+        self, within_s: float, has_let_go: Callable[[Any], bool], ask: Callable[[Any], None], refused: HypervisorRefused
+    ) -> None:
         ask_at_s = now_s = self._clock.monotonic_s()
-        deadline_s = now_s + within_s
-        while not await self._connection.call(lambda c: interfaces.has_let_go(c, instance_id, nic)):
+        deadline_s, step_s = now_s + within_s, LET_GO_LOOK_S / 8
+        while not await self._connection.call(has_let_go):
             now_s = self._clock.monotonic_s()
             if now_s >= deadline_s:
-                raise HypervisorRefused(not_let_go(instance_id, nic, within_s))
+                raise refused
             if now_s >= ask_at_s:
                 ask_at_s = now_s + ASKED_TO_LET_GO_EVERY_S
-                await self._connection.call(lambda c: interfaces.ask_to_let_go(c, instance_id, nic))
-            await self._clock.sleep(LET_GO_LOOK_S)
+                await self._connection.call(ask)
+            await self._clock.sleep(step_s)
+            step_s = min(2 * step_s, LET_GO_LOOK_S)
+
+    # -- volumes --------------------------------------------------------------------------------------------------
+    def _ways_for(self, connection: Any, disks: Sequence[VolumeDisk]) -> OwnWays:
+        """With the secret of its Ceph cluster, where one of them lies there: libvirt keeps it in memory alone."""
+        if self._settings.ceph is None or not any(isinstance(disk.source, RbdSource) for disk in disks):
+            return self._ways
+        fsid, access, key = ceph_keys.read(*self._settings.ceph)
+        ceph_keys.define_secret(connection, fsid, access, key)
+        return msgspec.structs.replace(self._ways, ceph={fsid: access})
+
+    async def attach_disk(self, instance_id: str, disk: VolumeDisk) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: volumes.attach(c, instance_id, disk, self._ways_for(c, (disk,))))
+
+    async def detach_disk(self, instance_id: str, volume_id: str, within_s: float) -> None:
+        self._files.directory(instance_id)
+        await self._until_let_go(
+            within_s,
+            lambda c: volumes.has_let_go(c, instance_id, volume_id),
+            lambda c: volumes.ask_to_let_go(c, instance_id, volume_id),
+            volume_not_let_go(instance_id, volume_id, within_s),
+        )
+
+    async def grow_disk(self, instance_id: str, volume_id: str, size_gb: int) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: volumes.grow(c, instance_id, volume_id, size_gb))
+
+    async def freeze(self, instance_id: str) -> bool:
+        self._files.directory(instance_id)
+        await self._files.run_beside(lambda: self._frozen.admit(instance_id))
+        is_held = await self._connection.call(lambda c: volumes.freeze(c, instance_id))
+        if is_held:
+            self._spawn(f"thaw {instance_id}", partial(self._thaw_soon, instance_id))
+        else:
+            await self._files.run_beside(lambda: self._frozen.discard(instance_id))
+        return is_held
+
+    async def _thaw_soon(self, instance_id: str) -> None:
+        await self._clock.sleep(FROZEN_MAX_S)
+        await self.thaw(instance_id)
+
+    async def thaw(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: volumes.thaw(c, instance_id))
+        await self._files.run_beside(lambda: self._frozen.discard(instance_id))
 
     async def remove(self, instance_id: str) -> None:
         self._files.directory(instance_id)
@@ -315,6 +387,9 @@ class LibvirtHypervisor:
             check_movable(spec)
             check_machine(spec, self._known(connection).machine_types)
             check_cpu(connection, spec, source_cpu_xml, self._use_kvm)
+            ways = self._ways_for(connection, spec.volumes)
+            for disk in spec.volumes:
+                ways.check(disk)
 
         await self._connection.call(work)
 
@@ -444,6 +519,8 @@ class LibvirtHypervisor:
     async def _take_stock(self) -> None:
         """After (re)connecting: adopt copies that an earlier client began, meet guests that arrived unseen."""
         self._spawn("cpus", self._keep_cpus)
+        for instance_id in await self._files.run_beside(self._frozen.all):
+            self._spawn(f"thaw {instance_id}", partial(self.thaw, instance_id))
         for instance_id, guest in (await self._connection.call(acts.look_all)).items():
             if guest.job is GuestJob.OUTGOING:
                 self._watch(instance_id)

@@ -110,7 +110,11 @@ class InstanceFiles:
     ) -> None:
         """The guest's directory and disks. One that is there is left alone: it may hold a user's data. Raises
         TicketWanted, too."""
-        if not await self.run(lambda: self.has_disk(spec.instance_id)):
+        if spec.begins_from_volume:
+            await self.run(
+                lambda: Path(self.directory(spec.instance_id)).mkdir(mode=0o700, parents=True, exist_ok=True)
+            )
+        elif not await self.run(lambda: self.has_disk(spec.instance_id)):
             await self._make_disk(spec, ticket)
         await self.make_local_disks(spec)
         if spec.config_drive:
@@ -177,7 +181,8 @@ class InstanceFiles:
         """Those beside the root disk that are not there yet: a guest of an earlier release gets them when it starts."""
         directory = Path(self.directory(spec.instance_id))
         for name in local_disks(spec):
-            if not await self.run((directory / "disk").exists) or await self.run((directory / name).exists):
+            is_made = directory if spec.begins_from_volume else directory / "disk"
+            if not await self.run(is_made.exists) or await self.run((directory / name).exists):
                 continue
             size_bytes = spec.swap_mb * MIB if name == SWAP else spec.ephemeral_gb * GIB
             unfinished = directory / f"{self._unfinished}{name}"
@@ -189,7 +194,8 @@ class InstanceFiles:
 
     async def complete(self, spec: GuestSpec) -> None:
         """Before it starts: what was prepared is there, and what an earlier release did not make is made."""
-        if not await self.run(lambda: self.has_disk(spec.instance_id)):
+        has_files = self.has_directory if spec.begins_from_volume else self.has_disk
+        if not await self.run(lambda: has_files(spec.instance_id)):
             raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
         if spec.config_drive and not await self.run(lambda: self.has_drive(spec.instance_id)):
             raise HypervisorRefused(f"Guest {spec.instance_id} has no config drive here: prepare it first.")
@@ -197,6 +203,9 @@ class InstanceFiles:
 
     def has_disk(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/disk")
+
+    def has_directory(self, instance_id: str) -> bool:
+        return os.path.isdir(self.directory(instance_id))
 
     def has_drive(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/{config_drive.NAME}")

@@ -57,6 +57,7 @@ from droveway.drivers.hypervisor.simulated.fleet import (
     SimulatedHost,
     Span,
 )
+from droveway.drivers.hypervisor.simulated.volumes import SimulatedVolumes
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.consoles import ConsoleStream
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
@@ -70,7 +71,7 @@ KEPT_ERRORS = 1024
 _CPU = re.compile(r'<cpu level="(\d+)"/>')
 
 
-class SimulatedHypervisor(SimulatedDisks):
+class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     """Answers droveway.ports.hypervisor.Hypervisor for one host of the fleet."""
 
     def __init__(self, fleet: Fleet, host: str, images: SimulatedImages | None = None) -> None:
@@ -258,7 +259,7 @@ class SimulatedHypervisor(SimulatedDisks):
     ) -> None:
         host = self._check_on()
         image, store = spec.image, host.store
-        disk_gb = spec.disk_gb
+        disk_gb = 0 if spec.begins_from_volume else spec.disk_gb
         if image is not None and image.disk_format not in ("qcow2", "raw"):
             raise HypervisorRefused(
                 f"Image {image.id} is refused: the disk format {image.disk_format} is not accepted."
@@ -267,7 +268,7 @@ class SimulatedHypervisor(SimulatedDisks):
             if disk_gb and image.size_bytes > disk_gb * GIB:
                 raise HypervisorRefused(f"Image {image.id} describes a disk larger than the flavor's {disk_gb} GiB.")
             disk_gb = max(disk_gb, -(-image.size_bytes // GIB))
-        if image is None and disk_gb == 0:
+        if image is None and disk_gb == 0 and not spec.begins_from_volume:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
         if spec.instance_id not in store.disks:
             await self._make_base(image, ticket)
@@ -327,7 +328,8 @@ class SimulatedHypervisor(SimulatedDisks):
             job = self._fleet.job(host, instance_id)
             if domain.state is GuestState.PAUSED:
                 check_not_moving(instance_id, job)
-        self._fleet.run(host, instance_id, spec.ram_mb, spec.nics)
+        self._check_volumes(spec)
+        self._fleet.run(host, instance_id, spec.ram_mb, spec.nics, spec.volumes)
         host.domains[instance_id].rescue = spec.rescue
         self._fleet.hint(host, instance_id)
 
@@ -346,7 +348,8 @@ class SimulatedHypervisor(SimulatedDisks):
     async def unpause(self, instance_id: str) -> None:
         def act() -> None:
             domain = self._alive(instance_id)
-            self._fleet.run(self._host, instance_id, domain.ram_mb)
+            if domain.state is GuestState.PAUSED:
+                self._fleet.run(self._host, instance_id, domain.ram_mb)
 
         await self._act(instance_id, self._fleet.durations.hold, act)
 

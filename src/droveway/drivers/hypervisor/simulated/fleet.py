@@ -3,6 +3,7 @@
 The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so that no handler can hide it:
 - a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
 - it runs only with its disk, and the disk is not deleted under it; that is made on a whole image;
+- a volume is open in one guest at a time;
 - it is not lost but by stop, remove, its own crash, or its host's;
 - a husk, the memory left behind on a source after the switch, never runs again: the disk has gone on without it.
 
@@ -21,6 +22,7 @@ from enum import StrEnum
 
 from droveway.domain.model import GuestJob, GuestState, ImageRef, Nic, Resources
 from droveway.domain.placement import NumaCell
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Span, Store
 from droveway.drivers.hypervisor.simulated.mounts import Mounts
 from droveway.ports.clock import Chance, Clock
@@ -107,7 +109,8 @@ class Fleet:
         self.copies: dict[str, GuestCopy] = {}
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
         self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
-        self.keeps_nics = set[str]()  # guests that let go of no interface
+        self.keeps_nics = set[str]()  # guests that let go of no interface, and of no volume
+        self.why_not_opened: Callable[[str, VolumeDisk], str] = lambda _host, _disk: ""  # of whoever serves volumes
         self.violations, self.cut_off = list[str](), set[str]()  # broken laws; hosts without a way to any other
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._task_number = 0
@@ -205,7 +208,14 @@ class Fleet:
         self.violations.append(reason)
         return InvariantViolated(reason)
 
-    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int, nics: tuple[Nic, ...] = ()) -> None:
+    def run(
+        self,
+        host: SimulatedHost,
+        instance_id: str,
+        ram_mb: int,
+        nics: tuple[Nic, ...] = (),
+        volumes: tuple[VolumeDisk, ...] = (),
+    ) -> None:
         """The guest runs on the host from now on: booted, or resumed."""
         self._check_may_run(host, instance_id)
         domain = host.domains.get(instance_id)
@@ -219,7 +229,16 @@ class Fleet:
             console = host.store.consoles.setdefault(instance_id, [])
             console.append(f"{'RESUMED' if domain is not None and domain.saved else 'BOOTED'} on {host.name}\n")
             del console[:-CONSOLE_LINES]
+            for disk in volumes:
+                self.open_volume(host, instance_id, disk)
         self.lives_on[instance_id] = host.name
+
+    def open_volume(self, host: SimulatedHost, instance_id: str, disk: VolumeDisk) -> None:
+        for other, name in self.lives_on.items():
+            domain = self.hosts[name].domains.get(other)
+            if other != instance_id and domain is not None and disk.volume_id in domain.volumes:
+                raise self.violate(f"volume {disk.volume_id} is opened by guest {instance_id} and guest {other}")
+        host.domains[instance_id].volumes[disk.volume_id] = disk
 
     def pause(self, domain: Domain) -> None:
         if domain.state is GuestState.RUNNING:
@@ -246,6 +265,7 @@ class Fleet:
         if domain is None or domain.state is GuestState.SHUTOFF:
             return
         domain.state = GuestState.SHUTOFF
+        domain.volumes = {}
         host.used_mb -= domain.ram_mb
         if self.lives_on.get(instance_id) == host.name:
             if why not in LEGAL_ENDS:
@@ -339,15 +359,24 @@ class Fleet:
         if copy.instance_id not in host.admitted:
             self.fail_copy(copy, f"Host {host.name} does not expect guest {copy.instance_id}.")
             return False
+        there = copy.source.domains[copy.instance_id]
         if copy.instance_id not in host.store.disks:
             self.fail_copy(copy, f"Host {host.name} does not see the disk of guest {copy.instance_id}.")
             return False
+        for disk in there.volumes.values():
+            if why := self.why_not_opened(host.name, disk):
+                self.fail_copy(copy, f"Volume {disk.volume_id} cannot be opened on host {host.name}: {why}.")
+                return False
         copy.has_arrived = True
-        there = copy.source.domains[copy.instance_id]
         ram_mb = there.ram_mb
         now_s = self.clock.monotonic_s()
         host.domains[copy.instance_id] = Domain(
-            GuestState.PAUSED, ram_mb, known is not None, since_s=now_s, nics=there.nics
+            GuestState.PAUSED,
+            ram_mb,
+            known is not None,
+            since_s=now_s,
+            nics=there.nics,
+            volumes=dict(there.volumes),
         )
         host.used_mb += ram_mb
         self.hint(host, copy.instance_id)
