@@ -20,7 +20,7 @@ from droveway.ports.storage import Extent, StorageDown, StorageRefused
 
 PACKAGE = "ceph-common"
 NOT_FOUND, BUSY, EXISTS, HAS_SNAPSHOTS, TIMED_OUT = 2, 16, 17, 39, 110  # codes by which they end
-_SECTOR, _PIECE_MAX = 512, 1 << 20
+_SECTOR = 512
 
 
 class RbdCommand:
@@ -192,13 +192,10 @@ class CommandImage:
     async def read(self, offset_bytes: int, length_bytes: int) -> bytes:
         first = offset_bytes - offset_bytes % _SECTOR
         last = min(self._size_bytes, -(-(offset_bytes + length_bytes) // _SECTOR) * _SECTOR)
-        piece = _PIECE_MAX
-        while first % piece or (last - first) % piece:
-            piece //= 2
+        part = self._disk.replace("driver=raw,", f"driver=raw,offset={first},size={last - first},", 1)
         with tempfile.TemporaryDirectory() as scratch:
             target = os.path.join(scratch, "read")
-            where = (f"bs={piece}", f"skip={first // piece}", f"count={(last - first) // piece}", f"of={target}")
-            command = ("dd", "--image-opts", "-O", "raw", f"if={self._disk}", *where)
+            command = ("convert", "--image-opts", "-O", "raw", part, target)
             await self._programs.run("qemu-utils", "qemu-img", *command, within_s=60.0)
             data = await asyncio.to_thread(Path(target).read_bytes)
         return data[offset_bytes - first : offset_bytes - first + length_bytes]
