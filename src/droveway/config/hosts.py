@@ -7,6 +7,8 @@ import re
 
 import msgspec
 
+from droveway.config import backends
+from droveway.config.backends import BackendConfig
 from droveway.config.drivers import HYPERVISORS, NETWORKS, HypervisorDriver, known
 from droveway.domain import peer_uri, service_kinds
 from droveway.domain.service_kinds import COMPUTE, NETWORK
@@ -40,12 +42,17 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ceph_conf: str = ""  # of the Ceph cluster in which its guests open volumes; empty: in none
     ceph_user: str = ""  # as whom, without "client."; its own and no other host's
     ceph_keyring: str = ""  # where the key of that user is
+    backend: tuple[BackendConfig, ...] = ()
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
 
     @property
     def driver(self) -> HypervisorDriver | None:
         """None where no nova-compute is carried, or its name is none (problems says so)."""
         return HYPERVISORS.get(self.hypervisor)
+
+    def backend_named(self, name: str) -> BackendConfig:
+        """It is there: problems() saw to it."""
+        return next(one for one in self.backend if one.name == name)
 
     @property
     def shares_a_process(self) -> bool:
@@ -70,6 +77,7 @@ def problems(host: HostConfig) -> list[str]:
         found += [f"{key} is missing; a {host.hypervisor} host needs it" for key in needs if not getattr(host, key)]
         found += _wrong_uris(host) if host.driver.has_endpoints else []
     found += _wrong_network(host)
+    found += backends.problems(host.backend, host.services)
     found += _wrong_volumes(host)
     return [f"host {host.name}: {reason}" for reason in found]
 
