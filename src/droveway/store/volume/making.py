@@ -21,8 +21,7 @@ from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, quotas, snapshots, volumes
 from droveway.store.volume.quotas import Claim
-from droveway.store.volume.rows import SnapshotRow, VolumeRow
-from droveway.store.volume.tables import snapshots as snapshot_table
+from droveway.store.volume.rows import SnapshotRow, VolumeRow, VolumeTypeRow
 from droveway.store.volume.tables import volumes as volume_table
 from droveway.store.work import sagas
 
@@ -30,7 +29,6 @@ _V = volume_table.c
 _BEING_MADE = one_of(_V.status, (VolumeStatus.CREATING.value, VolumeStatus.DOWNLOADING.value))
 _MADE_OF_SNAPSHOT = Prepared(select(_V.id).where(_V.snapshot_id == bindparam("of"), _BEING_MADE).limit(1))
 _MADE_OF_VOLUME = Prepared(select(_V.id).where(_V.source_volume_id == bindparam("of"), _BEING_MADE).limit(1))
-_A_SNAPSHOT = Prepared(select(snapshot_table.c.id).where(snapshot_table.c.volume_id == bindparam("of")).limit(1))
 
 
 class Asked(NamedTuple):
@@ -168,14 +166,19 @@ def begin(
 
 def must_be_allowed(tx: Tx, verb: Verb, row: VolumeRow, *, force: bool = False) -> None:
     """Raises BadRequest with the sentence: by its status, or because a saga is at work on it."""
-    sentence = lifecycle.refusal(verb, row["id"], row["status"], force=force)
-    if sentence is not None:
-        raise BadRequest(sentence)
+    must_be_allowed_now(verb, row, force=force)
     if row["moving_to"] is not None:
         raise BadRequest(lifecycle.busy(row["id"], "migration"))
     active = sagas.active_of(tx, of_volume(row["id"]))
     if active is not None and not (verb is Verb.DELETE and force):
         raise BadRequest(lifecycle.busy(row["id"], active["kind"]))
+
+
+def must_be_allowed_now(verb: Verb, row: VolumeRow, *, force: bool = False) -> None:
+    """For what a saga at work does not mind. Raises BadRequest."""
+    sentence = lifecycle.refusal(verb, row["id"], row["status"], force=force)
+    if sentence is not None:
+        raise BadRequest(sentence)
 
 
 def extend(tx: Tx, row: VolumeRow, size_gb: int, asked: Asked, configured: VolumeQuotas, type_name: str) -> str:
@@ -192,6 +195,15 @@ def extend(tx: Tx, row: VolumeRow, size_gb: int, asked: Asked, configured: Volum
     return begin(tx, Verb.EXTEND, row, {"size_gb": size_gb}, asked, values={"growing_to_gb": size_gb})
 
 
+def retype(tx: Tx, row: VolumeRow, wanted: VolumeTypeRow, policy: str, asked: Asked, configured: VolumeQuotas) -> None:
+    """`policy`: never, or on-demand: it may be moved for it. Raises BadRequest, TooLarge."""
+    must_be_allowed(tx, Verb.RETYPE, row)
+    its_type = (wanted["id"], wanted["name"])
+    more = Claim(volumes=1, gigabytes=row["size_gb"])
+    quotas.claim_of_type(tx, row["project_id"], configured, more, its_type)
+    begin(tx, Verb.RETYPE, row, {"volume_type_id": wanted["id"], "backend": None, "policy": policy}, asked)
+
+
 def delete(tx: Tx, row: VolumeRow, asked: Asked, *, cascade: bool = False, force: bool = False) -> None:
     """Raises BadRequest while something hangs on it. One that never got a backend goes at once."""
     held = attachments.of_volume(tx, row["id"])
@@ -200,7 +212,7 @@ def delete(tx: Tx, row: VolumeRow, asked: Asked, *, cascade: bool = False, force
             f"Invalid volume: Volume {row['id']} is still attached, detach volume first. It must not be attached."
         )
     must_be_allowed(tx, Verb.DELETE, row, force=force)
-    if not cascade and tx.execute(_A_SNAPSHOT, {"of": row["id"]}).first() is not None:
+    if not cascade and volumes.has_snapshots(tx, row["id"]):
         raise BadRequest(
             f"Invalid volume: Volume {row['id']} must not have snapshots; delete them first, or delete it with them "
             "(cascade)."
