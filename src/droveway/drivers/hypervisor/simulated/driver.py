@@ -348,7 +348,8 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     async def unpause(self, instance_id: str) -> None:
         def act() -> None:
             domain = self._alive(instance_id)
-            self._fleet.run(self._host, instance_id, domain.ram_mb)
+            if domain.state is GuestState.PAUSED:
+                self._fleet.run(self._host, instance_id, domain.ram_mb)
 
         await self._act(instance_id, self._fleet.durations.hold, act)
 
