@@ -13,19 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import uvloop
 
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
-from droveway.domain.volume.disks import DiskSource, FileSource, SimulatedSource
+from droveway.domain.volume.disks import DiskSource, FileSource, RbdSource, SimulatedSource
 from droveway.domain.volume.model import VolumeSpec
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.storage.dir.driver import DirStorage
+from droveway.drivers.storage.rbd.binding import load
+from droveway.drivers.storage.rbd.cluster import Cluster, RbdSettings
+from droveway.drivers.storage.rbd.command import RbdCommand
+from droveway.drivers.storage.rbd.driver import RbdStorage
+from droveway.drivers.storage.rbd.librbd import LibrbdCluster
 from droveway.drivers.storage.simulated import SimulatedPool, SimulatedStorage
 from droveway.ports.images import TicketWanted
 from droveway.ports.storage import Storage
+from lab.ceph import Ceph
+from lab.servers import obstacle
 
 GIB = 1024**3
 V1, V2, V3 = (f"{number:08x}-0000-4000-8000-00000000aaaa" for number in (1, 2, 3))
@@ -125,10 +133,11 @@ class StorageWorld:
             guest = Guest(process)
             await guest.ready()
             yield guest
+            await process.communicate(b"quit\n")
         finally:
             if process.returncode is None:
                 process.kill()
-            await process.communicate()
+                await process.wait()
 
     def environment(self, host: str) -> dict[str, str]:
         return {}
@@ -207,6 +216,66 @@ class XfsWorld(DirWorld):
         await asyncio.to_thread(subprocess.run, ["umount", str(self.root)], check=True)
 
 
+class RbdWorld(StorageWorld):
+    """A pool of the session's cluster (conftest.py), empty at the beginning of a test and at its end."""
+
+    cluster: Ceph
+
+    def settings(self, user: str = "volumes", pool: str = "volumes") -> RbdSettings:
+        return RbdSettings(str(self.directory / "state" / "ceph.conf"), user, pool)
+
+    def make(self, **given: Any) -> Storage:
+        settings = self.settings()
+        cluster = self.speaker(settings)
+        files = (str(self.cluster.conf), str(self.cluster.keyring("volumes")), self.directory / "state")
+        return RbdStorage("ceph", settings, *files, cluster, self.images, SystemClock(), **given)
+
+    def speaker(self, settings: RbdSettings) -> Cluster:
+        binding = load()
+        assert binding is not None, "python3-rbd is there, and this Python is of its version"
+        return LibrbdCluster(settings, binding)
+
+    def blockdev(self, source: DiskSource, host: str) -> str:
+        """As a host with a user of its own: it has the cluster's ceph.conf and its own keyring."""
+        assert isinstance(source, RbdSource) and source.fsid == self.cluster.fsid
+        conf = self.directory / f"ceph-{host}.conf"
+        conf.write_text(f"{self.cluster.conf.read_text()}\n[client.{host}]\nkeyring = {self.cluster.keyring(host)}\n")
+        where = f"file.driver=rbd,file.pool={source.pool},file.image={source.image}"
+        return f"{where},file.conf={conf},file.user={host}"
+
+    async def close(self) -> None:
+        await super().close()
+        await asyncio.to_thread(self.empty)
+
+    def empty(self) -> None:
+        binding = load()
+        assert binding is not None
+        admin = binding.rados.Rados(conffile=str(self.cluster.conf), name="client.admin")
+        admin.connect()
+        with admin.open_ioctx("volumes") as io:
+            for _ in range(8):  # what has clones goes after them
+                for name in binding.rbd.RBD().list(io):
+                    with contextlib.suppress(binding.rbd.Error):
+                        with binding.rbd.Image(io, name) as image:
+                            for one in image.list_snaps():
+                                if one["namespace"] == 0:
+                                    image.remove_snap(one["name"])
+                        binding.rbd.RBD().remove(io, name)
+                for one in list(binding.rbd.RBD().trash_list(io)):
+                    with contextlib.suppress(binding.rbd.Error):
+                        binding.rbd.RBD().trash_remove(io, one["id"], True)
+            left = binding.rbd.RBD().list(io)
+        admin.shutdown()
+        assert left == [], left
+
+
+class RbdCommandWorld(RbdWorld):
+    """By the `rbd` command."""
+
+    def speaker(self, settings: RbdSettings) -> Cluster:
+        return RbdCommand(settings)
+
+
 class SimulatedGuest:
     def __init__(self, pool: SimulatedPool, volume_id: str) -> None:
         self._storage, self._volume = SimulatedStorage(pool), VolumeSpec(volume_id, 1)
@@ -260,8 +329,16 @@ WORLDS: dict[str, type[StorageWorld]] = {
     "simulated": SimulatedWorld,
     "dir": DirWorld,
     **({"dir-xfs": XfsWorld} if can_mount_xfs() else {}),
+    "rbd": RbdWorld,
+    "rbd-command": RbdCommandWorld,
 }
-REAL = [kind for kind, world in WORLDS.items() if world.converts]
+# What each needs: a server, minutes.
+MARKS = {
+    "rbd": [pytest.mark.servers, pytest.mark.skipif(bool(obstacle("ceph")), reason=str(obstacle("ceph")))],
+}
+MARKS["rbd-command"] = [*MARKS["rbd"], pytest.mark.full]
+EACH = [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in WORLDS]
+REAL = [pytest.param(kind, marks=MARKS.get(kind, ())) for kind, world in WORLDS.items() if world.converts]
 
 
 def play(kind: str, directory: Path, story: Callable[[Any], Coroutine[Any, Any, None]], worlds: Any = None) -> None:

@@ -9,11 +9,17 @@ import pytest
 from msgspec.structs import replace
 
 from droveway.domain.model import GuestState
-from droveway.domain.volume.disks import DiskFormat, FileSource, SimulatedSource
+from droveway.domain.volume.disks import DiskFormat, FileSource, SimulatedSource, VolumeDisk
+from droveway.drivers.hypervisor.simulated.fleet import Openings
 from droveway.ports.hypervisor import HypervisorRefused
 from tests.drivers.hypervisor_worlds import LabWorld, SimulatedWorld, World
 
 LETS_GO_S = 30.0
+
+
+class Closed(Openings):
+    def why_not(self, host: str, disk: VolumeDisk) -> str:
+        return "it is not admitted"
 
 
 @pytest.fixture(params=["simulated", pytest.param("libvirt", marks=pytest.mark.lab)])
@@ -105,8 +111,7 @@ def test_a_volume_that_this_host_cannot_open_is_refused_and_the_guest_has_what_i
     async def story(w: World) -> None:
         one = w.volume()
         if isinstance(w, SimulatedWorld):
-            w.fleet.why_not_opened = lambda _host, disk: "it is not admitted" if disk == one else ""
-            why = "it is not admitted"
+            w.fleet.openings, why = Closed(), "it is not admitted"
         else:
             one, why = replace(one, source=FileSource("elsewhere", "x")), "no directory of backend elsewhere"
         spec = w.spec()

@@ -13,6 +13,7 @@ from droveway.domain.volume.model import Clone, FromSnapshot, FromVolume, Stored
 from droveway.ports.images import TicketWanted
 from droveway.ports.storage import StorageRefused
 from tests.drivers.storage_worlds import (
+    EACH,
     GIB,
     REAL,
     S1,
@@ -22,23 +23,29 @@ from tests.drivers.storage_worlds import (
     V1,
     V2,
     V3,
-    WORLDS,
+    RbdWorld,
     StorageWorld,
     play,
     qemu_img,
 )
 
 OF_REAL = pytest.mark.parametrize("kind", REAL)
-EACH = pytest.mark.parametrize("kind", list(WORLDS))
+OF_EACH = pytest.mark.parametrize("kind", EACH)
 MIB = 1024**2
 ONE, OTHER, TWICE_AS_LARGE = VolumeSpec(V1, 1), VolumeSpec(V2, 1), VolumeSpec(V1, 2)
+
+
+@pytest.fixture(autouse=True)
+def _cluster(request: pytest.FixtureRequest) -> None:
+    if "rbd" in request.node.callspec.params["kind"]:
+        RbdWorld.cluster = request.getfixturevalue("ceph_cluster")
 
 
 async def is_zero(world: StorageWorld, volume: VolumeSpec, *places: int) -> bool:
     return not any([any(await world.bytes_of(volume, at, 64 * 1024)) for at in places])
 
 
-@EACH
+@OF_EACH
 def test_a_volume_has_its_size_and_holds_zeros(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         assert await world.storage.inventory() == ()
@@ -50,7 +57,7 @@ def test_a_volume_has_its_size_and_holds_zeros(tmp_path: Path, kind: str) -> Non
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_its_pool_says_what_there_is(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         pool = await world.storage.pool()
@@ -60,7 +67,7 @@ def test_its_pool_says_what_there_is(tmp_path: Path, kind: str) -> None:
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 @pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
 def test_it_begins_with_an_image_and_zeros_behind_it(tmp_path: Path, kind: str, disk_format: str) -> None:
     async def story(world: StorageWorld) -> None:
@@ -122,7 +129,7 @@ def test_what_a_guest_wrote_is_never_taken_for_a_header(tmp_path: Path, kind: st
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_it_is_sent_with_a_ticket_and_says_how_much(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
@@ -138,7 +145,7 @@ def test_it_is_sent_with_a_ticket_and_says_how_much(tmp_path: Path, kind: str) -
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_a_clone_is_another_volume(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
@@ -158,7 +165,7 @@ def test_a_clone_is_another_volume(tmp_path: Path, kind: str) -> None:
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_a_snapshot_never_changes_and_volumes_are_made_of_it(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
@@ -189,7 +196,7 @@ def test_a_snapshot_never_changes_and_volumes_are_made_of_it(tmp_path: Path, kin
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_a_volume_goes_back_to_its_snapshot(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         if not world.storage.guarantees.reverts:
@@ -213,7 +220,7 @@ def test_a_volume_goes_back_to_its_snapshot(tmp_path: Path, kind: str) -> None:
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_it_grows_and_does_not_shrink(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
@@ -229,7 +236,7 @@ def test_it_grows_and_does_not_shrink(tmp_path: Path, kind: str) -> None:
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_what_was_deleted_is_gone_and_shows_in_no_other(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
@@ -246,7 +253,7 @@ def test_what_was_deleted_is_gone_and_shows_in_no_other(tmp_path: Path, kind: st
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_hosts_are_admitted_and_withdrawn(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
@@ -265,7 +272,7 @@ def test_hosts_are_admitted_and_withdrawn(tmp_path: Path, kind: str) -> None:
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_a_guest_writes_it_while_its_service_restarts(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
@@ -284,7 +291,7 @@ def test_a_guest_writes_it_while_its_service_restarts(tmp_path: Path, kind: str)
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_it_grows_under_a_guest(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         if not world.storage.guarantees.grows_in_use:
@@ -322,7 +329,7 @@ def test_a_copy_of_a_volume_in_use_is_of_one_moment_or_refused(tmp_path: Path, k
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_what_has_changed_is_named(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         if not world.storage.guarantees.snapshots:
@@ -346,7 +353,7 @@ def test_what_has_changed_is_named(tmp_path: Path, kind: str) -> None:
     play(kind, tmp_path, story)
 
 
-@EACH
+@OF_EACH
 def test_at_once_or_one_after_the_other_is_the_same(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await asyncio.gather(*(world.storage.create(VolumeSpec(one, 1)) for one in (V1, V1, V2, V3)))

@@ -252,11 +252,13 @@ class VolumeAgent(FencedAgent):
                     self._is_open = True
                 pool = self._set(await self._storage.pool())
         except TimeoutError:
-            self._unwell = "its backend does not answer"
-        except (StorageRefused, StorageDown) as fault:
-            self._unwell = fault.reason
+            self._unwell = f"its pool is out of reach: nothing was answered within {POOL_ANSWER_S:.0f} s"
+        except StorageDown as fault:
+            self._unwell = f"its pool is out of reach: {fault.reason}"
+        except StorageRefused as fault:
+            self._unwell = f"its driver refuses: {fault.reason}"
         else:
-            self._unwell = pool.trouble
+            self._unwell = f"its pool cannot be used: {pool.trouble}" if pool.trouble else ""
             await self._report(pool)
         if self._unwell and self._reported.pool is not None and self._reported.pool.trouble != self._unwell:
             await self._report(msgspec.structs.replace(self._reported.pool, trouble=self._unwell))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from droveway.domain.hardware import Hardware
+from droveway.domain.hardware import UEFI, Hardware
 from droveway.domain.placement import HeldCell, NumaCell
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.wire import FEW, LIST, Count, Description, Number, Reason, ShortText
@@ -100,6 +100,12 @@ class GuestSpec(msgspec.Struct, frozen=True):
     def begins_from_volume(self) -> bool:
         """Its root disk is a volume, and no file of its host."""
         return any(volume.boot_index == 0 for volume in self.volumes)
+
+    @property
+    def needs_store(self) -> bool:
+        """It has files that lie with its host, so that it moves only between hosts that share them."""
+        has_files = self.ephemeral_gb or self.swap_mb or self.config_drive or self.rescue
+        return bool(not self.begins_from_volume or has_files or self.hardware.firmware == UEFI)
 
 
 class SpareDisk(StrEnum):

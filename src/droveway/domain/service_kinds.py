@@ -48,6 +48,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "nova-scheduler": Kind("scheduler", on_hosts=False),
     "nova-conductor": Kind("conductor", on_hosts=False),
+    "cinder-scheduler": Kind("cinder-scheduler", listed_by=ListedBy.VOLUME, on_hosts=False, zone="nova"),
     COMPUTE: Kind("compute", reports_guests=True, zone="", may_be_disabled=True),
     SCRIPTS: Kind("scripts"),
     NETWORK: Kind("network", listed_by=ListedBy.NETWORK, zone=""),

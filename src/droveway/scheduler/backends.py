@@ -6,7 +6,7 @@ Pure, and without numpy: there are few backends. The same facts, request and see
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from droveway.domain.placement import FittingHost, Plan, RuleRejection
@@ -132,12 +132,20 @@ def _pairs(ask: VolumeRequest) -> str:
     return ", ".join(f"{path}={wanted}" for path, wanted in wanted_of(ask))
 
 
-def first_failing(one: BackendFacts, ask: VolumeRequest) -> tuple[str, str] | None:
-    """The first rule that it fails, and why."""
+ROOM = frozenset({"up", "trouble", "capacity", "free"})  # the rules for a volume that is there, and grows
+
+
+def first_failing(one: BackendFacts, ask: VolumeRequest, only: Collection[str] | None = None) -> tuple[str, str] | None:
+    """The first rule that it fails, of all or of those that are named, and why."""
     for rule in RULES:
-        if why := rule.say(one, ask):
+        if (only is None or rule.name in only) and (why := rule.say(one, ask)):
             return rule.name, why
     return None
+
+
+def unmet(one: BackendFacts, ask: VolumeRequest) -> str:
+    """What the type wants and it does not have."""
+    return _capabilities(one, ask)
 
 
 def place(backends: Sequence[BackendFacts], ask: VolumeRequest, seed: int) -> Plan:

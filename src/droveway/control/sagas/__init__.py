@@ -1,6 +1,7 @@
 """What must end: one story a file. `STORIES` is all of them."""
 
 from droveway.control.engine.saga import Saga
+from droveway.control.sagas.attaching import ATTACH_VOLUME, DETACH_VOLUME, FREE_VOLUME
 from droveway.control.sagas.boot import BOOT
 from droveway.control.sagas.delete import DELETE
 from droveway.control.sagas.holding import PAUSE, RESUME, SUSPEND, TRIGGER_CRASH_DUMP, UNPAUSE
@@ -18,6 +19,7 @@ from droveway.domain.model import SagaKind
 
 _ALL = (
     *(BOOT, DELETE, START, STOP, HARD_REBOOT, SOFT_REBOOT, LIVE_MIGRATION, ATTACH_INTERFACE, DETACH_INTERFACE),
+    *(ATTACH_VOLUME, DETACH_VOLUME, FREE_VOLUME),
     *(PAUSE, UNPAUSE, SUSPEND, RESUME, TRIGGER_CRASH_DUMP, RESET_STATE),
     *(CREATE_IMAGE, CREATE_BACKUP, REBUILD, RESCUE, UNRESCUE, SHELVE, SHELVE_OFFLOAD, UNSHELVE, SOFT_DELETE, RESTORE),
     *STORIES_OF_VOLUMES,

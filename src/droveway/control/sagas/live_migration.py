@@ -3,6 +3,8 @@
 Is the instance running; is its host up; which destination; do both see the same store; then copy, switch, record,
 clean. The copy goes from hypervisor to hypervisor and needs none of us: only what both hosts say decides where the
 guest is (domain/migration.py).
+
+More than 400 lines because a story is told once, in one file.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas import ports
+from droveway.control.sagas import held_volumes, ports
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
@@ -36,6 +38,7 @@ from droveway.ports.bus import (
     Dismiss,
     Inspect,
     Release,
+    Remove,
     RemoveProbe,
     Start,
     Stop,
@@ -44,6 +47,7 @@ from droveway.scheduler.plan import first_failing
 from droveway.store.compute import instances, migrations, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.volume import attachments
 from droveway.store.work import sagas
 
 
@@ -67,6 +71,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
         spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
         probe=f"probe-{ctx.id}",
         may_copy=False,
+        volumes=attachments.held_by(tx, ctx.instance_id),
     )
     migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=source.name)
 
@@ -132,13 +137,14 @@ async def check_source(ctx: Context) -> None:
     answer = await ctx.ask(move.source, CheckSource(move.probe))
     require(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
+    move.apart = not answer.shared_store
     require(
-        answer.shared_store,
+        answer.shared_store or (move.spec is not None and not move.spec.needs_store),
         f"{move.source} and {move.destination} do not share their instance store, and only a shared one can "
         "be migrated on; give both the same instances_path on shared storage",
     )
     require(
-        ctx.params.get("block_migration") is not True,
+        ctx.params.get("block_migration") is not True or move.apart,
         f"block migration is refused: {move.source} and "
         f"{move.destination} share their instance store; ask without block migration",
     )
@@ -194,6 +200,8 @@ async def dismiss_guest(ctx: Context) -> None:
         raise TooLate
     if guest.kept and (await look(ctx)).verdict in {Verdict.SWITCHED, Verdict.COPYING}:
         raise TooLate
+    if move.apart:
+        await ctx.ask(move.destination, Remove())  # its directory there is its own
 
 
 def bind_ports(tx: Tx, ctx: Context) -> None:
@@ -303,12 +311,15 @@ def record_switch(tx: Tx, ctx: Context) -> None:
     )
     if is_bound(move):
         server_ports.arrived(tx, ctx.instance_id, move.destination)
+    held_volumes.arrive(tx, move)
     hosts.touch(tx, move.source, move.destination)
 
 
 async def release_source(ctx: Context) -> None:
-    """The source forgets what is left of it there."""
+    """The source forgets what is left of it there; where that is its own, with the directory."""
     await ctx.ask(ctx.notes.source, Release())
+    if ctx.notes.apart:
+        await ctx.ask(ctx.notes.source, Remove())
 
 
 def record_done(tx: Tx, ctx: Context) -> None:
@@ -351,6 +362,7 @@ LIVE_MIGRATION = Saga(
     MoveNotes,
     (
         Step("instance_runs", write=instance_runs, harmless=True),
+        Step("withdraw_stale", do=held_volumes.withdraw_stale, needed=held_volumes.has_volumes, harmless=True),
         Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
         Step(
             "check_destination",
@@ -361,6 +373,14 @@ LIVE_MIGRATION = Saga(
         ),
         Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
         Step("remove_probe", do=remove_probe, harmless=True),
+        Step(
+            "admit_destination",
+            do=held_volumes.admit_destination,
+            needed=held_volumes.has_volumes,
+            undo=held_volumes.withdraw_destination,
+            did=held_volumes.moves_with_volumes,
+            deferred_cleanup=True,
+        ),
         Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, deferred_cleanup=True),
         Step("bind_ports", write=bind_ports, unwrite=unbind_ports, did=is_bound),
         Step("await_ports", do=await_ports, needed=is_bound, harmless=True),
@@ -370,6 +390,12 @@ LIVE_MIGRATION = Saga(
         Step("carry_connections", do=carry_connections, needed=is_bound),
         Step("record_switch", write=record_switch),
         Step("release_source", do=release_source, deferred_cleanup=True),
+        Step(
+            "withdraw_source",
+            do=held_volumes.withdraw_source,
+            needed=held_volumes.has_volumes,
+            deferred_cleanup=True,
+        ),
         Step("record_done", write=record_done),
     ),
     failed=record_failure,

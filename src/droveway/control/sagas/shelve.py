@@ -13,9 +13,9 @@ import contextlib
 import msgspec
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, SpecNotes, Step, require
-from droveway.control.sagas import boot, disk_images, ports
+from droveway.control.sagas import boot, disk_images, held_volumes, ports
 from droveway.control.sagas.disk_images import CopyNotes
-from droveway.control.sagas.power import FIND, find_guest, must_run, record_failure, record_running, set_idle
+from droveway.control.sagas.power import find_guest, must_run, record_failure, record_running, set_idle
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Forbidden, NotFound
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState, of_instance
@@ -24,6 +24,7 @@ from droveway.store.compute import instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.image import images
+from droveway.store.volume import attachments
 from droveway.store.work import sagas
 
 
@@ -82,7 +83,9 @@ def offload(tx: Tx, instance_id: str, project_id: str) -> None:
     instances.show_task(tx, instance_id, TaskState.SHELVING_OFFLOADING)
     row = instances.get(tx, instance_id)
     if row["task_state"] == TaskState.SHELVING_OFFLOADING:
-        sagas.enqueue(tx, SagaKind.SHELVE_OFFLOAD, of_instance(instance_id), project_id, {}, request_id="")
+        kind = SagaKind.SHELVE_OFFLOAD
+        holds = instances.needs_of(tx, instance_id, kind, {})
+        sagas.enqueue(tx, kind, of_instance(instance_id), project_id, {}, request_id="", holds=holds)
 
 
 def end_shelve(tx: Tx, ctx: Context) -> None:
@@ -140,12 +143,18 @@ def record_offloaded(tx: Tx, ctx: Context) -> None:
     hosts.touch(tx, ctx.notes.host)
 
 
+def find_all(tx: Tx, ctx: Context) -> None:
+    find_guest(tx, ctx)
+    ctx.notes.volumes = attachments.held_by(tx, ctx.instance_id)
+
+
 SHELVE_OFFLOAD = Saga(
     SagaKind.SHELVE_OFFLOAD,
     SpecNotes,
     (
-        FIND,
+        Step("find_guest", write=find_all, harmless=True),
         Step("remove_guest", do=remove_guest, pivot=True),
+        Step("withdraw_host", do=held_volumes.withdraw_all, needed=held_volumes.has_any),
         Step("record_offloaded", write=record_offloaded),
     ),
     failed=record_failure,
@@ -176,6 +185,7 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     spec = msgspec.structs.replace(spec, image=image, cells=decision.cells)
     has_ports = server_ports.has_any(tx, ctx.instance_id)
     ctx.notes = UnshelveNotes(decision.host, spec, has_ports=has_ports, chosen=True)
+    held_volumes.find(tx, ctx)
 
 
 def is_chosen(notes: UnshelveNotes) -> bool:
@@ -204,6 +214,14 @@ UNSHELVE = Saga(
     (
         Step("choose_host", write=choose_host, unwrite=boot.release_host, did=is_chosen),
         Step("bind_ports", write=ports.bind, unwrite=ports.unbind, did=ports.is_bound),
+        Step(
+            "admit_host",
+            do=held_volumes.admit_all,
+            needed=held_volumes.has_any,
+            undo=held_volumes.withdraw_all,
+            did=held_volumes.has_any,
+        ),
+        Step("take_along", write=held_volumes.take_along, harmless=True),
         Step("prepare_guest", do=boot.prepare_guest, undo=boot.remove_guest, did=is_chosen, needed=is_chosen),
         Step("await_ports", do=ports.await_in_force, needed=ports.is_bound, harmless=True),
         Step("start_guest", do=boot.start_guest, pivot=True),

@@ -15,6 +15,7 @@ from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestSpec, Gues
 from droveway.ports.bus import Inspect
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
+from droveway.store.volume.attachments import HeldVolume
 
 POLL_S = 0.5
 PROGRESS_S = 1.0
@@ -39,6 +40,8 @@ class MoveNotes(msgspec.Struct):
     power_state: int = instances.POWER_RUNNING  # as it was found at the destination
     left: str = ""  # the host that was declared gone and is the only one that may have it: its place from then on
     doomed: str = ""  # deleted while its place is unknown: the host of the deferred cleanup
+    volumes: tuple[HeldVolume, ...] = ()
+    apart: bool = False  # the two share no instance store, and the guest has nothing there that would be missed
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 
 

@@ -53,6 +53,41 @@ def to_create(tx: Tx, volume: VolumeRow, requested: str | None, refused: Mapping
     )
 
 
+def to_move(tx: Tx, volume: VolumeRow, volume_type_id: str | None, requested: str | None) -> VolumeRequest:
+    """For another backend than the one where it lies."""
+    of_type = backends.specs_of_type(tx, volume_type_id)
+    return VolumeRequest(
+        volume["size_gb"],
+        of_type.name,
+        dict(of_type.extra_specs),
+        volume["zone"] or None,
+        requested,
+        never={volume["host"] or "": "it lies there already"},
+    )
+
+
+def unmet(tx: Tx, backend: str, volume_type_id: str | None) -> str:
+    """What that type wants and that backend does not have; empty: nothing."""
+    of_type = backends.specs_of_type(tx, volume_type_id)
+    ask = VolumeRequest(0, of_type.name, dict(of_type.extra_specs))
+    for one in backends.facts_of_all(tx):
+        if one.name == backend:
+            return scheduler.unmet(one, ask)
+    return f"there is no backend {backend}"
+
+
+def claim_more(tx: Tx, backend: str, more_gb: int, counted_gb: int) -> str:
+    """Room for a volume there to grow by so much, of which `counted_gb` are in its row; why there is none."""
+    for one in backends.facts_of_all(tx):
+        if one.name == backend:
+            before = msgspec.structs.replace(one, allocated_gb=one.allocated_gb - counted_gb)
+            failing = scheduler.first_failing(before, VolumeRequest(more_gb), scheduler.ROOM)
+            if failing is None and not backends.claim(tx, one):
+                return f"{backend}: another placement was first"
+            return "" if failing is None else f"{backend}: {failing[1]}"
+    return f"there is no backend {backend}"
+
+
 def _source(tx: Tx, volume: VolumeRow) -> tuple[str | None, str]:
     """Raises NotFound when it was deleted meanwhile."""
     if volume["snapshot_id"] is not None:

@@ -35,6 +35,25 @@ def checked(identity: str) -> str:
     return identity
 
 
+def of_file(path: Path) -> str:
+    """The rest of the options of QEMU for a disk that is that file."""
+    return f"file.driver=file,file.filename={quoted(str(path))}"
+
+
+def quoted(value: str) -> str:
+    """As a value among options of QEMU."""
+    return value.replace(",", ",,")
+
+
+def must_fit(image_id: str, virtual_bytes: int, size_gb: int) -> None:
+    """Raises StorageRefused."""
+    if virtual_bytes > size_gb * GIB:
+        raise StorageRefused(
+            f"Image {image_id} describes a disk of {virtual_bytes / GIB:.2f} GiB, more than the volume's {size_gb} "
+            "GiB; make a larger volume."
+        )
+
+
 class ImageData:
     """`scratch`: where files lie meanwhile; `run` is for what blocks."""
 
@@ -42,10 +61,15 @@ class ImageData:
         self._images, self._scratch, self._programs, self._run = images, scratch, programs, run
 
     async def fill(
-        self, image: ImageRef, name: str, size_gb: int, ticket: ImageTicket | None, into: Callable[[], Awaitable[str]]
+        self,
+        image: ImageRef,
+        name: str,
+        size_gb: int,
+        ticket: ImageTicket | None,
+        into: Callable[[int], Awaitable[str]],
     ) -> None:
-        """Fetch that image and convert it into the raw disk that `into` makes and names to qemu-img. Raises
-        StorageRefused, TicketWanted."""
+        """Fetch that image and convert it into the raw disk of zeros that `into` makes, of at least so many bytes, and
+        names as options of QEMU. Raises StorageRefused, TicketWanted."""
         fetched = self._scratch / f".new-image-{checked(name)}"
         if image.disk_format not in DISK_FORMATS:
             raise StorageRefused(f"Image {image.id} is refused: its format {image.disk_format!r} is not accepted.")
@@ -56,24 +80,19 @@ class ImageData:
             await self._drop(fetched)
             raise StorageRefused(fault.reason) from None
         try:
-            if virtual_bytes > size_gb * GIB:
-                raise StorageRefused(
-                    f"Image {image.id} describes a disk of {virtual_bytes / GIB:.2f} GiB, more than the volume's "
-                    f"{size_gb} GiB; make a larger volume."
-                )
-            await self.convert(image.disk_format, str(fetched), await into())
+            must_fit(image.id, virtual_bytes, size_gb)
+            await self.convert(f"driver={image.disk_format},{of_file(fetched)}", await into(virtual_bytes))
         finally:
             await self._drop(fetched)
 
     async def send(self, source: str, image_id: str, disk_format: str, ticket: ImageTicket | None) -> int:
-        """Send the raw disk that `source` names to qemu-img as the data of an image. Raises StorageRefused,
-        TicketWanted."""
+        """Send the disk that the options of QEMU name as the data of an image. Raises StorageRefused, TicketWanted."""
         if disk_format not in DISK_FORMATS:
             raise StorageRefused(f"A volume becomes an image as {' or '.join(DISK_FORMATS)}, not as {disk_format!r}.")
         made = self._scratch / f".new-upload-{checked(image_id)}"
         try:
             if ticket is not None:
-                command = ("convert", "-f", "raw", "-O", disk_format, source, str(made))
+                command = ("convert", "--image-opts", source, "-O", disk_format, str(made))
                 await self._programs.run(*QEMU_IMG, *command, within_s=COPY_S)
             await self._images.send(image_id, made, ticket)
             return int(await self._run(lambda: made.stat().st_size))
@@ -82,9 +101,9 @@ class ImageData:
         finally:
             await self._drop(made)
 
-    async def convert(self, disk_format: str, source: str, target: str) -> None:
-        """Into a raw disk that is there and holds zeros."""
-        command = ("convert", "-n", "--target-is-zero", "-f", disk_format, "-O", "raw", source, target)
+    async def convert(self, source: str, target: str) -> None:
+        """One disk into another, which is there and holds zeros; both as options of QEMU, which say their format."""
+        command = ("convert", "-n", "--target-is-zero", "--image-opts", "--target-image-opts", source, target)
         await self._programs.run(*QEMU_IMG, *command, within_s=COPY_S)
 
     async def _drop(self, path: Path) -> None:

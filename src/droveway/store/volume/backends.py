@@ -139,6 +139,12 @@ def get(tx: Tx, name: str) -> BackendRow:
 _ROW = Prepared(select(backends).where(_C.name == bindparam("of")))
 
 
+def is_frozen(tx: Tx, name: str) -> bool:
+    """One that has not reported yet is not."""
+    row = results.first(BackendRow, tx.execute(_ROW, {"of": name}))
+    return row is not None and row["frozen"]
+
+
 def guarantees_of(tx: Tx, name: str) -> StorageGuarantees:
     return msgspec.convert(get(tx, name)["guarantees"], StorageGuarantees)
 

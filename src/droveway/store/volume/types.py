@@ -17,7 +17,6 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.volume import quotas
 from droveway.store.volume.rows import VolumeTypeRow
 from droveway.store.volume.tables import (
-    volume_qos,
     volume_type_access,
     volume_type_defaults,
     volume_types,
@@ -168,10 +167,3 @@ def set_default(tx: Tx, project_id: str, type_id: str | None) -> None:
 # -- quality of service -----------------------------------------------------------------------------------------------
 def of_qos(tx: Tx, qos_id: str) -> Sequence[VolumeTypeRow]:
     return results.every(VolumeTypeRow, tx.execute(select(volume_types).where(_C.qos_id == qos_id).order_by(_C.name)))
-
-
-def specs_of(tx: Tx, type_id: str | None) -> tuple[str, dict[str, str]]:
-    """Who heeds the limits of that type (front-end, back-end or both), and the limits; nothing where it has none."""
-    query = select(volume_qos.c.consumer, volume_qos.c.specs).join(volume_types, _C.qos_id == volume_qos.c.id)
-    row = tx.execute(query.where(_C.id == type_id)).first()
-    return ("both", {}) if row is None else (row[0], row[1])

@@ -5,19 +5,18 @@ Everything that is done to a volume or to its snapshots is asked about the volum
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from droveway.control.engine.saga import Context
-from droveway.control.liveness.admission import DeclaredGone
+from droveway.control.engine.saga import Context, require
 from droveway.domain import service_kinds
-from droveway.domain.faults import Unreachable
+from droveway.domain.model import SubjectKind
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.disks import DiskFormat
 from droveway.domain.volume.messages import Action
-from droveway.domain.volume.model import VolumeSpec, of_volume
+from droveway.domain.volume.model import VolumeSpec, VolumeStatus, of_volume
 from droveway.ports.bus import VerbWithReply
 from droveway.store.engine.transaction import Tx
-from droveway.store.volume import messages, volumes
+from droveway.store.volume import messages, snapshots, volumes
 from droveway.store.volume.rows import VolumeRow
 from droveway.store.work import sagas
 
@@ -43,16 +42,32 @@ def message(tx: Tx, ctx: Context, action: Action, sentence: str) -> None:
 
 
 def fail(tx: Tx, ctx: Context, action: Action, status: str) -> None:
-    """It could not be done: the volume says why, and so does a message."""
-    volumes.set_(tx, ctx.subject.id, status=status, fault=ctx.error)
+    """It could not be done: the volume or the snapshot says why, and so does a message."""
+    set_(tx, ctx, status=status, fault=ctx.error)
     message(tx, ctx, action, ctx.error)
 
 
 def show_wait(tx: Tx, ctx: Context) -> None:
     """A backend does not answer, and must: what is under way ends when it does."""
-    volumes.set_(tx, ctx.subject.id, fault=f"it waits for its backend: {ctx.waits_for}")
+    set_(tx, ctx, fault=f"it waits for its backend: {ctx.waits_for}")
 
 
-def is_left(fault: Unreachable) -> bool:
-    """Whether nothing is to be expected of that host any more."""
-    return isinstance(fault, DeclaredGone)
+def set_(tx: Tx, ctx: Context, **values: Any) -> None:
+    """Of what the saga is about."""
+    rows = snapshots if ctx.subject.kind is SubjectKind.SNAPSHOT else volumes
+    rows.set_(tx, ctx.subject.id, **values)
+
+
+def backend_of(row: VolumeRow) -> str:
+    """Where it lies. Raises StepFailed."""
+    require(row["host"] is not None, "it never got a backend; delete it and create it again")
+    return row["host"] or ""
+
+
+def previous(ctx: Context) -> str:
+    """The status that it had before."""
+    return str(ctx.params.get("previous") or VolumeStatus.AVAILABLE.value)
+
+
+def rest(tx: Tx, ctx: Context) -> None:
+    """It failed, which has been said, and there is nothing more to undo."""

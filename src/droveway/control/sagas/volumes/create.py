@@ -22,7 +22,7 @@ from droveway.ports.bus import CreateVolume, DeleteVolume, FillVolume
 from droveway.scheduler.backends import to_tenants
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
-from droveway.store.volume import backends, snapshots, volumes
+from droveway.store.volume import attachments, backends, snapshots, volumes
 from droveway.store.work import sagas
 
 
@@ -100,7 +100,10 @@ async def fill_volume(ctx: Context) -> None:
 
 
 def record_available(tx: Tx, ctx: Context) -> None:
-    volumes.set_(tx, ctx.subject.id, status=VolumeStatus.AVAILABLE.value, fault="", launched_at_us=tx.now_us)
+    """Or reserved, where a server waits for it."""
+    is_free = attachments.of_volume(tx, ctx.subject.id) is None
+    status = VolumeStatus.AVAILABLE if is_free else VolumeStatus.RESERVED
+    volumes.set_(tx, ctx.subject.id, status=status.value, fault="", launched_at_us=tx.now_us)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:

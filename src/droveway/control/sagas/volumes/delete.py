@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, require
-from droveway.control.sagas.volumes.asking import ask, fail, show_wait
+from droveway.control.sagas.volumes.asking import ask, fail, rest, show_wait
 from droveway.domain.model import SagaKind
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import VolumeStatus
@@ -53,10 +53,6 @@ def record_failure(tx: Tx, ctx: Context) -> None:
     for snapshot_id in ctx.notes.deleted:
         snapshots.remove(tx, snapshot_id)
     fail(tx, ctx, Action.DELETE, VolumeStatus.ERROR_DELETING)
-
-
-def rest(tx: Tx, ctx: Context) -> None:
-    """It failed, which has been said."""
 
 
 DELETE_VOLUME = Saga(

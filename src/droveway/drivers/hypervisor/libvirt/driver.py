@@ -407,6 +407,10 @@ class LibvirtHypervisor:
         consoles.make_directory(self._settings.host_root)
         # A definition that is found here later was then left by this arrival: the guest did run here.
         await self._connection.call(lambda c: acts.forget(c, spec.instance_id))
+        if not spec.needs_store:
+            await self._files.make_directory(spec.instance_id)
+        if spec.volumes:
+            await self._connection.call(lambda c: self._ways_for(c, spec.volumes))
         await self._files.run_beside(lambda: self._admissions.admit(spec.instance_id))
 
     async def dismiss(self, instance_id: str) -> None:

@@ -111,9 +111,7 @@ class InstanceFiles:
         """The guest's directory and disks. One that is there is left alone: it may hold a user's data. Raises
         TicketWanted, too."""
         if spec.begins_from_volume:
-            await self.run(
-                lambda: Path(self.directory(spec.instance_id)).mkdir(mode=0o700, parents=True, exist_ok=True)
-            )
+            await self.make_directory(spec.instance_id)
         elif not await self.run(lambda: self.has_disk(spec.instance_id)):
             await self._make_disk(spec, ticket)
         await self.make_local_disks(spec)
@@ -203,6 +201,10 @@ class InstanceFiles:
 
     def has_disk(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/disk")
+
+    async def make_directory(self, instance_id: str) -> None:
+        directory = Path(self.directory(instance_id))
+        await self.run(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
 
     def has_directory(self, instance_id: str) -> bool:
         return os.path.isdir(self.directory(instance_id))

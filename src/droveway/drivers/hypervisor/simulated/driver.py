@@ -486,6 +486,8 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     async def admit(self, spec: GuestSpec) -> None:
         host = self._check()
         self._fleet.forget(host, spec.instance_id)
+        if not spec.needs_store:
+            self._fleet.make_disk(host.store, spec.instance_id, 0)
         host.admitted[spec.instance_id] = None
         self._acted()
 

@@ -1,5 +1,7 @@
 """The physical world of all simulated hosts: guests, disks, copies in flight, and the laws that no program can break.
 
+More than 400 lines because what happens and the laws that it must keep stand together.
+
 The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so that no handler can hide it:
 - a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
 - it runs only with its disk, and the disk is not deleted under it; that is made on a whole image;
@@ -9,8 +11,6 @@ The laws are assertions. A breach is recorded in `Fleet.violations` before it is
 
 Nothing here asks the operating system for time or chance, and nothing iterates over a set: the same draws make the
 same history.
-
-More than 400 lines because what happens and the laws that it must keep stand together.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from enum import StrEnum
 from droveway.domain.model import GuestJob, GuestState, ImageRef, Nic, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.volume.disks import VolumeDisk
-from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Span, Store
+from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Openings, Span, Store
 from droveway.drivers.hypervisor.simulated.mounts import Mounts
 from droveway.ports.clock import Chance, Clock
 
@@ -36,6 +36,7 @@ __all__ = [
     "GuestCopy",
     "GuestEnd",
     "InvariantViolated",
+    "Openings",
     "SimulatedHost",
     "Span",
     "Store",
@@ -110,7 +111,7 @@ class Fleet:
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
         self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
         self.keeps_nics = set[str]()  # guests that let go of no interface, and of no volume
-        self.why_not_opened: Callable[[str, VolumeDisk], str] = lambda _host, _disk: ""  # of whoever serves volumes
+        self.openings = Openings()
         self.violations, self.cut_off = list[str](), set[str]()  # broken laws; hosts without a way to any other
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._task_number = 0
@@ -239,6 +240,10 @@ class Fleet:
             if other != instance_id and domain is not None and disk.volume_id in domain.volumes:
                 raise self.violate(f"volume {disk.volume_id} is opened by guest {instance_id} and guest {other}")
         host.domains[instance_id].volumes[disk.volume_id] = disk
+        self.openings.opened(host.name, disk)
+
+    def close_volume(self, host: SimulatedHost, domain: Domain, volume_id: str) -> None:
+        self.openings.closed(host.name, domain.volumes.pop(volume_id))
 
     def pause(self, domain: Domain) -> None:
         if domain.state is GuestState.RUNNING:
@@ -265,7 +270,8 @@ class Fleet:
         if domain is None or domain.state is GuestState.SHUTOFF:
             return
         domain.state = GuestState.SHUTOFF
-        domain.volumes = {}
+        for volume_id in tuple(domain.volumes):
+            self.close_volume(host, domain, volume_id)
         host.used_mb -= domain.ram_mb
         if self.lives_on.get(instance_id) == host.name:
             if why not in LEGAL_ENDS:
@@ -284,6 +290,8 @@ class Fleet:
         domain = host.domains.pop(instance_id, None)
         if domain is not None and domain.state is not GuestState.SHUTOFF:
             host.used_mb -= domain.ram_mb
+            for volume_id in tuple(domain.volumes):
+                self.close_volume(host, domain, volume_id)
 
     def use_base(self, host: SimulatedHost, image: ImageRef) -> None:
         """A disk is about to be made on it. The host may forget it then: the next disk wants it anew."""
@@ -364,7 +372,7 @@ class Fleet:
             self.fail_copy(copy, f"Host {host.name} does not see the disk of guest {copy.instance_id}.")
             return False
         for disk in there.volumes.values():
-            if why := self.why_not_opened(host.name, disk):
+            if why := self.openings.why_not(host.name, disk):
                 self.fail_copy(copy, f"Volume {disk.volume_id} cannot be opened on host {host.name}: {why}.")
                 return False
         copy.has_arrived = True
@@ -376,8 +384,9 @@ class Fleet:
             known is not None,
             since_s=now_s,
             nics=there.nics,
-            volumes=dict(there.volumes),
         )
+        for disk in there.volumes.values():
+            self.open_volume(host, copy.instance_id, disk)
         host.used_mb += ram_mb
         self.hint(host, copy.instance_id)
         return True

@@ -71,6 +71,20 @@ class Domain:
         return any(disk.boot_index == 0 for disk in self.volumes.values())
 
 
+class Openings:
+    """What the backends of volumes say to hosts that open them. These let everybody."""
+
+    def why_not(self, host: str, disk: VolumeDisk) -> str:
+        """Why that host cannot open it; empty when it can."""
+        return ""
+
+    def opened(self, host: str, disk: VolumeDisk) -> None:
+        """A guest there has it open from now on."""
+
+    def closed(self, host: str, disk: VolumeDisk) -> None:
+        """And no longer."""
+
+
 @dataclass(slots=True)
 class Store:
     """An instance store; one that several hosts share is one object."""

@@ -24,7 +24,7 @@ class SimulatedVolumes:
         raise NotImplementedError
 
     def _check_opens(self, disk: VolumeDisk) -> None:
-        if why := self._fleet.why_not_opened(self._host.name, disk):
+        if why := self._fleet.openings.why_not(self._host.name, disk):
             raise HypervisorRefused(f"Volume {disk.volume_id} cannot be opened on host {self._host.name}: {why}.")
 
     def _check_volumes(self, spec: GuestSpec) -> None:
@@ -50,7 +50,7 @@ class SimulatedVolumes:
             is_kept = instance_id in self._fleet.keeps_nics or self._fleet.happens(self._fleet.faults.keeps_volume)
             if is_kept or domain.state is GuestState.PAUSED:
                 raise volume_not_let_go(instance_id, volume_id, within_s)
-            del domain.volumes[volume_id]
+            self._fleet.close_volume(self._host, domain, volume_id)
 
         await self._act(instance_id, (min(shortest, within_s), min(longest, within_s)), act)
 

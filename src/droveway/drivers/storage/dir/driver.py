@@ -34,7 +34,7 @@ from droveway.drivers.storage.child import Programs
 from droveway.drivers.storage.dir.byte_files import FileReader, FileWriter
 from droveway.drivers.storage.dir.files import VolumeFiles
 from droveway.drivers.storage.dir.marker import Marker
-from droveway.drivers.storage.image_data import GIB, ImageData
+from droveway.drivers.storage.image_data import GIB, ImageData, of_file
 from droveway.ports.clock import Clock, Names
 from droveway.ports.images import Images
 from droveway.ports.storage import Extent, Reader, StorageDown, StorageRefused, Writer
@@ -155,7 +155,7 @@ class DirStorage:
                 return
             await self._run(lambda: self._check_at_rest(source))
             await self._run(lambda: self._files.blank(unfinished, size_bytes))
-            await self._data.convert("raw", str(source), str(unfinished))
+            await self._data.convert(_raw(source), _raw(unfinished))
         except (StorageRefused, StorageDown):
             await self._run(lambda: self._files.remove(unfinished))
             raise
@@ -173,9 +173,9 @@ class DirStorage:
     async def fill(self, volume: VolumeSpec, image: ImageRef, ticket: ImageTicket | None) -> None:
         final, unfinished = await self._there(volume.volume_id), self._files.unfinished(volume.volume_id)
 
-        async def into() -> str:
+        async def into(_: int) -> str:
             await self._run(lambda: self._files.blank(unfinished, volume.size_gb * GIB))
-            return str(unfinished)
+            return _raw(unfinished)
 
         async with self._turn(volume.volume_id):
             await self._check_free(volume.volume_id, "filled with an image")
@@ -186,7 +186,7 @@ class DirStorage:
         source = await self._there(volume.volume_id)
         async with self._turn(volume.volume_id):
             await self._run(lambda: self._check_at_rest(source))
-            return await self._data.send(str(source), image_id, disk_format, ticket)
+            return await self._data.send(_raw(source), image_id, disk_format, ticket)
 
     async def delete(self, volume_id: str) -> None:
         async with self._turn(volume_id):
@@ -326,6 +326,10 @@ class DirStorage:
                 raise _fault(error, self._root) from None
 
         return asyncio.get_running_loop().run_in_executor(self._pool, refusing)
+
+
+def _raw(path: Path) -> str:
+    return f"driver=raw,{of_file(path)}"
 
 
 def _must_be_raw(volume: VolumeSpec) -> None:

@@ -14,6 +14,7 @@ import os
 import struct
 from pathlib import Path
 
+from droveway.drivers.storage import state_file
 from droveway.ports.storage import StorageRefused
 
 NAME = ".droveway-backend"
@@ -55,7 +56,7 @@ class Marker:
                 "that it is mounted."
             )
         unfinished = path.with_name(f".new-marker-{os.getpid()}")
-        _write(unfinished, json.dumps({"backend": self._backend, "id": self._fresh}))
+        state_file.write(unfinished, json.dumps({"backend": self._backend, "id": self._fresh}))
         with contextlib.suppress(FileExistsError):
             os.link(unfinished, path)
         unfinished.unlink()
@@ -73,8 +74,7 @@ class Marker:
                 f"{self._root} is that of backend {backend}, not of {self._backend}: give each a directory of its own."
             )
         if not self._remembered.exists():
-            self._remembered.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(self._remembered, identity)
+            state_file.write(self._remembered, identity)
         elif self._remembered.read_text() != identity:
             raise StorageRefused(
                 f"{self._root} is another directory than backend {self._backend} had: see that the right one is "
@@ -99,10 +99,3 @@ class Marker:
                 "locked. One service serves a backend."
             ) from None
         self._descriptor = descriptor
-
-
-def _write(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
