@@ -101,7 +101,7 @@ def _revert(tx: Tx, api: Api, request: Request, row: VolumeRow, given: Revert) -
     if sentence is not None:
         raise Conflict(sentence)
     try:
-        making.begin(tx, Verb.REVERT, row, {"snapshot_id": last["id"]}, asked(request))
+        making.revert(tx, row, last["id"], asked(request))
     except BadRequest as fault:
         raise Conflict(fault.reason) from None
 

@@ -122,8 +122,6 @@ class MigrationCompletion(Body, frozen=True):
 def _unmanage(tx: Tx, request: Request, row: VolumeRow, given: None) -> None:
     """Its row goes, and what lies on the backend stays; `manageable_volumes` shows it from then on."""
     making.must_be_allowed(tx, Verb.UNMANAGE, row)
-    if attachments.of_volume(tx, row["id"]) is not None:
-        raise BadRequest(f"Invalid volume: Volume {row['id']} is attached: detach it first.")
     if volumes.has_snapshots(tx, row["id"]):
         raise BadRequest(f"Invalid volume: Volume {row['id']} must not have snapshots to be unmanaged.")
     volumes.remove(tx, row["id"])
