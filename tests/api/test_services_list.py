@@ -159,8 +159,8 @@ async def test_block_storage_is_empty_and_says_so(tmp_path: Path) -> None:
             assert (reply.status_code, says in reason(reply)) == (status, True), wrong
         assert (await ask("/deadbeef/os-services")).status_code == 400
         assert (await ask("/os-services", by=alice)).status_code == 403
-        assert set((await ask("/limits", by=alice)).json()["limits"]["absolute"].values()) == {0}
-        for missing in ("/volumes/x", f"/{project}/types/default", "/clusters"):
+        assert set((await ask("/limits", by=alice)).json()["limits"]["absolute"].values()) == {-1, 0}
+        for missing in ("/volumes/x", f"/{project}/types/x", "/clusters"):
             reply = await ask(missing)
             assert (reply.status_code, list(reply.json())) == (404, ["itemNotFound"]), missing
 

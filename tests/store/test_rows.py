@@ -77,6 +77,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.UsableRow: (("services",), {}),
     rows.HostWithUse: (("hosts", "services"), SUMS | {"service_id": int, "service_uuid": str, "service_reason": str}),
     rows.HostHealth: (("hosts",), {}),
+    volume_rows.BackendWithService: (("backends", "services"), {}),
     rows.Aggregate: (("aggregates",), {"hosts": list[str]}),
     rows.BeatRow: (("services",), {"age_us": int, "is_alive": bool}),
     rows.DeferredCleanupRow: (("instances",), {"host": str}),  # where it is not null: those hosts were asked for

@@ -1,4 +1,5 @@
-"""The whole API on one page: method, path, handler, what the caller needs, from which microversion to which.
+"""The whole API on one page (Block Storage on its own): method, path, handler, what the caller needs, from which
+microversion to which.
 
 A path that is not here is a 404: what is not built is not advertised either. Admins reach every project's servers by
 id; everyone else's queries are bound to the project of the token.
@@ -96,8 +97,8 @@ from droveway.api.placement import candidates as placement_candidates
 from droveway.api.placement import consumers as placement_consumers
 from droveway.api.placement import names as placement_names
 from droveway.api.placement import providers as placement_providers
-from droveway.api.volume import services as volume_services
-from droveway.api.volume import volume
+from droveway.api.volume import versions as volume_versions
+from droveway.api.volume.routes import VOLUME_ROUTES
 from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
@@ -166,8 +167,8 @@ ROUTES = (
     Route("GET",    NOVA, discovery.compute_version, PUBLIC),
     Route("GET",    "/image", discovery.image_versions, PUBLIC),
     Route("GET",    "/image/versions", discovery.image_versions_list, PUBLIC),
-    Route("GET",    "/volume", volume.versions, PUBLIC),
-    Route("GET",    VOL, volume.version, PUBLIC),
+    Route("GET",    "/volume", volume_versions.versions, PUBLIC),
+    Route("GET",    VOL, volume_versions.version, PUBLIC),
     Route("GET",    "/network", network_discovery.versions, PUBLIC),
     Route("GET",    NET, network_discovery.version, PUBLIC),
     Route("GET",    PLC, discovery.placement_version, PUBLIC),
@@ -490,21 +491,8 @@ ROUTES = (
     Route("PUT",    PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
     Route("DELETE", PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
 
-    # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
-    *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name), each.need, each.since)
-      for each in volume.EMPTY for vol in (VOL, VOL + "/{project_id}")),
-    Route("GET",    VOL + "/os-services", volume_services.listing, ADMIN, 0),
-    Route("GET",    VOL + "/{project_id}/os-services", volume_services.listing, ADMIN, 0),
-    Route("POST",   VOL + "/volumes", volume.refuse, MEMBER, 0),
-    Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER, 0),
-    Route("GET",    VOL + "/limits", volume.limits, READER, 0),
-    Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER, 0),
-    Route("GET",    VOL + "/os-quota-sets/{target}", volume.quota_set, READER, 0),
-    Route("DELETE", VOL + "/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
-    Route("GET",    VOL + "/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
-    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}", volume.quota_set, READER, 0),
-    Route("DELETE", VOL + "/{project_id}/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
-    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
+    # -- volume: its table stands in api/volume/routes.py --------------------------------------------------------------
+    *VOLUME_ROUTES,
 
     # -- network v2.0 -------------------------------------------------------------------------------------------------
     *_of("networks", networks),

@@ -74,6 +74,10 @@ LIFECYCLE: Mapping[Verb, VolumeRule] = {
     Verb.CHANGE_METADATA: _rule(None, *(set(V) - {V.MAINTENANCE, V.UPLOADING})),
     Verb.CLONE: _rule(None, V.AVAILABLE, V.IN_USE),
 }
+# A volume that an attachment names is nobody else's, whatever its status says: none of these begins.
+OF_FREE_ONES = frozenset(
+    {Verb.DELETE, Verb.RESERVE, Verb.TRANSFER, Verb.REVERT, Verb.RESTORE, Verb.UNMANAGE, Verb.SET_READ_ONLY}
+)
 FAILED: Mapping[Verb, VolumeStatus] = {  # what is written when it could neither be done nor undone
     Verb.CREATE: V.ERROR,
     Verb.DELETE: V.ERROR_DELETING,
@@ -139,6 +143,10 @@ def refusal(verb: Verb, volume_id: str, status: str, *, force: bool = False) -> 
                 f"'available'; it is {status}."
             )
     return f"Invalid volume: Volume {volume_id} status must be {wanted}, but current status is: {status}."
+
+
+def still_attached(volume_id: str) -> str:
+    return f"Invalid volume: Volume {volume_id} is still attached, detach volume first. It must not be attached."
 
 
 def busy(volume_id: str, work: str) -> str:

@@ -17,11 +17,11 @@ from droveway.domain.quota import UNLIMITED, is_over
 class VolumeQuotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a project may have where nobody has set another limit; Cinder's names and defaults. -1: no limit."""
 
-    volumes: int = 10
+    volumes: int = 10  # that a project has
     gigabytes: int = 1000  # GiB, of volumes and of their snapshots
-    snapshots: int = 10
+    snapshots: int = 10  # of all its volumes
     per_volume_gigabytes: int = -1  # GiB of one volume
-    backups: int = 10
+    backups: int = 10  # of all its volumes
     backup_gigabytes: int = 1000  # GiB of the volumes that were backed up
     groups: int = 10  # of volumes: there are none here, and clients ask
 

@@ -7,7 +7,7 @@ is given what has a source, and nothing else. `to_host` is the other host that m
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ from droveway.store.volume.tables import snapshots, volume_attachments, volume_q
 _C = volume_attachments.c
 _GET = Prepared(select(volume_attachments).where(_C.id == bindparam("of")))
 _OF_VOLUME = Prepared(select(volume_attachments).where(_C.volume_id == bindparam("of")))
+_OF_VOLUMES = Prepared(select(volume_attachments).where(in_list(_C.volume_id, "ids")))
 _OF_INSTANCE = Prepared(
     select(volume_attachments).where(_C.instance_id == bindparam("of")).order_by(_C.place, _C.created_at_us, _C.id)
 )
@@ -72,6 +73,12 @@ def get(tx: Tx, attachment_id: str, project_id: str | None = None) -> Attachment
 
 def of_volume(tx: Tx, volume_id: str) -> AttachmentRow | None:
     return results.first(AttachmentRow, tx.execute(_OF_VOLUME, {"of": volume_id}))
+
+
+def of_volumes(tx: Tx, volume_ids: Sequence[str]) -> dict[str, AttachmentRow]:
+    """By the volume."""
+    rows = results.every(AttachmentRow, tx.execute(_OF_VOLUMES, {"ids": volume_ids}))
+    return {row["volume_id"]: row for row in rows}
 
 
 def of_instance(tx: Tx, instance_id: str) -> list[AttachmentRow]:

@@ -19,10 +19,9 @@ from droveway.domain.volume.quota import VolumeQuotas
 from droveway.store.engine.in_list import one_of
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.volume import attachments, quotas, snapshots, volumes
+from droveway.store.volume import attachments, backends, quotas, snapshots, volumes
 from droveway.store.volume.quotas import Claim
-from droveway.store.volume.rows import SnapshotRow, VolumeRow
-from droveway.store.volume.tables import snapshots as snapshot_table
+from droveway.store.volume.rows import SnapshotRow, VolumeRow, VolumeTypeRow
 from droveway.store.volume.tables import volumes as volume_table
 from droveway.store.work import sagas
 
@@ -30,7 +29,6 @@ _V = volume_table.c
 _BEING_MADE = one_of(_V.status, (VolumeStatus.CREATING.value, VolumeStatus.DOWNLOADING.value))
 _MADE_OF_SNAPSHOT = Prepared(select(_V.id).where(_V.snapshot_id == bindparam("of"), _BEING_MADE).limit(1))
 _MADE_OF_VOLUME = Prepared(select(_V.id).where(_V.source_volume_id == bindparam("of"), _BEING_MADE).limit(1))
-_A_SNAPSHOT = Prepared(select(snapshot_table.c.id).where(snapshot_table.c.volume_id == bindparam("of")).limit(1))
 
 
 class Asked(NamedTuple):
@@ -111,6 +109,19 @@ def create(tx: Tx, new: NewVolume, configured: VolumeQuotas) -> VolumeRow:
     return row
 
 
+def _must_be_promised(tx: Tx, row: VolumeRow, guarantee: str, otherwise: str) -> None:
+    """What a driver does not declare is refused before anything is written. Raises BadRequest."""
+    if row["host"] is not None and not getattr(backends.guarantees_of(tx, row["host"]), guarantee):
+        raise BadRequest(f"Invalid volume: the storage of volume {row['id']} {otherwise}.")
+
+
+def revert(tx: Tx, row: VolumeRow, snapshot_id: str, asked: Asked) -> None:
+    """To its latest snapshot, which the caller has looked for. Raises BadRequest."""
+    must_be_allowed(tx, Verb.REVERT, row)
+    _must_be_promised(tx, row, "reverts", "does not go back to a snapshot: make a volume of the snapshot")
+    begin(tx, Verb.REVERT, row, {"snapshot_id": snapshot_id}, asked)
+
+
 def _check_source(tx: Tx, new: NewVolume) -> None:
     """In the transaction that writes the row: a source that is deleted after it finds the row, and waits."""
     if new.snapshot_id is not None:
@@ -168,19 +179,28 @@ def begin(
 
 def must_be_allowed(tx: Tx, verb: Verb, row: VolumeRow, *, force: bool = False) -> None:
     """Raises BadRequest with the sentence: by its status, or because a saga is at work on it."""
-    sentence = lifecycle.refusal(verb, row["id"], row["status"], force=force)
-    if sentence is not None:
-        raise BadRequest(sentence)
+    must_be_allowed_now(verb, row, force=force)
     if row["moving_to"] is not None:
         raise BadRequest(lifecycle.busy(row["id"], "migration"))
+    if verb in lifecycle.OF_FREE_ONES and attachments.of_volume(tx, row["id"]) is not None:
+        raise BadRequest(lifecycle.still_attached(row["id"]))
     active = sagas.active_of(tx, of_volume(row["id"]))
     if active is not None and not (verb is Verb.DELETE and force):
         raise BadRequest(lifecycle.busy(row["id"], active["kind"]))
 
 
+def must_be_allowed_now(verb: Verb, row: VolumeRow, *, force: bool = False) -> None:
+    """For what a saga at work does not mind. Raises BadRequest."""
+    sentence = lifecycle.refusal(verb, row["id"], row["status"], force=force)
+    if sentence is not None:
+        raise BadRequest(sentence)
+
+
 def extend(tx: Tx, row: VolumeRow, size_gb: int, asked: Asked, configured: VolumeQuotas, type_name: str) -> str:
     """Make it larger. Raises BadRequest, TooLarge."""
     must_be_allowed(tx, Verb.EXTEND, row)
+    if row["status"] == VolumeStatus.IN_USE:
+        _must_be_promised(tx, row, "grows_in_use", "does not make a volume larger while it is in use: detach it first")
     if size_gb <= row["size_gb"]:
         raise BadRequest(
             f"Invalid input received: New size for extend must be greater than current size. (current: "
@@ -192,15 +212,19 @@ def extend(tx: Tx, row: VolumeRow, size_gb: int, asked: Asked, configured: Volum
     return begin(tx, Verb.EXTEND, row, {"size_gb": size_gb}, asked, values={"growing_to_gb": size_gb})
 
 
+def retype(tx: Tx, row: VolumeRow, wanted: VolumeTypeRow, policy: str, asked: Asked, configured: VolumeQuotas) -> None:
+    """`policy`: never, or on-demand: it may be moved for it. Raises BadRequest, TooLarge."""
+    must_be_allowed(tx, Verb.RETYPE, row)
+    its_type = (wanted["id"], wanted["name"])
+    more = Claim(volumes=1, gigabytes=row["size_gb"])
+    quotas.claim_of_type(tx, row["project_id"], configured, more, its_type)
+    begin(tx, Verb.RETYPE, row, {"volume_type_id": wanted["id"], "backend": None, "policy": policy}, asked)
+
+
 def delete(tx: Tx, row: VolumeRow, asked: Asked, *, cascade: bool = False, force: bool = False) -> None:
     """Raises BadRequest while something hangs on it. One that never got a backend goes at once."""
-    held = attachments.of_volume(tx, row["id"])
-    if held is not None:
-        raise BadRequest(
-            f"Invalid volume: Volume {row['id']} is still attached, detach volume first. It must not be attached."
-        )
     must_be_allowed(tx, Verb.DELETE, row, force=force)
-    if not cascade and tx.execute(_A_SNAPSHOT, {"of": row["id"]}).first() is not None:
+    if not cascade and volumes.has_snapshots(tx, row["id"]):
         raise BadRequest(
             f"Invalid volume: Volume {row['id']} must not have snapshots; delete them first, or delete it with them "
             "(cascade)."
@@ -233,6 +257,7 @@ def create_snapshot(
         )
     if volume["moving_to"] is not None:
         raise BadRequest("Invalid volume: Snapshot cannot be created while volume is migrating.")
+    _must_be_promised(tx, volume, "snapshots", "takes no snapshots: make a volume of it, or back it up")
     its_type = None if volume["volume_type_id"] is None else (volume["volume_type_id"], type_name)
     quotas.claim(tx, volume["project_id"], configured, Claim(snapshots=1, gigabytes=volume["size_gb"]), its_type)
     row = SnapshotRow(

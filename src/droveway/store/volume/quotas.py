@@ -83,11 +83,22 @@ def claim(
     tx: Tx, project_id: str, configured: VolumeQuotas, more: Claim, volume_type: tuple[str, str] | None = None
 ) -> None:
     """So much is about to be written, of the type of that id and name. Raises TooLarge."""
-    most = limits(tx, project_id, configured)
     names = {resource: resource for resource in Claim._fields}
-    if volume_type is not None:
-        type_id, type_name = volume_type
-        names |= {quota.of_type(resource, type_id): f"{resource}_{type_name}" for resource in quota.OF_TYPES}
+    _claim(tx, project_id, configured, more, names | ({} if volume_type is None else _names_of(volume_type)))
+
+
+def claim_of_type(tx: Tx, project_id: str, configured: VolumeQuotas, more: Claim, volume_type: tuple[str, str]) -> None:
+    """What is there already gets that type. Raises TooLarge."""
+    _claim(tx, project_id, configured, more, _names_of(volume_type))
+
+
+def _names_of(volume_type: tuple[str, str]) -> dict[str, str]:
+    type_id, type_name = volume_type
+    return {quota.of_type(resource, type_id): f"{resource}_{type_name}" for resource in quota.OF_TYPES}
+
+
+def _claim(tx: Tx, project_id: str, configured: VolumeQuotas, more: Claim, names: Mapping[str, str]) -> None:
+    most = limits(tx, project_id, configured)
     bound = {name: shown for name, shown in names.items() if most.get(name, UNLIMITED) != UNLIMITED}
     if not bound:
         return  # nothing to sum

@@ -21,6 +21,12 @@ _OF_VOLUME = Prepared(
     .where(snapshots.c.volume_id == bindparam("of"))
     .order_by(snapshots.c.created_at_us, snapshots.c.id)
 )
+_LAST = Prepared(
+    select(snapshots)
+    .where(snapshots.c.volume_id == bindparam("of"))
+    .order_by(snapshots.c.created_at_us.desc(), snapshots.c.id.desc())
+    .limit(1)
+)
 _DELETE = Prepared(delete(snapshots).where(snapshots.c.id == bindparam("of")))
 
 
@@ -56,3 +62,8 @@ def _update(names: tuple[str, ...]) -> Prepared:
 def remove(tx: Tx, snapshot_id: str) -> None:
     """For good: nothing of it is left on its backend."""
     tx.execute(_DELETE, {"of": snapshot_id})
+
+
+def last_of(tx: Tx, volume_id: str) -> SnapshotRow | None:
+    """The newest of that volume."""
+    return results.first(SnapshotRow, tx.execute(_LAST, {"of": volume_id}))
