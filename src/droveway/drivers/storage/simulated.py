@@ -287,7 +287,7 @@ class SimulatedStorage:
         self._pool.changed()
 
     # -- who may open it ------------------------------------------------------------------------------------------
-    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False) -> DiskSource:
+    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False, identity: str = "") -> DiskSource:
         await self._begin()
         self._volume(volume.volume_id).admitted.add(host)
         self._pool.changed()
