@@ -279,6 +279,7 @@ class SagaKind(StrEnum):
     UPLOAD_VOLUME = "upload_volume"
     CREATE_SNAPSHOT = "create_snapshot"
     DELETE_SNAPSHOT = "delete_snapshot"
+    TIDY_VOLUME = "tidy_volume"
 
 
 class SagaStatus(StrEnum):
