@@ -18,18 +18,21 @@ import uvloop
 
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
-from droveway.domain.volume.disks import DiskSource, FileSource, RbdSource, SimulatedSource
+from droveway.domain.volume.disks import DiskSource, FileSource, NbdSource, RbdSource, SimulatedSource
 from droveway.domain.volume.model import VolumeSpec
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.storage.dir.driver import DirStorage
+from droveway.drivers.storage.exports.nbdkit import NbdExports
+from droveway.drivers.storage.lvm.driver import LvmStorage
 from droveway.drivers.storage.rbd.binding import load
 from droveway.drivers.storage.rbd.cluster import Cluster, RbdSettings
 from droveway.drivers.storage.rbd.command import RbdCommand
 from droveway.drivers.storage.rbd.driver import RbdStorage
 from droveway.drivers.storage.rbd.librbd import LibrbdCluster
 from droveway.drivers.storage.simulated import SimulatedPool, SimulatedStorage
+from droveway.pki import disk_identity, host_files, x509
 from droveway.ports.images import TicketWanted
 from droveway.ports.storage import Storage
 from lab.ceph import Ceph
@@ -66,12 +69,19 @@ class Guest:
     async def ready(self) -> str:
         """What it says until it asks for a command."""
         assert self._process.stdout is not None
-        return (await asyncio.wait_for(self._process.stdout.readuntil(b"qemu-io> "), 30)).decode()
+        try:
+            return (await asyncio.wait_for(self._process.stdout.readuntil(b"qemu-io> "), 30)).decode()
+        except asyncio.IncompleteReadError as ended:
+            raise AssertionError(f"qemu-io has ended: {ended.partial.decode()}") from None
 
     async def ask(self, line: str) -> str:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n".encode())
         return await self.ready()
+
+    async def kill(self) -> None:
+        self._process.kill()
+        await self._process.wait()
 
     async def write(self, offset_bytes: int, byte: int, length_bytes: int = 4096) -> None:
         assert "wrote" in (said := await self.ask(f"write -f -P {byte} {offset_bytes} {length_bytes}")), said
@@ -111,19 +121,19 @@ class StorageWorld:
         """As QEMU of that host is told to open it."""
         raise NotImplementedError
 
+    async def admit(self, volume: VolumeSpec, host: str) -> DiskSource:
+        return await self.storage.admit(volume, host)
+
+    def objects(self, host: str) -> list[str]:
+        """What QEMU of that host has beside its disks."""
+        return []
+
     # -- what a guest and an API do -------------------------------------------------------------------------------
     @contextlib.asynccontextmanager
     async def guest(self, source: DiskSource, host: str = "h1") -> AsyncIterator[Any]:
         process = await asyncio.create_subprocess_exec(
-            *(
-                "stdbuf",
-                "-o0",
-                "qemu-io",
-                "--cache",
-                "writeback",
-                "--image-opts",
-                f"driver=raw,{self.blockdev(source, host)}",
-            ),
+            *("stdbuf", "-o0", "qemu-io", *self.objects(host), "--cache", "writeback", "--image-opts"),
+            f"driver=raw,{self.blockdev(source, host)}",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -133,7 +143,8 @@ class StorageWorld:
             guest = Guest(process)
             await guest.ready()
             yield guest
-            await process.communicate(b"quit\n")
+            if process.returncode is None:
+                await process.communicate(b"quit\n")
         finally:
             if process.returncode is None:
                 process.kill()
@@ -276,6 +287,77 @@ class RbdCommandWorld(RbdWorld):
         return RbdCommand(settings)
 
 
+class LvmWorld(StorageWorld):
+    """A volume group on a file. Without device-mapper its volumes are linear."""
+
+    def __init__(self, directory: Path) -> None:
+        self.group = f"droveway-{os.getpid()}-{directory.name[-20:]}"
+        disk = directory / "pv"
+        with disk.open("wb") as file:
+            file.truncate(8 * GIB)
+        shown = subprocess.run(["losetup", "-f", "--show", str(disk)], check=True, capture_output=True, text=True)
+        self.device = shown.stdout.strip()
+        run("pvcreate", "-q", self.device)
+        run("vgcreate", "-q", self.group, self.device)
+        self.pki = DiskPki(directory)
+        super().__init__(directory)
+
+    def make(self, **given: Any) -> Storage:
+        state = self.directory / "state"
+        exports = NbdExports(state / "exports", "127.0.0.1", self.pki.server)
+        return LvmStorage("block", self.group, given.get("thin_pool", ""), state, exports, self.images, SystemClock())
+
+    async def admit(self, volume: VolumeSpec, host: str) -> DiskSource:
+        return await self.storage.admit(volume, host, identity=self.pki.identity(host))
+
+    def objects(self, host: str) -> list[str]:
+        self.pki.identity(host)
+        return ["--object", f"tls-creds-x509,id=tls,endpoint=client,dir={self.pki.directory_of(host)}"]
+
+    def blockdev(self, source: DiskSource, host: str) -> str:
+        assert isinstance(source, NbdSource)
+        where = f"file.driver=nbd,file.host={source.address},file.port={source.port},file.export={source.export}"
+        return f"{where},file.tls-creds=tls,file.reconnect-delay=30"
+
+    async def close(self) -> None:
+        exports = self.storage._exports  # type: ignore[attr-defined]
+        await super().close()
+        for volume_id in exports.known():
+            for host in exports.hosts(volume_id):
+                exports.withdraw(volume_id, host)
+        for command in (("vgremove", "-q", "--driverloaded", "n", "-f", self.group), ("losetup", "-d", self.device)):
+            await asyncio.to_thread(run, *command)
+
+
+class DiskPki:
+    """The CA of a cloud, the certificate of the host that serves, and each host's identity for opening disks."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._now_us = directory / "pki", SystemClock().now_us()
+        self._key, self._ca = x509.make_authority("cloud", self._now_us, self._now_us + 10**14, 10**11)
+        self.server = self._directory / "server"
+        self.sign("1")
+
+    def sign(self, serial: str) -> None:
+        """A certificate of the host that serves, as when it joins, and when it is renewed."""
+        key = x509.make_key()
+        times = (self._now_us - 10**11, self._now_us + 10**14)
+        public = x509.public_key(x509.request(key, "block"))
+        by = x509.authority(self._key, self._ca)
+        certificate = x509.sign(by, public, serial, "block", "droveway://host/block", ["127.0.0.1"], *times)
+        host_files.write_files(self.server, {"cert.pem": certificate, "key.pem": key})
+
+    def directory_of(self, host: str) -> Path:
+        return self._directory / host
+
+    def identity(self, host: str) -> str:
+        return disk_identity.ensure(self.directory_of(host), host, self._ca, self._now_us)
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
 class SimulatedGuest:
     def __init__(self, pool: SimulatedPool, volume_id: str) -> None:
         self._storage, self._volume = SimulatedStorage(pool), VolumeSpec(volume_id, 1)
@@ -329,6 +411,7 @@ WORLDS: dict[str, type[StorageWorld]] = {
     "simulated": SimulatedWorld,
     "dir": DirWorld,
     **({"dir-xfs": XfsWorld} if can_mount_xfs() else {}),
+    "lvm": LvmWorld,
     "rbd": RbdWorld,
     "rbd-command": RbdCommandWorld,
 }
@@ -336,6 +419,9 @@ WORLDS: dict[str, type[StorageWorld]] = {
 MARKS = {
     "rbd": [pytest.mark.servers, pytest.mark.skipif(bool(obstacle("ceph")), reason=str(obstacle("ceph")))],
 }
+NO_LVM = "" if os.geteuid() == 0 else "loop devices need root"
+NO_LVM = NO_LVM or str(obstacle("lvm") or obstacle("nbdkit") or "")
+MARKS["lvm"] = [pytest.mark.servers, pytest.mark.skipif(bool(NO_LVM), reason=NO_LVM)]
 MARKS["rbd-command"] = [*MARKS["rbd"], pytest.mark.full]
 EACH = [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in WORLDS]
 REAL = [pytest.param(kind, marks=MARKS.get(kind, ())) for kind, world in WORLDS.items() if world.converts]

@@ -179,11 +179,11 @@ def begin(
 
 def must_be_allowed(tx: Tx, verb: Verb, row: VolumeRow, *, force: bool = False) -> None:
     """Raises BadRequest with the sentence: by its status, or because a saga is at work on it."""
+    if verb in lifecycle.OF_FREE_ONES and attachments.of_volume(tx, row["id"]) is not None:
+        raise BadRequest(lifecycle.still_attached(row["id"]))
     must_be_allowed_now(verb, row, force=force)
     if row["moving_to"] is not None:
         raise BadRequest(lifecycle.busy(row["id"], "migration"))
-    if verb in lifecycle.OF_FREE_ONES and attachments.of_volume(tx, row["id"]) is not None:
-        raise BadRequest(lifecycle.still_attached(row["id"]))
     active = sagas.active_of(tx, of_volume(row["id"]))
     if active is not None and not (verb is Verb.DELETE and force):
         raise BadRequest(lifecycle.busy(row["id"], active["kind"]))

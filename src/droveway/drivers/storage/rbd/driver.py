@@ -254,7 +254,7 @@ class RbdStorage:
             await self._grow(name, volume.size_gb * GIB)
 
     # -- who may open it ------------------------------------------------------------------------------------------
-    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False) -> DiskSource:
+    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False, identity: str = "") -> DiskSource:
         name = _volume(volume.volume_id)
         async with self._turn(volume.volume_id):
             found = await self._there(volume.volume_id)
