@@ -91,8 +91,7 @@ def _links(collection: str) -> Any:
     return lambda row, view: links(view.base, collection, row["id"])
 
 
-VOLUME = FieldTable[VolumeRow](
-    VolumeRow,
+_VOLUME: tuple[Field[VolumeRow], ...] = (
     Field("id", "id", 0),
     Field("status", "status", 0),
     Field("size", "size_gb", 0),
@@ -114,11 +113,6 @@ VOLUME = FieldTable[VolumeRow](
     constant("multiattach", False, 0),
     Field("attachments", _attachments, 0),
     Field("migration_status", "migration_status", 0, admin_only=True),
-    Field("volume_image_metadata", _image_metadata, 0),
-    Field("os-vol-tenant-attr:tenant_id", "project_id", 0),
-    Field("os-vol-host-attr:host", _pool, 0, admin_only=True),
-    Field("os-vol-mig-status-attr:migstat", "migration_status", 0, admin_only=True),
-    constant("os-vol-mig-status-attr:name_id", None, 0, admin_only=True),
     constant("group_id", None, 13),
     constant("provider_id", None, 21, admin_only=True),
     constant("shared_targets", False, 48),
@@ -126,6 +120,16 @@ VOLUME = FieldTable[VolumeRow](
     constant("cluster_name", None, 61, admin_only=True),
     Field("volume_type_id", "volume_type_id", 63),
     constant("consumes_quota", True, 65),
+)
+VOLUME_MADE = FieldTable[VolumeRow](VolumeRow, *_VOLUME)  # the reply to what makes or changes one
+VOLUME = FieldTable[VolumeRow](
+    VolumeRow,
+    *_VOLUME,
+    Field("volume_image_metadata", _image_metadata, 0),
+    Field("os-vol-tenant-attr:tenant_id", "project_id", 0),
+    Field("os-vol-host-attr:host", _pool, 0, admin_only=True),
+    Field("os-vol-mig-status-attr:migstat", "migration_status", 0, admin_only=True),
+    constant("os-vol-mig-status-attr:name_id", None, 0, admin_only=True),
 )
 
 
