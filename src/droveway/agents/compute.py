@@ -36,6 +36,7 @@ from droveway.ports.bus import (
     OpenConsole,
     Ping,
     Prepare,
+    PrepareArrival,
     PrepareDisk,
     Reach,
     Remove,
@@ -69,7 +70,13 @@ ANSWER_S = 3.0  # a command that takes longer is answered with `working`
 WORKS_MAX_S = 3600.0  # one that takes longer is as good as unanswered: an image is copied in that time
 # A repeated one of these is carried out again: they look, or find it done, and their answer carries what they saw.
 LOOKS = (CheckDestination, CheckSource, CopyDisk)
-MAKES_DISKS = {Prepare: "made", PrepareDisk: "made", CopyDisk: "copied", SendCopy: "sent"}  # as long as that takes
+MAKES_DISKS = {  # and answers `working` as long as that takes
+    Prepare: "made",
+    PrepareDisk: "made",
+    PrepareArrival: "made",
+    CopyDisk: "copied",
+    SendCopy: "sent",
+}
 
 OffLoop = Callable[[Callable[[], None]], Awaitable[None]]
 
@@ -217,7 +224,7 @@ class ComputeAgent:
             if hung is not None:
                 return hung
             if (doing := MAKES_DISKS.get(type(command.verb))) is not None:
-                is_made = isinstance(command.verb, (Prepare, PrepareDisk))
+                is_made = isinstance(command.verb, (Prepare, PrepareDisk, PrepareArrival))
                 progress = self._hypervisor.progress(command.verb.spec) if is_made else ""  # type: ignore[union-attr]
                 return Working(progress or f"its disk is being {doing}")
 

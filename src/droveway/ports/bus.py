@@ -20,7 +20,7 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk, Subject
+from droveway.domain.model import Guest, GuestSpec, LocalFiles, MigrationEndpoint, Nic, Resources, SpareDisk, Subject
 from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import HostUsage
@@ -39,6 +39,7 @@ from droveway.ports.replies import (
     GuestAdmitted,
     GuestStatus,
     HostInventory,
+    LocalFilesRead,
     NetworksApplied,
     PingResult,
     ReachResult,
@@ -195,6 +196,32 @@ class RemoveProbe(VerbWithReply[GuestStatus], frozen=True, tag="remove_probe"):
     probe: str
 
 
+class ReadLocalFiles(VerbWithReply[LocalFilesRead], frozen=True, tag="read_local_files"):
+    """Read-only: what of the guest lies on its host alone."""
+
+
+class PrepareArrival(VerbWithReply[GuestStatus], frozen=True, tag="prepare_arrival"):
+    """Make the files into which the guest's disks are copied, and its config drive. `mark`: the saga that wants them;
+    files that bear another mark are what an earlier one has left. Refused where the guest has files that bear none.
+    `room_bytes`: how much must be free."""
+
+    spec: GuestSpec
+    files: LocalFiles
+    mark: ShortText
+    room_bytes: Count
+    ticket: ImageTicket | None = None
+
+
+class KeepArrival(VerbWithReply[GuestStatus], frozen=True, tag="keep_arrival"):
+    """The guest has arrived: its files are its own, and no mark is on them."""
+
+
+class DropFiles(VerbWithReply[GuestStatus], frozen=True, tag="drop_files"):
+    """Delete its files here: with `mark`, those alone that bear it. Refused while the guest is here."""
+
+    mark: ShortText = ""
+
+
 class Admit(VerbWithReply[GuestAdmitted], frozen=True, tag="admit"):
     spec: GuestSpec
 
@@ -206,6 +233,7 @@ class Dismiss(VerbWithReply[GuestStatus], frozen=True, tag="dismiss"):
 class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
     spec: GuestSpec
     to: MigrationEndpoint
+    files: LocalFiles = LocalFiles()  # that the hypervisor copies; none on a shared store
 
 
 class AbortCopy(VerbWithReply[GuestStatus], frozen=True, tag="abort_copy"):
@@ -332,6 +360,10 @@ Verb = (
     | CheckDestination
     | CheckSource
     | RemoveProbe
+    | ReadLocalFiles
+    | PrepareArrival
+    | KeepArrival
+    | DropFiles
     | Admit
     | Dismiss
     | BeginCopy
@@ -354,7 +386,7 @@ Verb = (
 )
 ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
 # Never fenced, never remembered.
-READ_ONLY = (Inspect, ReadConsole, ReadDiagnostics, OpenConsole, Ping, Reach, ListTasks, ListGuests)
+READ_ONLY = (Inspect, ReadLocalFiles, ReadConsole, ReadDiagnostics, OpenConsole, Ping, Reach, ListTasks, ListGuests)
 
 
 class Command(msgspec.Struct, frozen=True):

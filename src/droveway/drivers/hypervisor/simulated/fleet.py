@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from droveway.domain.model import GuestJob, GuestState, ImageRef, Nic, Resources
+from droveway.domain.model import GuestJob, GuestState, ImageRef, LocalFiles, Nic, Resources
 from droveway.domain.placement import NumaCell
 from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Span, Store
 from droveway.drivers.hypervisor.simulated.mounts import Mounts
@@ -69,6 +69,7 @@ class GuestCopy:
     destination: SimulatedHost
     failed: Callable[[str], None]  # told to the driver that began it, while that is running
     ended: asyncio.Future[None]
+    files: LocalFiles = field(default_factory=LocalFiles)  # that are copied into those of the destination
     has_arrived: bool = False  # the destination's half is there
     has_switched: bool = False
 
@@ -286,6 +287,8 @@ class Fleet:
         store.consoles.pop(instance_id, None)
         store.drives.pop(instance_id, None)
         store.images.pop(instance_id, None)
+        store.marks.pop(instance_id, None)
+        store.behind.pop(instance_id, None)
         for kept in (store.copies, store.spares):
             for key in [key for key in kept if key[0] == instance_id]:
                 kept.pop(key)
@@ -364,6 +367,10 @@ class Fleet:
         is_paused = self.happens(self.faults.paused_arrival)
         arrived.state, arrived.is_defined = GuestState.PAUSED if is_paused else GuestState.RUNNING, True
         self.lives_on[instance_id] = destination.name
+        if copy.files.disks and (image_id := copy.source.store.images.get(instance_id)):
+            destination.store.images[instance_id] = image_id
+        if copy.files.is_on_base:
+            destination.store.behind[instance_id] = copy.files.disks[0].base
         destination.admitted.pop(instance_id, None)
         self.hint(copy.source, instance_id)
         self.hint(destination, instance_id)

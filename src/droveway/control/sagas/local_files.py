@@ -1,0 +1,73 @@
+"""The files of a guest that moves between hosts which do not see one store: places for them are made at the
+destination, the hypervisors copy what they hold, and afterwards one of the two hosts deletes its own.
+
+Which one is decided as everything else about the move is: by where the guest is. What the destination was to take bears
+the mark of the saga until then, so no other files are deleted in their stead.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from droveway.control.engine.saga import Context, TicketNeeded, require
+from droveway.control.sagas import tickets
+from droveway.control.sagas.whereabouts import MoveNotes
+from droveway.domain.faults import NotFound
+from droveway.domain.model import GuestSpec, LocalDisk, LocalFiles
+from droveway.ports.bus import DropFiles, KeepArrival, PrepareArrival, ReadLocalFiles
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+
+
+def are_copied(move: MoveNotes) -> bool:
+    return move.copies_files
+
+
+async def prepare_files(ctx: Context) -> None:
+    """Empty ones at the destination, on the same image where the image is still there: then only what differs from it
+    is copied. May take as long as that image is large."""
+    move: MoveNotes = ctx.notes
+    assert move.spec is not None, "it was found"
+    found = (await ctx.ask(move.source, ReadLocalFiles())).files
+    require(bool(found.disks), f"{move.source}: the guest has no disk there that could be copied")
+    spec = await ctx.store.read(_spec_with_image, ctx.instance_id, ctx.settings.images_path, move.spec)
+    files = msgspec.structs.replace(found, disks=tuple(_on_image(disk, spec) for disk in found.disks))
+    move.files = LocalFiles(files.disks)
+    over_commits = ctx.params.get("disk_over_commit") is not False
+    room_bytes = sum(disk.allocated_bytes if over_commits else disk.size_bytes for disk in files.disks)
+    asked, timeout_s = PrepareArrival(spec, files, ctx.id, room_bytes), ctx.settings.long_command_timeout_s
+    try:
+        await ctx.ask(move.destination, asked, timeout_s)
+    except TicketNeeded as needed:
+        assert spec.image is not None, "nothing else is fetched"
+        ticket = await tickets.to_fetch(ctx, move.destination, spec.image, needed.challenge)
+        await ctx.ask(move.destination, msgspec.structs.replace(asked, ticket=ticket), timeout_s)
+
+
+def _spec_with_image(tx: Tx, instance_id: str, images_path: str, spec: GuestSpec) -> GuestSpec:
+    try:
+        return instances.spec(tx, instances.get(tx, instance_id), images_path, with_image=True)
+    except NotFound:
+        return spec
+
+
+def _on_image(disk: LocalDisk, spec: GuestSpec) -> LocalDisk:
+    """One whose image is gone, or was another one, is copied whole."""
+    is_there = spec.image is not None and spec.image.file_name == disk.base
+    return disk if is_there else msgspec.structs.replace(disk, base="")
+
+
+async def drop_prepared(ctx: Context) -> None:
+    """The guest is not there."""
+    move: MoveNotes = ctx.notes
+    if move.destination not in (move.left, move.doomed):
+        await ctx.ask(move.destination, DropFiles(ctx.id), ctx.settings.long_command_timeout_s)
+
+
+async def keep_arrived(ctx: Context) -> None:
+    await ctx.ask(ctx.notes.destination, KeepArrival())
+
+
+async def drop_left(ctx: Context) -> None:
+    """The source's, which are of the past."""
+    await ctx.ask(ctx.notes.source, DropFiles(), ctx.settings.long_command_timeout_s)
