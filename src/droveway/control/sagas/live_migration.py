@@ -132,14 +132,14 @@ async def check_source(ctx: Context) -> None:
     answer = await ctx.ask(move.source, CheckSource(move.probe))
     require(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
-    wish = ctx.params.get("block_migration")
+    asked = ctx.params.get("block_migration")
     both = f"{move.source} and {move.destination}"
     require(
-        answer.shared_store or wish is not False,
+        answer.shared_store or asked is not False,
         f"{both} do not share their instance store: the guest's disks have to go along; ask with block migration",
     )
     require(
-        not answer.shared_store or wish is not True,
+        not answer.shared_store or asked is not True,
         f"block migration is refused: {both} share their instance store; ask without block migration",
     )
     move.copies_files = not answer.shared_store

@@ -118,6 +118,7 @@ def _disk(path: Path) -> LocalDisk:
 
 
 def _take_place(directory: Path, instance_id: str, mark: str, room_bytes: int) -> None:
+    directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     found = _mark_of(directory)
     if found is None and directory.exists() and any(directory.iterdir()):
         raise HypervisorRefused(
