@@ -28,6 +28,7 @@ from droveway.ports.bus import (
     CheckSource,
     Command,
     CopyDisk,
+    DropFiles,
     GuestChanged,
     Hello,
     Inspect,
@@ -70,6 +71,7 @@ ANSWER_S = 3.0  # a command that takes longer is answered with `working`
 WORKS_MAX_S = 3600.0  # one that takes longer is as good as unanswered: an image is copied in that time
 # A repeated one of these is carried out again: they look, or find it done, and their answer carries what they saw.
 LOOKS = (CheckDestination, CheckSource, CopyDisk)
+DELETES = (Remove, DropFiles)
 MAKES_DISKS = {  # and answers `working` as long as that takes
     Prepare: "made",
     PrepareDisk: "made",
@@ -249,7 +251,7 @@ class ComputeAgent:
         if outcome:
             reason = answer.reason if isinstance(answer, Refused) else ""
             done = Fence(command.generation, type(command.verb).__name__, outcome, reason)
-            if isinstance(command.verb, Remove) and outcome == "ok":
+            if isinstance(command.verb, DELETES) and outcome == "ok":
                 return await self._removed(subject, done, answer)
             with contextlib.suppress(OSError):  # only a repeat would miss it, and carries out an idempotent verb again
                 self._fences.note(subject, done)

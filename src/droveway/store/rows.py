@@ -245,6 +245,13 @@ class ConsoleTokenRow(TypedDict):
     expires_at_us: int
 
 
+class OwedFilesRow(TypedDict):
+    host: str
+    instance_id: str
+    mark: str
+    tried_at_us: int
+
+
 class DeferredCleanupRow(TypedDict):
     """A deleted instance whose removal was left for later, and the host that must do it."""
 

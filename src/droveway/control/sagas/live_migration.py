@@ -308,6 +308,7 @@ def record_switch(tx: Tx, ctx: Context) -> None:
         progress=0,
         ran_boot_id=None if move.died else move.boot_id or None,
     )
+    local_files.record_arrival(tx, ctx)
     if is_bound(move):
         server_ports.arrived(tx, ctx.instance_id, move.destination)
     hosts.touch(tx, move.source, move.destination)
@@ -319,6 +320,7 @@ async def release_source(ctx: Context) -> None:
 
 
 def record_done(tx: Tx, ctx: Context) -> None:
+    local_files.record_left(tx, ctx)
     migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
     instances.set_idle(tx, ctx.instance_id, progress=0)
 
@@ -334,6 +336,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
+    local_files.record_not_arrived(tx, ctx)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
     if move.left:
         reason = (

@@ -15,7 +15,7 @@ from droveway.control.sagas.whereabouts import MoveNotes
 from droveway.domain.faults import NotFound
 from droveway.domain.model import GuestSpec, LocalDisk, LocalFiles
 from droveway.ports.bus import DropFiles, KeepArrival, PrepareArrival, ReadLocalFiles
-from droveway.store.compute import instances
+from droveway.store.compute import instances, owed_files
 from droveway.store.engine.transaction import Tx
 
 
@@ -35,6 +35,8 @@ async def prepare_files(ctx: Context) -> None:
     move.files = LocalFiles(files.disks)
     over_commits = ctx.params.get("disk_over_commit") is not False
     room_bytes = sum(disk.allocated_bytes if over_commits else disk.size_bytes for disk in files.disks)
+    if await ctx.store.read(owed_files.owed, move.destination, ctx.instance_id) is not None:
+        await ctx.ask(move.destination, DropFiles(), ctx.settings.long_command_timeout_s)
     asked, timeout_s = PrepareArrival(spec, files, ctx.id, room_bytes), ctx.settings.long_command_timeout_s
     try:
         await ctx.ask(move.destination, asked, timeout_s)
@@ -60,8 +62,14 @@ def _on_image(disk: LocalDisk, spec: GuestSpec) -> LocalDisk:
 async def drop_prepared(ctx: Context) -> None:
     """The guest is not there."""
     move: MoveNotes = ctx.notes
-    if move.destination not in (move.left, move.doomed):
+    if not _keeps_all(move):
         await ctx.ask(move.destination, DropFiles(ctx.id), ctx.settings.long_command_timeout_s)
+        move.files_deleted = True
+
+
+def _keeps_all(move: MoveNotes) -> bool:
+    """That host may have the guest, or deletes everything of it when it is back."""
+    return move.destination in (move.left, move.doomed)
 
 
 async def keep_arrived(ctx: Context) -> None:
@@ -71,3 +79,23 @@ async def keep_arrived(ctx: Context) -> None:
 async def drop_left(ctx: Context) -> None:
     """The source's, which are of the past."""
     await ctx.ask(ctx.notes.source, DropFiles(), ctx.settings.long_command_timeout_s)
+    ctx.notes.files_deleted = True
+
+
+def record_arrival(tx: Tx, ctx: Context) -> None:
+    """What an earlier stay had left at the destination is its own again, or gone."""
+    if are_copied(ctx.notes):
+        owed_files.forget(tx, ctx.notes.destination, ctx.instance_id)
+
+
+def record_left(tx: Tx, ctx: Context) -> None:
+    """A host that did not answer owes the deletion."""
+    move: MoveNotes = ctx.notes
+    if are_copied(move) and not move.files_deleted:
+        owed_files.owe(tx, move.source, ctx.instance_id, "")
+
+
+def record_not_arrived(tx: Tx, ctx: Context) -> None:
+    move: MoveNotes = ctx.notes
+    if are_copied(move) and not move.files_deleted and not _keeps_all(move):
+        owed_files.owe(tx, move.destination, ctx.instance_id, ctx.id)

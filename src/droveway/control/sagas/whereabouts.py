@@ -49,6 +49,7 @@ class MoveNotes(msgspec.Struct):
     doomed: str = ""  # deleted while its place is unknown: the host of the deferred cleanup
     copies_files: bool = False  # the two do not see one store: its disks go along
     files: LocalFiles = LocalFiles()  # of which these are copied; its config drive is in no notes
+    files_deleted: bool = False  # by the host that has not got the guest
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 
 

@@ -209,6 +209,8 @@ class Fleet:
     def run(self, host: SimulatedHost, instance_id: str, ram_mb: int, nics: tuple[Nic, ...] = ()) -> None:
         """The guest runs on the host from now on: booted, or resumed."""
         self._check_may_run(host, instance_id)
+        if instance_id in host.store.past:
+            raise self.violate(f"guest {instance_id} runs on {host.name} from a disk of the past")
         domain = host.domains.get(instance_id)
         if domain is not None and domain.state is GuestState.PAUSED:
             domain.state, domain.suspended = GuestState.RUNNING, False
@@ -289,6 +291,7 @@ class Fleet:
         store.images.pop(instance_id, None)
         store.marks.pop(instance_id, None)
         store.behind.pop(instance_id, None)
+        store.past.discard(instance_id)
         for kept in (store.copies, store.spares):
             for key in [key for key in kept if key[0] == instance_id]:
                 kept.pop(key)
@@ -369,6 +372,10 @@ class Fleet:
         self.lives_on[instance_id] = destination.name
         if copy.files.disks and (image_id := copy.source.store.images.get(instance_id)):
             destination.store.images[instance_id] = image_id
+        if copy.files.disks:
+            if destination.store is copy.source.store or instance_id not in destination.store.marks:
+                raise self.violate(f"the disk of {instance_id} was copied into files that are not of its move")
+            copy.source.store.past.add(instance_id)
         if copy.files.is_on_base:
             destination.store.behind[instance_id] = copy.files.disks[0].base
         destination.admitted.pop(instance_id, None)
