@@ -12,7 +12,7 @@ import pytest
 
 from droveway.domain.model import SagaKind
 from droveway.drivers.hypervisor.simulated.fleet import GuestEnd
-from droveway.store.compute import instances, owed_files
+from droveway.store.compute import file_cleanups, instances
 from droveway.store.work import sagas
 from tests.control.test_sagas import make_image
 from tests.control.world import Break, World
@@ -37,10 +37,10 @@ class ApartWorld(World):
     async def place(self, instance_id: str) -> str:
         return (await self.store.read(instances.get, instance_id))["host"] or ""
 
-    async def until_paid(self) -> None:
-        """Whatever hosts owe is deleted."""
+    async def until_clean(self) -> None:
+        """What was left for later is deleted."""
         async with asyncio.timeout(30):
-            while await self.store.read(owed_files.some, 10):
+            while await self.store.read(file_cleanups.some, 10):
                 await asyncio.sleep(0.005)
 
     async def check_disks(self, instance_id: str) -> None:
@@ -108,7 +108,7 @@ async def test_broken_at_every_command(at: int, breaks: Break) -> None:
         await w.migrate(instance_id)
         w.at = 0
         await w.report()
-        await w.until_paid()
+        await w.until_clean()
         await w.check(instance_id)
         await w.check_disks(instance_id)
         await w.migrate(instance_id)
@@ -116,7 +116,7 @@ async def test_broken_at_every_command(at: int, breaks: Break) -> None:
 
 
 @pytest.mark.parametrize("gone_at", ["KeepArrival", "Release", "DropFiles"])
-async def test_a_source_that_is_away_owes_the_deletion(gone_at: str) -> None:
+async def test_a_source_that_is_away_deletes_its_files_later(gone_at: str) -> None:
     async with apart() as w:
         instance_id = await w.create()
         source = await w.place(instance_id)
@@ -125,15 +125,15 @@ async def test_a_source_that_is_away_owes_the_deletion(gone_at: str) -> None:
         w.gone_from[source] = VERBS.index(gone_at) + 1
         assert (await w.migrate(instance_id))[0] == "done"
         assert await w.place(instance_id) == other
-        assert await w.store.read(owed_files.debtors, instance_id) == [source]
+        assert await w.store.read(file_cleanups.hosts_of, instance_id) == [source]
         w.gone_from.clear()
-        w.control.nudges.call(owed_files.OWED)
-        await w.until_paid()
+        w.control.nudges.call(file_cleanups.DEFERRED)
+        await w.until_clean()
         await w.report()
         await w.check_disks(instance_id)
 
 
-async def test_a_destination_that_owes_files_deletes_them_before_others_come() -> None:
+async def test_a_destination_with_files_of_an_earlier_stay_deletes_them_before_others_come() -> None:
     async with apart() as w:
         instance_id = await w.create()
         source = await w.place(instance_id)
@@ -143,7 +143,7 @@ async def test_a_destination_that_owes_files_deletes_them_before_others_come() -
         w.gone_from.clear()
         assert (await w.migrate(instance_id))[0] == "done"
         assert await w.place(instance_id) == source
-        await w.until_paid()
+        await w.until_clean()
         await w.check_disks(instance_id)
         await w.check(instance_id)
 
@@ -179,12 +179,12 @@ async def test_a_guest_that_ended_where_it_came_to_stays_there_with_its_disk() -
 async def test_it_is_not_made_anew_where_a_disk_of_the_past_may_lie() -> None:
     async with apart() as w:
         instance_id = await w.create()
-        await w.store.run(owed_files.owe, "h9", instance_id, "")
+        await w.store.run(file_cleanups.defer, "h9", instance_id, "")
         assert await w.do(instance_id, SagaKind.SHELVE, {"image_id": await make_image(w)}) == "done"
         saga_id = await w.store.run(instances.intend, instance_id, SagaKind.UNSHELVE, {})
         await w.quiet()
         assert "h9 has not deleted yet" in (await w.store.read(sagas.get, saga_id))["error"]
-        await w.store.run(owed_files.forget, "h9", instance_id)
+        await w.store.run(file_cleanups.forget, "h9", instance_id)
         assert await w.do(instance_id, SagaKind.UNSHELVE) == "done"
 
 

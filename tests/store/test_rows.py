@@ -44,7 +44,7 @@ WHOLE = {
     rows.ServerPortRow: "server_ports",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
-    rows.OwedFilesRow: "owed_files",
+    rows.FileCleanupRow: "file_cleanups",
     rows.ServerRequestRow: "server_requests",
     rows.SagaRow: "sagas",
     rows.LeaseRow: "leases",

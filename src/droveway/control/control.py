@@ -19,9 +19,9 @@ from droveway.control.liveness.members import Members
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.verdicts import DETECTOR, Verdicts
 from droveway.control.liveness.why import Why
+from droveway.control.loops.file_cleanup import FileCleanup
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.networks import NetworksLoop
-from droveway.control.loops.owed_files import OwedFiles
 from droveway.control.loops.plans import KeptPlans
 from droveway.control.loops.router_places import RouterPlaces
 from droveway.control.loops.upkeep import PREFIX, Upkeep
@@ -72,7 +72,7 @@ class Control:
         self.lag = LoopLag(clock)
         self.admission = Admission(store, self.nudges, self.observer, liveness.report_interval_s)
         self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings, self.admission)
-        self._owed_files = OwedFiles(store, bus, self.nudges, self.admission, settings)
+        self._file_cleanup = FileCleanup(store, bus, self.nudges, self.admission, settings)
         self.plans = KeptPlans(store, clock)
         self._networks = NetworksLoop(store, bus, self.observer, self.nudges, clock, self.plans)
         self._router_places = RouterPlaces(store, self.nudges, clock, self.observer.is_heard)
@@ -128,7 +128,7 @@ class Control:
                     self.admission,
                     self.runner,
                     self._guests,
-                    self._owed_files,
+                    self._file_cleanup,
                     self._networks,
                     self._router_places,
                     upkeep,

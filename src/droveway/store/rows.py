@@ -245,7 +245,7 @@ class ConsoleTokenRow(TypedDict):
     expires_at_us: int
 
 
-class OwedFilesRow(TypedDict):
+class FileCleanupRow(TypedDict):
     host: str
     instance_id: str
     mark: str

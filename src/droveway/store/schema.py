@@ -390,13 +390,15 @@ migrations = Table(
         "ix_migrations_claims", "destination", sqlite_where=text("holds_claim"), postgresql_where=text("holds_claim")
     ),
 )
-owed_files = Table(  # what a guest that took its disks along, or did not come, has left on a host that did not answer
-    "owed_files",
-    metadata,
-    Column("host", String(255), primary_key=True),
-    Column("instance_id", ID, primary_key=True),
-    Column("mark", String(64), nullable=False),  # that they bear; empty: none
-    Column("tried_at_us", BigInteger, nullable=False, default=0),
+file_cleanups = (
+    Table(  # what a guest that took its disks along, or did not come, has left on a host that did not answer
+        "file_cleanups",
+        metadata,
+        Column("host", String(255), primary_key=True),
+        Column("instance_id", ID, primary_key=True),
+        Column("mark", String(64), nullable=False),  # that they bear; empty: none
+        Column("tried_at_us", BigInteger, nullable=False, default=0),
+    )
 )
 
 # -- will: sagas, leases, events --------------------------------------------------------------------------------------

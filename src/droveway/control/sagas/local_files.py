@@ -15,7 +15,7 @@ from droveway.control.sagas.whereabouts import MoveNotes
 from droveway.domain.faults import NotFound
 from droveway.domain.model import GuestSpec, LocalDisk, LocalFiles
 from droveway.ports.bus import DropFiles, KeepArrival, PrepareArrival, ReadLocalFiles
-from droveway.store.compute import instances, owed_files
+from droveway.store.compute import file_cleanups, instances
 from droveway.store.engine.transaction import Tx
 
 
@@ -35,7 +35,7 @@ async def prepare_files(ctx: Context) -> None:
     move.files = LocalFiles(files.disks)
     over_commits = ctx.params.get("disk_over_commit") is not False
     room_bytes = sum(disk.allocated_bytes if over_commits else disk.size_bytes for disk in files.disks)
-    if await ctx.store.read(owed_files.owed, move.destination, ctx.instance_id) is not None:
+    if await ctx.store.read(file_cleanups.get, move.destination, ctx.instance_id) is not None:
         await ctx.ask(move.destination, DropFiles(), ctx.settings.long_command_timeout_s)
     asked, timeout_s = PrepareArrival(spec, files, ctx.id, room_bytes), ctx.settings.long_command_timeout_s
     try:
@@ -85,17 +85,17 @@ async def drop_left(ctx: Context) -> None:
 def record_arrival(tx: Tx, ctx: Context) -> None:
     """What an earlier stay had left at the destination is its own again, or gone."""
     if are_copied(ctx.notes):
-        owed_files.forget(tx, ctx.notes.destination, ctx.instance_id)
+        file_cleanups.forget(tx, ctx.notes.destination, ctx.instance_id)
 
 
 def record_left(tx: Tx, ctx: Context) -> None:
-    """A host that did not answer owes the deletion."""
+    """Of a host that did not answer, for when it does."""
     move: MoveNotes = ctx.notes
     if are_copied(move) and not move.files_deleted:
-        owed_files.owe(tx, move.source, ctx.instance_id, "")
+        file_cleanups.defer(tx, move.source, ctx.instance_id, "")
 
 
 def record_not_arrived(tx: Tx, ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     if are_copied(move) and not move.files_deleted and not _keeps_all(move):
-        owed_files.owe(tx, move.destination, ctx.instance_id, ctx.id)
+        file_cleanups.defer(tx, move.destination, ctx.instance_id, ctx.id)

@@ -11,10 +11,10 @@ down_revision = "0028"
 
 def upgrade() -> None:
     op.create_table(
-        "owed_files",
+        "file_cleanups",
         sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("instance_id", sa.String(length=36), nullable=False),
         sa.Column("mark", sa.String(length=64), nullable=False),
         sa.Column("tried_at_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("host", "instance_id", name=op.f("pk_owed_files")),
+        sa.PrimaryKeyConstraint("host", "instance_id", name=op.f("pk_file_cleanup")),
     )

@@ -11,16 +11,16 @@ from droveway.control.liveness.admission import Admission
 from droveway.domain.faults import Busy, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import of_instance
 from droveway.ports.bus import ControlBus, DropFiles
-from droveway.store.compute import instances, owed_files
+from droveway.store.compute import file_cleanups, instances
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.rows import OwedFilesRow
+from droveway.store.rows import FileCleanupRow
 
 log = structlog.get_logger("droveway.guests")
-INTERVAL_S, AGAIN_S = 30.0, 5.0  # between two looks: where nothing is owed, and where something is
+INTERVAL_S, AGAIN_S = 30.0, 5.0  # between two looks: where nothing is left, and where something is
 AT_ONCE = 64
 
 
-class OwedFiles:
+class FileCleanup:
     def __init__(
         self, store: Store, bus: ControlBus, nudges: Nudges, admission: Admission, settings: ControlSettings
     ) -> None:
@@ -29,27 +29,27 @@ class OwedFiles:
 
     async def run(self) -> None:
         """Until cancelled."""
-        with self._nudges.listen(owed_files.OWED) as woken:
+        with self._nudges.listen(file_cleanups.DEFERRED) as woken:
             while True:
-                is_owed = False
+                is_left = False
                 try:
-                    is_owed = await self._once()
+                    is_left = await self._once()
                 except Busy as fault:
                     log.warning("deletion of files postponed: the store is busy", because=fault.reason)
-                await wait(woken, AGAIN_S if is_owed else INTERVAL_S)
+                await wait(woken, AGAIN_S if is_left else INTERVAL_S)
 
     async def _once(self) -> bool:
-        """Whether something was owed."""
-        rows = await self._store.read(owed_files.some, AT_ONCE)
+        """Whether something was left."""
+        rows = await self._store.read(file_cleanups.some, AT_ONCE)
         for row in rows:
-            await self._store.run(owed_files.tried, row["host"], row["instance_id"])  # the others have their turn
+            await self._store.run(file_cleanups.tried, row["host"], row["instance_id"])  # the others have their turn
             try:
                 await self._delete(row)
             except (Unreachable, StepFailed, Stale, NotYet) as fault:
                 log.info("files stay", host=row["host"], instance=row["instance_id"], because=str(fault))
         return bool(rows)
 
-    async def _delete(self, row: OwedFilesRow) -> None:
+    async def _delete(self, row: FileCleanupRow) -> None:
         """Only where the guest does not live, and while no saga is at work on it."""
         host, instance_id = row["host"], row["instance_id"]
         self._admission.check(host)
@@ -58,17 +58,17 @@ class OwedFiles:
             return
         timeout_s = self._settings.long_command_timeout_s
         await send(self._bus, host, of_instance(instance_id), generation, DropFiles(row["mark"]), timeout_s)
-        await self._store.run(owed_files.forget, host, instance_id, row["mark"])
+        await self._store.run(file_cleanups.forget, host, instance_id, row["mark"])
         log.info("files deleted", host=host, instance=instance_id)
 
 
-def _may_delete(tx: Tx, row: OwedFilesRow) -> int | None:
+def _may_delete(tx: Tx, row: FileCleanupRow) -> int | None:
     try:
         instance = instances.get(tx, row["instance_id"], deleted=True)
     except NotFound:  # its row has aged out: the audit tells of what it left
-        owed_files.forget(tx, row["host"], row["instance_id"])
+        file_cleanups.forget(tx, row["host"], row["instance_id"])
         return None
     if instance["host"] == row["host"]:
-        owed_files.forget(tx, row["host"], row["instance_id"])
+        file_cleanups.forget(tx, row["host"], row["instance_id"])
         return None
     return instances.raise_fence(tx, instance["id"], instance["fence"])
