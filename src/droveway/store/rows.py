@@ -249,6 +249,7 @@ class FileCleanupRow(TypedDict):
     host: str
     instance_id: str
     mark: str
+    when_deleted: bool
     tried_at_us: int
 
 

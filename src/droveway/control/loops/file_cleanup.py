@@ -71,4 +71,6 @@ def _may_delete(tx: Tx, row: FileCleanupRow) -> int | None:
     if instance["host"] == row["host"]:
         file_cleanups.forget(tx, row["host"], row["instance_id"])
         return None
+    if row["when_deleted"] and not instance["deleted"]:
+        return None
     return instances.raise_fence(tx, instance["id"], instance["fence"])

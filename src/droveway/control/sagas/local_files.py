@@ -97,5 +97,7 @@ def record_left(tx: Tx, ctx: Context) -> None:
 
 def record_not_arrived(tx: Tx, ctx: Context) -> None:
     move: MoveNotes = ctx.notes
-    if are_copied(move) and not move.files_deleted and not _keeps_all(move):
+    if are_copied(move) and _keeps_all(move):  # that host may have the guest, and the source's files are the others
+        file_cleanups.defer(tx, move.source, ctx.instance_id, "", when_deleted=True)
+    elif are_copied(move) and not move.files_deleted:
         file_cleanups.defer(tx, move.destination, ctx.instance_id, ctx.id)

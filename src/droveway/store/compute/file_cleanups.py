@@ -19,14 +19,16 @@ _DELETE = Prepared(delete(file_cleanups).where(*_THAT))
 _DELETE_MARKED = Prepared(delete(file_cleanups).where(*_THAT, _C.mark == bindparam("of_mark")))
 _GET = Prepared(select(file_cleanups).where(*_THAT))
 _HOSTS_OF = Prepared(select(_C.host).where(_C.instance_id == bindparam("of")).order_by(_C.host))
+_INSTANCES = Prepared(select(_C.instance_id))
 _SOME = Prepared(select(file_cleanups).order_by(_C.tried_at_us, _C.host, _C.instance_id).limit(bindparam("most")))
 _TRIED = Prepared(update(file_cleanups).where(*_THAT).values(tried_at_us=bindparam("now_us")))
 
 
-def defer(tx: Tx, host: str, instance_id: str, mark: str) -> None:
-    """The last word counts."""
+def defer(tx: Tx, host: str, instance_id: str, mark: str, *, when_deleted: bool = False) -> None:
+    """The last word counts. `when_deleted`: not before the server is."""
     forget(tx, host, instance_id)
-    tx.execute(_INSERT, {"host": host, "instance_id": instance_id, "mark": mark, "tried_at_us": 0})
+    row = {"host": host, "instance_id": instance_id, "mark": mark, "when_deleted": when_deleted, "tried_at_us": 0}
+    tx.execute(_INSERT, row)
     if DEFERRED not in tx.nudges:
         tx.nudges.append(DEFERRED)
 
@@ -45,6 +47,10 @@ def hosts_of(tx: Tx, instance_id: str) -> list[str]:
     """The hosts that have files of it still. On the store of one of them it is not made anew: what lies there would be
     taken for its disk."""
     return list(tx.execute(_HOSTS_OF, {"of": instance_id}).scalars())
+
+
+def instance_ids(tx: Tx) -> set[str]:
+    return set(tx.execute(_INSTANCES).scalars())
 
 
 def some(tx: Tx, most: int) -> list[FileCleanupRow]:

@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("instance_id", sa.String(length=36), nullable=False),
         sa.Column("mark", sa.String(length=64), nullable=False),
+        sa.Column("when_deleted", sa.Boolean(), nullable=False),
         sa.Column("tried_at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("host", "instance_id", name=op.f("pk_file_cleanup")),
     )
