@@ -71,6 +71,12 @@ class VolumeWorld:
             await self.done(made["id"], status="available", host=FAST)
         return made
 
+    async def project(self, who: str = "alice") -> str:
+        """The id of theirs."""
+        token = await self.token(who)
+        reply = await self.world.ask("GET", "/identity/v3/auth/tokens", token=token, headers={"X-Subject-Token": token})
+        return str(reply.json()["token"]["project"]["id"])
+
     async def snapshot(self, volume_id: str, *, who: str = "alice", done: bool = True, **body: Any) -> dict[str, Any]:
         reply = await self.ask("POST", "snapshots", {"snapshot": {"volume_id": volume_id, **body}}, who=who)
         assert reply.status_code == 202, reply.text

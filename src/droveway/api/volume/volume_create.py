@@ -10,6 +10,7 @@ import msgspec
 from droveway.api.http.bodies import Body, nested, takes
 from droveway.api.http.kinds import anything, or_null, text
 from droveway.api.http.request import Request, Response
+from droveway.api.volume import fields
 from droveway.api.volume import volumes as shown_volumes
 from droveway.api.volume.kinds import FLAG_OR_NULL, METADATA_OR_NULL, SIZE_OR_NULL, TEXT, UUID_OR_NULL
 from droveway.api.volume.sources import Source, of_image, of_snapshot, of_volume
@@ -102,7 +103,8 @@ async def _create(api: Api, request: Request, given: NewVolumeBody, hints: Any) 
             request_id=request.id,
         )
         source.must_fit(new.size_gb)
-        return shown_volumes.shown(tx, api, request, making.create(tx, new, api.settings.volumes.quotas))
+        row = making.create(tx, new, api.settings.volumes.quotas)
+        return shown_volumes.shown(tx, api, request, row, fields.VOLUME_MADE)
 
     return Response(202, await api.store.run(write))
 

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from droveway.api.http import paging
 from droveway.api.http.bodies import Body, given_in, takes
+from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import as_flag
 from droveway.api.volume import fields, listing
@@ -140,8 +141,10 @@ def shows_hosts(request: Request) -> bool:
     return request.caller.is_admin or "service" in request.caller.role_names
 
 
-def shown(tx: Tx, api: Api, request: Request, row: VolumeRow) -> dict[str, Any]:
-    render = fields.VOLUME.renderer(request.version, is_admin=request.caller.is_admin)
+def shown(
+    tx: Tx, api: Api, request: Request, row: VolumeRow, of: FieldTable[VolumeRow] = fields.VOLUME
+) -> dict[str, Any]:
+    render = of.renderer(request.version, is_admin=request.caller.is_admin)
     return {"volume": render(row, view_of(tx, api, request, [row]))}
 
 
@@ -181,7 +184,7 @@ async def update(api: Api, request: Request, given: VolumeChanges) -> Response:
             making.must_be_allowed_now(Verb.CHANGE_METADATA, row)
         if changes:
             volumes.set_(tx, row["id"], **changes)
-        return shown(tx, api, request, own(tx, request))
+        return shown(tx, api, request, own(tx, request), fields.VOLUME_MADE)
 
     return Response(200, await api.store.run(write))
 
