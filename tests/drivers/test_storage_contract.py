@@ -12,22 +12,9 @@ import pytest
 from droveway.domain.volume.model import Clone, FromSnapshot, FromVolume, StoredVolume, VolumeSpec
 from droveway.ports.images import TicketWanted
 from droveway.ports.storage import StorageRefused
-from tests.drivers.storage_worlds import (
-    EACH,
-    GIB,
-    REAL,
-    S1,
-    S2,
-    SECRET,
-    TICKET,
-    V1,
-    V2,
-    V3,
-    RbdWorld,
-    StorageWorld,
-    play,
-    qemu_img,
-)
+from tests.drivers.storage_server_worlds import RbdWorld
+from tests.drivers.storage_world import GIB, S1, S2, SECRET, TICKET, V1, V2, V3, StorageWorld, qemu_img
+from tests.drivers.storage_worlds import EACH, REAL, play
 
 OF_REAL = pytest.mark.parametrize("kind", REAL)
 OF_EACH = pytest.mark.parametrize("kind", EACH)
@@ -206,7 +193,7 @@ def test_a_volume_goes_back_to_its_snapshot(tmp_path: Path, kind: str) -> None:
         await world.storage.snapshot(V1, S1)
         await world.put(ONE, 0, b"other")
         await world.put(ONE, 7 * MIB, b"more")
-        async with world.guest(await world.storage.admit(ONE, "h1")):
+        async with world.guest(await world.admit(ONE, "h1")):
             with pytest.raises(StorageRefused, match="h1"):
                 await world.storage.revert(ONE, S1)
         await world.storage.withdraw(V1, "h1")
@@ -257,9 +244,9 @@ def test_what_was_deleted_is_gone_and_shows_in_no_other(tmp_path: Path, kind: st
 def test_hosts_are_admitted_and_withdrawn(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
-        source = await world.storage.admit(ONE, "h1")
-        assert await world.storage.admit(ONE, "h1") == source
-        assert await world.storage.admit(ONE, "h2") == source, "a guest takes its disks along"
+        source = await world.admit(ONE, "h1")
+        assert await world.admit(ONE, "h1") == source
+        assert await world.admit(ONE, "h2") == source, "a guest takes its disks along"
         assert (await world.storage.inventory())[0].holders == ("h1", "h2")
         await world.restart()
         assert (await world.storage.inventory())[0].holders == ("h1", "h2")
@@ -276,7 +263,7 @@ def test_hosts_are_admitted_and_withdrawn(tmp_path: Path, kind: str) -> None:
 def test_a_guest_writes_it_while_its_service_restarts(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)
-        async with world.guest(await world.storage.admit(ONE, "h1")) as guest:
+        async with world.guest(await world.admit(ONE, "h1")) as guest:
             await guest.write(MIB, 0x41)
             await world.restart()
             await guest.write(2 * MIB, 0x42)
@@ -297,7 +284,7 @@ def test_it_grows_under_a_guest(tmp_path: Path, kind: str) -> None:
         if not world.storage.guarantees.grows_in_use:
             return
         await world.storage.create(ONE)
-        source = await world.storage.admit(ONE, "h1")
+        source = await world.admit(ONE, "h1")
         async with world.guest(source) as guest:
             await guest.write(0, 0x41)
             await world.storage.extend(TWICE_AS_LARGE)
@@ -313,7 +300,7 @@ def test_a_copy_of_a_volume_in_use_is_of_one_moment_or_refused(tmp_path: Path, k
         if not world.storage.guarantees.snapshots:
             return
         await world.storage.create(ONE)
-        async with world.guest(await world.storage.admit(ONE, "h1")) as guest:
+        async with world.guest(await world.admit(ONE, "h1")) as guest:
             await guest.write(0, 0x41)
             if world.storage.guarantees.clone is Clone.COPY:
                 with pytest.raises(StorageRefused, match="open on a host"):

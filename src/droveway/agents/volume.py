@@ -191,8 +191,8 @@ class VolumeAgent(FencedAgent):
                 return PoolStatus(self._set(await storage.pool()))
             case ListVolumes():
                 return VolumeList(await storage.inventory())
-            case AdmitVolume(volume, host, read_only):
-                return VolumeAdmitted(await storage.admit(volume, host, read_only=read_only))
+            case AdmitVolume(volume, host, read_only, identity):
+                return VolumeAdmitted(await storage.admit(volume, host, read_only=read_only, identity=identity))
             case SendVolume(volume, image_id, disk_format, ticket):
                 return VolumeSent(await storage.send(volume, image_id, disk_format, ticket))
             case _:

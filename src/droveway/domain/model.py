@@ -141,6 +141,7 @@ class Resources(msgspec.Struct, frozen=True):
     reserved_disk_gb: Number = 0
     host_uuid: ShortText = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
     store_trouble: Reason = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
+    disk_identity: Description = ""  # PEM: whom an export of a volume knows this host by; empty: by nothing
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):

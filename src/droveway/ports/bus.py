@@ -374,11 +374,13 @@ class RevertVolume(VerbWithReply[VolumeDone], frozen=True, tag="revert_volume"):
 
 
 class AdmitVolume(VerbWithReply[VolumeAdmitted], frozen=True, tag="admit_volume"):
-    """To the service of its backend: let that host open the volume, and say how."""
+    """To the service of its backend: let that host open the volume, and say how. `identity`: the certificate by which
+    an export knows it."""
 
     volume: VolumeSpec
     host: HostName
     read_only: bool = False
+    identity: Text = ""
 
 
 class WithdrawVolume(VerbWithReply[VolumeDone], frozen=True, tag="withdraw_volume"):

@@ -111,8 +111,9 @@ class Storage(Protocol):
         ...
 
     # -- who may open it ------------------------------------------------------------------------------------------
-    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False) -> DiskSource:
-        """Let that host open it, and say how. What other hosts were admitted to stays."""
+    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False, identity: str = "") -> DiskSource:
+        """Let that host open it, and say how. What other hosts were admitted to stays. `identity`: the certificate of
+        its own CA for opening disks (pki/disk_identity.py), which a driver that exports volumes needs."""
         ...
 
     async def withdraw(self, volume_id: str, host: str, *, force: bool = False) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import insert
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.network import NetworkAgent
+from droveway.agents.volume import VolumeAgent
 from droveway.api.wiring import hash_token
 from droveway.control.control import Control
 from droveway.control.engine.runner import Runner
@@ -25,7 +26,8 @@ from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestCopy, SimulatedHost
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.network.simulated import SimulatedNetwork
-from droveway.simulation import guest_networks
+from droveway.drivers.storage.simulated import SimulatedStorage
+from droveway.simulation import guest_networks, guest_volumes
 from droveway.simulation.apis import DATA, IMAGE_ID, SHA512, Apis
 from droveway.simulation.database import Database
 from droveway.simulation.hearts import HeartProcess
@@ -72,6 +74,8 @@ class Parts(msgspec.Struct, frozen=True):
     images: type[SimulatedImages] = SimulatedImages
     network_agent: type[NetworkAgent] = NetworkAgent
     network: type[SimulatedNetwork] = SimulatedNetwork
+    volume_agent: type[VolumeAgent] = VolumeAgent
+    storage: type[SimulatedStorage] = SimulatedStorage
     stories: dict[SagaKind, Saga] = msgspec.field(default_factory=lambda: TOGETHER)
 
 
@@ -118,6 +122,7 @@ class World:
         self.database.on_host = self._is_declared
         self.cpu_levels = self.rng.choice([(1,), (1,), (1,), (1, 1, 1, 2)])
         self.networks = guest_networks.GuestNetworks(self) if guest_networks.are_played(seed) else None
+        self.volumes = guest_volumes.GuestVolumes(self) if guest_volumes.are_played(seed) else None
         self.hosts = {name: Host(self, name) for name in (f"h{i}" for i in range(self.rng.randint(3, 5)))}
         self.control_names = [f"c{i}" for i in range(self.rng.randint(2, 3))]
         self.controls: dict[str, ControlProcess] = {}

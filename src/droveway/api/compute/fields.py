@@ -240,7 +240,7 @@ SERVER_UPDATE = FieldTable(  # in the answers to PUT and to rebuild, which told 
     *(
         field._replace(since=75) if field.name.startswith(_LATE) and field.since < 75 and field.until > 75 else field
         for field in _SERVER_DETAIL
-        if field.name != "addresses"
+        if field.name != "addresses" and not (field.name.startswith(_LATE) and field.until < 75)
     ),
     Field("addresses", lambda row, view: plain_addresses(row["id"], view), 1, 74),
     Field("addresses", lambda row, view: addresses_of(row["id"], view), 75),

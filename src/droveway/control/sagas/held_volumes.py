@@ -20,7 +20,7 @@ from droveway.domain.volume.model import AttachmentStatus, VolumeStatus, of_volu
 from droveway.ports.bus import AdmitVolume, WithdrawVolume
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import declared
+from droveway.store.fleet import declared, hosts
 from droveway.store.volume import attachments, volumes
 from droveway.store.volume.attachments import HeldVolume
 from droveway.store.volume.rows import VolumeRow
@@ -31,7 +31,8 @@ USABLE = frozenset({VolumeStatus.AVAILABLE, VolumeStatus.RESERVED, VolumeStatus.
 
 # -- what is asked of backends ----------------------------------------------------------------------------------------
 async def admit(ctx: Context, held: HeldVolume, host: str) -> DiskSource:
-    verb = AdmitVolume(held.volume, host, held.read_only)
+    identity = await ctx.store.read(hosts.disk_identity, host)
+    verb = AdmitVolume(held.volume, host, held.read_only, identity)
     return (await ask(ctx, held.backend, held.volume.volume_id, verb)).source
 
 
@@ -201,14 +202,14 @@ def let_go(tx: Tx, ctx: Context, attachment_id: str, *, is_to_go: bool = False, 
     """Free once no host is admitted to it any more: now, or by a saga of its own."""
     row = attachments.get(tx, attachment_id)
     volume_id = row["volume_id"]
-    hosts = [host for host in (row["host"], row["to_host"]) if host]
-    if not hosts:
+    admitted = [host for host in (row["host"], row["to_host"]) if host]
+    if not admitted:
         attachments.remove(tx, attachment_id)
         _end(tx, ctx, volume_id, is_to_go=is_to_go)
         return
     attachments.set_(tx, attachment_id, instance_id=None, source=None, status=AttachmentStatus.DETACHING.value)
     volumes.set_(tx, volume_id, status=VolumeStatus.DETACHING.value)
-    params = {"attachment_id": attachment_id, "hosts": hosts, "is_to_go": is_to_go, "force": force}
+    params = {"attachment_id": attachment_id, "hosts": admitted, "is_to_go": is_to_go, "force": force}
     _enqueue(tx, ctx, SagaKind.FREE_VOLUME, volume_id, params)
 
 

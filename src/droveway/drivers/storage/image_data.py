@@ -103,7 +103,17 @@ class ImageData:
 
     async def convert(self, source: str, target: str) -> None:
         """One disk into another, which is there and holds zeros; both as options of QEMU, which say their format."""
-        command = ("convert", "-n", "--target-is-zero", "--image-opts", "--target-image-opts", source, target)
+        command = (
+            "convert",
+            "-n",
+            "--target-is-zero",
+            "-t",
+            "writeback",
+            "--image-opts",
+            "--target-image-opts",
+            source,
+            target,
+        )
         await self._programs.run(*QEMU_IMG, *command, within_s=COPY_S)
 
     async def _drop(self, path: Path) -> None:

@@ -79,6 +79,7 @@ class SimulatedPool:
         self.hangs.set()  # not
         self.pause: Callable[[], Awaitable[None]] = _at_once
         self.changed: Callable[[], None] = lambda: None
+        self.cut: Callable[[str, str], None] = lambda _volume_id, _host: None  # a host that had a volume open
         self.violations: list[str] = []
 
     @property
@@ -100,6 +101,17 @@ class SimulatedPool:
 
     def clones_of(self, snapshot_id: str) -> list[str]:
         return sorted(name for name, one in self.volumes.items() if one.made_of == snapshot_id)
+
+    # -- what happens to volumes: each is one physical act, and holds the laws --------------------------------------
+    def drop(self, volume_id: str) -> None:
+        volume = self.volumes.pop(volume_id)
+        if volume.open_by:
+            self.violations.append(f"volume {volume_id} is deleted while {sorted(volume.open_by)} has it open")
+
+    def drop_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        if clones := self.clones_of(snapshot_id):
+            self.violations.append(f"snapshot {snapshot_id} is deleted, and {clones} hang on it")
+        del self.volumes[volume_id].snapshots[snapshot_id]
 
     # -- hosts, whose guests have volumes open ------------------------------------------------------------------------
     def open_by(self, volume_id: str, host: str) -> None:
@@ -233,7 +245,7 @@ class SimulatedStorage:
         self._must_be_closed(volume_id, volume)
         if volume.snapshots:
             raise StorageRefused(f"volume {volume_id} has snapshots: {', '.join(sorted(volume.snapshots))}")
-        del self._pool.volumes[volume_id]
+        self._pool.drop(volume_id)
         self._pool.changed()
 
     async def extend(self, volume: VolumeSpec) -> None:
@@ -256,10 +268,13 @@ class SimulatedStorage:
         volume = self._pool.volumes.get(volume_id)
         if volume is None or snapshot_id not in volume.snapshots:
             return
+        self._must_have_no_clones(snapshot_id)
+        self._pool.drop_snapshot(volume_id, snapshot_id)
+        self._pool.changed()
+
+    def _must_have_no_clones(self, snapshot_id: str) -> None:
         if clones := self._pool.clones_of(snapshot_id):
             raise StorageRefused(f"snapshot {snapshot_id} is what these were made of: {', '.join(clones)}")
-        del volume.snapshots[snapshot_id]
-        self._pool.changed()
 
     async def revert(self, volume: VolumeSpec, snapshot_id: str) -> None:
         await self._begin()
@@ -272,7 +287,7 @@ class SimulatedStorage:
         self._pool.changed()
 
     # -- who may open it ------------------------------------------------------------------------------------------
-    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False) -> DiskSource:
+    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False, identity: str = "") -> DiskSource:
         await self._begin()
         self._volume(volume.volume_id).admitted.add(host)
         self._pool.changed()
@@ -283,8 +298,10 @@ class SimulatedStorage:
         volume = self._pool.volumes.get(volume_id)
         if volume is None:
             return
-        if host in volume.open_by and not force:
-            raise StorageRefused(f"a guest on host {host} has volume {volume_id} open")
+        if host in volume.open_by:
+            if not force:
+                raise StorageRefused(f"a guest on host {host} has volume {volume_id} open")
+            self._pool.cut(volume_id, host)
         volume.open_by.discard(host)
         volume.admitted.discard(host)
         self._pool.changed()

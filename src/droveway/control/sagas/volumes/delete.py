@@ -9,7 +9,7 @@ from droveway.control.engine.saga import Context, Saga, Step, require
 from droveway.control.sagas.volumes.asking import ask, fail, rest, show_wait
 from droveway.domain.model import SagaKind
 from droveway.domain.volume.messages import Action
-from droveway.domain.volume.model import VolumeStatus
+from droveway.domain.volume.model import SnapshotStatus, VolumeStatus
 from droveway.ports.bus import DeleteSnapshot, DeleteVolume
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, backends, snapshots, volumes
@@ -17,7 +17,7 @@ from droveway.store.volume import attachments, backends, snapshots, volumes
 
 class DeletionNotes(msgspec.Struct):
     backend: str = ""  # empty: it never got one
-    snapshots: tuple[str, ...] = ()  # that go with it
+    snapshots: dict[str, str] = {}  # that go with it, each with the status that it had
     deleted: tuple[str, ...] = ()  # those of them that are gone
 
 
@@ -28,7 +28,22 @@ def look(tx: Tx, ctx: Context) -> None:
     require(held is None, f"it is attached: {by} holds it; detach it first")
     found = snapshots.of_volume(tx, row["id"])
     require(not found or ctx.params.get("cascade", False), f"it has {len(found)} snapshots; delete them first")
-    ctx.notes = DeletionNotes(row["host"] or "", tuple(found))
+    ctx.notes = DeletionNotes(row["host"] or "", {one: snapshots.get(tx, one)["status"] for one in found})
+    for snapshot_id in found:
+        snapshots.set_(tx, snapshot_id, status=SnapshotStatus.DELETING.value)
+
+
+def has_snapshots(notes: DeletionNotes) -> bool:
+    return bool(notes.snapshots)
+
+
+def show_the_left(tx: Tx, ctx: Context) -> None:
+    """Those that are there still."""
+    for snapshot_id, status in ctx.notes.snapshots.items():
+        if snapshot_id in ctx.notes.deleted:
+            snapshots.remove(tx, snapshot_id)
+        else:
+            snapshots.set_(tx, snapshot_id, status=status)
 
 
 async def delete_volume(ctx: Context) -> None:
@@ -50,8 +65,6 @@ def record_deleted(tx: Tx, ctx: Context) -> None:
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
-    for snapshot_id in ctx.notes.deleted:
-        snapshots.remove(tx, snapshot_id)
     fail(tx, ctx, Action.DELETE, VolumeStatus.ERROR_DELETING)
 
 
@@ -59,7 +72,7 @@ DELETE_VOLUME = Saga(
     SagaKind.DELETE_VOLUME,
     DeletionNotes,
     (
-        Step("look", write=look, harmless=True),
+        Step("look", write=look, unwrite=show_the_left, did=has_snapshots),
         Step("delete_volume", do=delete_volume, pivot=True),
         Step("record_deleted", write=record_deleted),
     ),

@@ -64,6 +64,7 @@ from droveway.ports.replies import DiskCopied
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 ASKED_TO_LET_GO_EVERY_S, LET_GO_LOOK_S = 5.0, 0.1  # the same
 COPY_VISIBLE_WITHIN_S = 2.0
+OWN_CA = "own-ca.pem"
 SWEEP_EVERY_S = 3600.0
 ABORT_WITHIN_S = 60.0
 WATCH_EVERY_S = 0.25
@@ -86,6 +87,7 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     cache: CacheBounds = DAY  # of images that no disk needs
     directories: Mapping[str, str] = {}  # of backends whose volumes are files, by backend
     ceph: tuple[str, str, str] | None = None  # its configuration, user and keyring; None: no volume is opened there
+    disk_tls_path: str = ""  # where its certificate for served disks is (nbd_tls_x509_cert_dir); empty: it has none
     tls: bool = True  # an NBD export is opened with this host's certificate; off only in tests
     host_root: str = ""  # where this process sees the host's root directory; empty: it runs there
 
@@ -105,6 +107,7 @@ class LibvirtHypervisor:
         self._own_cpus = OwnCpus()
         self._frozen = Admissions(settings.admissions_path + "-frozen")  # guests that an earlier client may have held
         self._ways = OwnWays(dict(settings.directories), tls=settings.tls)
+        self._identity = ""
         self._facts: HostFacts | None = None
         self._stops: dict[str, asyncio.Event] = {}  # guests whose power-off is awaited
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -150,7 +153,16 @@ class LibvirtHypervisor:
             reserved_memory_mb=s.reserved_memory_mb,
             store_trouble=store_trouble,
             reserved_disk_gb=s.reserved_disk_gb,
+            disk_identity=self._disk_identity(),
         )
+
+    def _disk_identity(self) -> str:
+        """Its own CA for opening served disks, once that is there."""
+        if self._identity or not self._settings.disk_tls_path:
+            return self._identity
+        with contextlib.suppress(OSError):
+            self._identity = (Path(self._settings.disk_tls_path) / OWN_CA).read_text()
+        return self._identity
 
     def _known(self, connection: Any) -> HostFacts:
         if (facts := self._facts) is None:

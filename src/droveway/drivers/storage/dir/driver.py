@@ -30,8 +30,8 @@ from droveway.domain.volume.model import (
     VolumeSpec,
 )
 from droveway.drivers.storage import image_data, image_locks
+from droveway.drivers.storage.byte_files import FileReader, FileWriter
 from droveway.drivers.storage.child import Programs
-from droveway.drivers.storage.dir.byte_files import FileReader, FileWriter
 from droveway.drivers.storage.dir.files import VolumeFiles
 from droveway.drivers.storage.dir.marker import Marker
 from droveway.drivers.storage.image_data import GIB, ImageData, of_file
@@ -225,7 +225,7 @@ class DirStorage:
             await self._run(lambda: self._files.publish(unfinished, final))
 
     # -- who may open it ------------------------------------------------------------------------------------------
-    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False) -> DiskSource:
+    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False, identity: str = "") -> DiskSource:
         path = await self._there(volume.volume_id)
         async with self._turn(volume.volume_id):
             await self._run(lambda: self._files.admit(volume.volume_id, host))
@@ -263,8 +263,9 @@ class DirStorage:
         return FileReader(await self._run(lambda: self._opened(path, image_locks.hold_unwritten)), self._run)
 
     async def writer(self, volume: VolumeSpec) -> Writer:
-        path = await self._there(volume.volume_id)
-        return FileWriter(await self._run(lambda: self._opened(path, image_locks.hold_alone)), self._run)
+        path, size_bytes = await self._there(volume.volume_id), volume.size_gb * GIB
+        descriptor = await self._run(lambda: self._opened(path, image_locks.hold_alone))
+        return FileWriter(descriptor, self._run, size_bytes=size_bytes)
 
     def _opened(self, path: Path, hold: Callable[[int], None]) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -51,11 +51,13 @@ class RbdCommand:
 
     async def look(self, image: str) -> RbdImage | None:
         try:
-            info, snapshots, status, locks, marks = await asyncio.gather(
+            # Apart from the others, of which some watch the image themselves for a moment.
+            status, locks = await asyncio.gather(
+                self._read("status", self._at(image)), self._read("lock", "ls", self._at(image))
+            )
+            info, snapshots, marks = await asyncio.gather(
                 self._read("info", self._at(image)),
                 self._read("snap", "ls", self._at(image)),
-                self._read("status", self._at(image)),
-                self._read("lock", "ls", self._at(image)),
                 self._read("image-meta", "ls", self._at(image)),
             )
         except _Missing:

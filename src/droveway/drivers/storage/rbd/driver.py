@@ -254,13 +254,13 @@ class RbdStorage:
             await self._grow(name, volume.size_gb * GIB)
 
     # -- who may open it ------------------------------------------------------------------------------------------
-    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False) -> DiskSource:
+    async def admit(self, volume: VolumeSpec, host: str, *, read_only: bool = False, identity: str = "") -> DiskSource:
         name = _volume(volume.volume_id)
         async with self._turn(volume.volume_id):
             found = await self._there(volume.volume_id)
             admitted = _admitted(found)
             if host not in admitted:
-                if len(admitted) == 1:  # whoever has it open is the other one's, which is known now and not later
+                if len(admitted) == 1:  # the clients that are there now are the other one's
                     (other,) = admitted
                     clients = sorted({*admitted[other], *found.clients})
                     await self._cluster.mark(name, _host(other), json.dumps(clients))
