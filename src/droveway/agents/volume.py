@@ -20,28 +20,7 @@ from droveway.agents.pulse import Pulse
 from droveway.domain.model import Subject, SubjectKind
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.model import BackendSettings, StoragePool
-from droveway.ports.bus import (
-    ABOUT_HOST,
-    AdmitVolume,
-    AgentBus,
-    Command,
-    CreateVolume,
-    DeleteSnapshot,
-    DeleteVolume,
-    ExtendVolume,
-    FillVolume,
-    Hello,
-    ListTasks,
-    ListVolumes,
-    Ping,
-    ReadPool,
-    RevertVolume,
-    SendVolume,
-    SnapshotVolume,
-    Verb,
-    Welcome,
-    WithdrawVolume,
-)
+from droveway.ports.bus import ABOUT_HOST, AgentBus, Command, Hello, ListTasks, Ping, Verb, Welcome
 from droveway.ports.clock import Clock
 from droveway.ports.images import TicketWanted
 from droveway.ports.replies import (
@@ -58,6 +37,20 @@ from droveway.ports.replies import (
     VolumeSent,
 )
 from droveway.ports.storage import Storage, StorageDown, StorageRefused
+from droveway.ports.volume_verbs import (
+    AdmitVolume,
+    CreateVolume,
+    DeleteSnapshot,
+    DeleteVolume,
+    ExtendVolume,
+    FillVolume,
+    ListVolumes,
+    ReadPool,
+    RevertVolume,
+    SendVolume,
+    SnapshotVolume,
+    WithdrawVolume,
+)
 
 log = structlog.get_logger("droveway.volume")
 LOOK_S = 5.0  # between two looks at the pool

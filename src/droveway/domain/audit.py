@@ -307,6 +307,8 @@ def _files(case: _Case) -> Iterator[Finding]:
             seen.setdefault(instance_id, host)
     for instance_id, host in seen.items():
         row = case.rows.instances.get(instance_id)
+        if instance_id in case.rows.cleanups:
+            continue
         if case.guests.get(instance_id) or (row is not None and (not row.deleted or row.host is not None)):
             continue  # of a guest that is there, of a server that is not deleted, or owed already
         if row is None:

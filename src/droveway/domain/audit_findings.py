@@ -62,6 +62,7 @@ class StoreSnapshot(msgspec.Struct):
     open_sagas: set[str] = set()
     busy: set[str] = set()  # instances with a saga that has not ended, be it queued
     broken: list[BrokenSaga] = []
+    cleanups: set[str] = set()  # instances with files that a host deletes as soon as it answers
 
 
 class Listing(msgspec.Struct, frozen=True):

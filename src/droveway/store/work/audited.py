@@ -21,7 +21,7 @@ from droveway.domain.audit_findings import (
 from droveway.domain.faults import NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState
 from droveway.domain.placement import HeldCell
-from droveway.store.compute import instances, migrations
+from droveway.store.compute import file_cleanups, instances, migrations
 from droveway.store.engine.in_list import in_list, one_of
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
@@ -77,6 +77,7 @@ def rows(tx: Tx, listings: list[Listing]) -> StoreSnapshot:
         {saga.id for saga in opened},
         busy,
         [_broken(saga) for saga in opened if saga.status == SagaStatus.BROKEN],
+        file_cleanups.instance_ids(tx),
     )
 
 
