@@ -97,17 +97,18 @@ async def test_a_snapshot_holds_its_volume(tmp_path: Path) -> None:
         assert reply.status_code == 400 and "its create_snapshot is under way" in reason(reply)
 
 
-async def test_in_use_a_snapshot_needs_force_before_66(tmp_path: Path) -> None:
+async def test_in_use_a_snapshot_is_taken_unless_it_is_told_not_to(tmp_path: Path) -> None:
     async with volume_world(tmp_path) as w:
         made = await w.make()
         await hold(w, made["id"], await server(w), "h1")
-        body = {"snapshot": {"volume_id": made["id"]}}
-        reply = await w.ask("POST", "snapshots", body, version=65)
+        unforced = {"snapshot": {"volume_id": made["id"], "force": False}}
+        reply = await w.ask("POST", "snapshots", unforced, version=65)
         assert reply.status_code == 400 and "status must be available, but current status is: in-use" in reason(reply)
-        forced = {"snapshot": {"volume_id": made["id"], "force": False}}
-        reply = await w.ask("POST", "snapshots", forced, version=66)
+        reply = await w.ask("POST", "snapshots", unforced, version=66)
         assert reply.status_code == 400 and "'force' option is invalid" in reason(reply)
-        assert (await w.ask("POST", "snapshots", body, version=66)).status_code == 202
+        for version, more in ((0, {}), (0, {"force": True}), (65, {}), (66, {})):
+            body = {"snapshot": {"volume_id": made["id"], **more}}
+            assert (await w.ask("POST", "snapshots", body, version=version)).status_code == 202
 
 
 async def test_storage_without_snapshots_says_so(tmp_path: Path) -> None:
