@@ -12,22 +12,9 @@ import pytest
 from droveway.domain.volume.model import Clone, FromSnapshot, FromVolume, StoredVolume, VolumeSpec
 from droveway.ports.images import TicketWanted
 from droveway.ports.storage import StorageRefused
-from tests.drivers.storage_worlds import (
-    EACH,
-    GIB,
-    REAL,
-    S1,
-    S2,
-    SECRET,
-    TICKET,
-    V1,
-    V2,
-    V3,
-    RbdWorld,
-    StorageWorld,
-    play,
-    qemu_img,
-)
+from tests.drivers.storage_server_worlds import RbdWorld
+from tests.drivers.storage_world import GIB, S1, S2, SECRET, TICKET, V1, V2, V3, StorageWorld, qemu_img
+from tests.drivers.storage_worlds import EACH, REAL, play
 
 OF_REAL = pytest.mark.parametrize("kind", REAL)
 OF_EACH = pytest.mark.parametrize("kind", EACH)

@@ -18,7 +18,8 @@ from droveway.drivers.storage.child import Programs
 from droveway.drivers.storage.dir.marker import NAME
 from droveway.ports.storage import StorageDown, StorageRefused
 from lab import processes
-from tests.drivers.storage_worlds import GIB, S1, TICKET, V1, V2, DirWorld, can_mount_xfs, play
+from tests.drivers.storage_world import GIB, S1, TICKET, V1, V2
+from tests.drivers.storage_worlds import DirWorld, can_mount_xfs, play
 
 ONE = VolumeSpec(V1, 1)
 

@@ -15,7 +15,9 @@ from droveway.drivers.storage.exports.nbdkit import Export, NbdExports
 from droveway.drivers.storage.lvm.volume_group import has_mapper
 from droveway.ports.storage import StorageRefused
 from lab import processes
-from tests.drivers.storage_worlds import MARKS, S1, V1, V2, LvmWorld, play
+from tests.drivers.storage_server_worlds import LvmWorld
+from tests.drivers.storage_world import S1, V1, V2
+from tests.drivers.storage_worlds import MARKS, play
 
 pytestmark = MARKS["lvm"]
 ONE, OTHER = VolumeSpec(V1, 1), VolumeSpec(V2, 1)

@@ -17,7 +17,9 @@ from droveway.drivers.storage.rbd.driver import RbdStorage
 from droveway.ports.storage import StorageDown, StorageRefused
 from lab.ceph import Ceph
 from lab.servers import obstacle
-from tests.drivers.storage_worlds import S1, TICKET, V1, V2, V3, RbdWorld, play
+from tests.drivers.storage_server_worlds import RbdWorld
+from tests.drivers.storage_world import S1, TICKET, V1, V2, V3
+from tests.drivers.storage_worlds import play
 
 pytestmark = [pytest.mark.servers, pytest.mark.skipif(bool(obstacle("ceph")), reason=str(obstacle("ceph")))]
 MIB = 1024**2

@@ -111,6 +111,7 @@ class StorageDriver(NamedTuple):
 STORAGES = {
     "dir": StorageDriver("droveway.drivers.storage.dir.start:make", ("path",)),
     "rbd": StorageDriver("droveway.drivers.storage.rbd.start:make", ("pool", "ceph_conf", "ceph_user", "ceph_keyring")),
+    "lvm": StorageDriver("droveway.drivers.storage.lvm.start:make", ("volume_group", "address")),
     "simulated": StorageDriver("droveway.drivers.storage.simulated_start:make"),
 }
 

@@ -10,6 +10,7 @@ from droveway.api.http import paging
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, given_in, takes
 from droveway.api.http.kinds import FLAG, one_of, or_null, text
+from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.volume import fields, listing
 from droveway.api.volume.fields import VolumeView
@@ -84,13 +85,13 @@ def own(tx: Tx, request: Request) -> SnapshotRow:
     return snapshots.get(tx, request.params["snapshot_id"], request.scope)
 
 
-def _shown(request: Request, row: SnapshotRow) -> dict[str, Any]:
-    render = fields.SNAPSHOT.renderer(request.version, is_admin=request.caller.is_admin)
+def _shown(request: Request, row: SnapshotRow, of: FieldTable[SnapshotRow] = fields.SNAPSHOT_MADE) -> dict[str, Any]:
+    render = of.renderer(request.version, is_admin=request.caller.is_admin)
     return {"snapshot": render(row, None)}
 
 
 async def show(api: Api, request: Request) -> Response:
-    return Response(200, _shown(request, await api.store.read(own, request)))
+    return Response(200, _shown(request, await api.store.read(own, request), fields.SNAPSHOT))
 
 
 class NewSnapshotBody(Body, frozen=True):

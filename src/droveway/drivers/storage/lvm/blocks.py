@@ -21,7 +21,7 @@ def zero(part: Part, from_bytes: int = 0) -> None:
         at, end = part.offset_bytes + from_bytes, part.offset_bytes + part.length_bytes
         while at < end:
             step = min(_STEP_BYTES, end - at)
-            if not _told(descriptor, at, step):
+            if not _forgotten(descriptor, at, step):
                 _written(descriptor, at, step)
             at += step
         os.fsync(descriptor)
@@ -29,7 +29,7 @@ def zero(part: Part, from_bytes: int = 0) -> None:
         os.close(descriptor)
 
 
-def _told(descriptor: int, at: int, length: int) -> bool:
+def _forgotten(descriptor: int, at: int, length: int) -> bool:
     """Both ways make the range read as zeros where the kernel takes them at all."""
     for mode in (_PUNCH_HOLE | _KEEP_SIZE, _ZERO_RANGE | _KEEP_SIZE):
         if _libc.fallocate(descriptor, mode, ctypes.c_longlong(at), ctypes.c_longlong(length)) == 0:

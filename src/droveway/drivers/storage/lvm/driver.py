@@ -337,9 +337,7 @@ class LvmStorage:
     async def changed(
         self, volume: VolumeSpec, snapshot_id: str, since_snapshot_id: str | None
     ) -> AsyncIterator[Extent]:
-        """The whole."""
-        part = await self._snapshot_there(volume.volume_id, snapshot_id)
-        yield Extent(0, part.length_bytes)
+        yield Extent(0, (await self._snapshot_there(volume.volume_id, snapshot_id)).length_bytes)
 
     async def inventory(self) -> tuple[StoredVolume, ...]:
         there, found = await self._group.volumes(), []

@@ -143,11 +143,11 @@ class VolumeGroup:
     async def _do(self, command: str, *words: str) -> None:
         _must_have_done(command, await self._run(command, *words))
 
-    async def _run(self, command: str, *words: str) -> Done:
+    async def _run(self, command: str, *options: str) -> Done:
         without = () if self.has_mapper else ("--driverloaded", "n")
-        done = await self._programs.try_run(PACKAGE, command, *without, *words, within_s=WITHIN_S)
-        said = done.words.replace("WARNING: Activation disabled. No device-mapper interaction will be attempted.", "")
-        return done._replace(words=" ".join(said.split()))
+        done = await self._programs.try_run(PACKAGE, command, *without, *options, within_s=WITHIN_S)
+        words = done.words.replace("WARNING: Activation disabled. No device-mapper interaction will be attempted.", "")
+        return done._replace(words=" ".join(words.split()))
 
 
 def _must_have_done(command: str, done: Done) -> None:

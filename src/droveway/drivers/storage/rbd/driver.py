@@ -260,7 +260,7 @@ class RbdStorage:
             found = await self._there(volume.volume_id)
             admitted = _admitted(found)
             if host not in admitted:
-                if len(admitted) == 1:  # whoever has it open is the other one's, which is known now and not later
+                if len(admitted) == 1:  # the clients that are there now are the other one's
                     (other,) = admitted
                     clients = sorted({*admitted[other], *found.clients})
                     await self._cluster.mark(name, _host(other), json.dumps(clients))
