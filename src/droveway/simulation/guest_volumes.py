@@ -38,9 +38,8 @@ AT_REST = THERE | {VolumeStatus.ERROR, VolumeStatus.ERROR_DELETING, VolumeStatus
 MAY_BE_LOST = frozenset({VolumeStatus.ERROR, VolumeStatus.ERROR_DELETING})
 _VOLUMES, _SNAPSHOTS = Prepared(select(volumes)), Prepared(select(snapshots))
 _ATTACHMENTS = Prepared(select(volume_attachments))
-_SIZE = func.coalesce(volumes.c.growing_to_gb, volumes.c.size_gb)
 _PROMISED = Prepared(
-    select(volumes.c.host, func.sum(_SIZE)).where(volumes.c.host.is_not(None)).group_by(volumes.c.host)
+    select(volumes.c.host, func.sum(volumes.c.size_gb)).where(volumes.c.host.is_not(None)).group_by(volumes.c.host)
 )
 
 
