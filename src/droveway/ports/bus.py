@@ -31,6 +31,7 @@ from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableTe
 from droveway.ports.replies import (
     FAILURES,
     Answer,
+    BackupDone,
     Connections,
     ConnectionsRestored,
     ConsoleOpened,
@@ -48,6 +49,7 @@ from droveway.ports.replies import (
     SourceChecked,
     Tasks,
     VolumeAdmitted,
+    VolumeBackedUp,
     VolumeDone,
     VolumeList,
     VolumeSent,
@@ -390,6 +392,35 @@ class WithdrawVolume(VerbWithReply[VolumeDone], frozen=True, tag="withdraw_volum
     force: bool = False
 
 
+class BackupVolume(VerbWithReply[VolumeBackedUp], frozen=True, tag="backup_volume"):
+    """Store it as that backup: as it is at this moment, or as that snapshot of a user is. `parent_id`: the backup that
+    this one continues. `former`: backups of the same volume whose own snapshots are needed no longer then."""
+
+    volume: VolumeSpec
+    backup_id: Id
+    parent_id: Id | None = None
+    snapshot_id: Id | None = None
+    former: Annotated[tuple[Id, ...], FEW] = ()
+
+
+class RestoreBackup(VerbWithReply[VolumeDone], frozen=True, tag="restore_backup"):
+    """Let the volume hold what that backup does. `is_blank`: it was made for it, and holds nothing else."""
+
+    volume: VolumeSpec
+    backup_id: Id
+    is_blank: bool = False
+
+
+class ForgetBackup(VerbWithReply[VolumeDone], frozen=True, tag="forget_backup"):
+    """It was given up, or deleted: what it has left at the backend goes."""
+
+    backup_id: Id
+
+
+class DeleteBackup(VerbWithReply[BackupDone], frozen=True, tag="delete_backup"):
+    """To a backup service, about the backup: it goes from the store, and with it what no other one holds."""
+
+
 class SaveConnections(VerbWithReply[Connections], frozen=True, tag="save_connections"):
     """Ask only: the tracked connections of a port, before its guest moves. About no guest."""
 
@@ -458,6 +489,10 @@ Verb = (
     | RevertVolume
     | AdmitVolume
     | WithdrawVolume
+    | BackupVolume
+    | RestoreBackup
+    | ForgetBackup
+    | DeleteBackup
     | SaveConnections
     | RestoreConnections
 )
