@@ -26,9 +26,10 @@ from droveway.domain.model import of_host
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.volume.audit import BackendListing
 from droveway.domain.volume.audit import audit as audit_volumes
-from droveway.ports.bus import ControlBus, ListGuests, ListVolumes, Report
+from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
 from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, RepairResult, SkippedHost, UnrepairedFinding
+from droveway.ports.volume_verbs import ListVolumes
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.volume import audited as audited_volumes

@@ -309,6 +309,9 @@ class SagaKind(StrEnum):
     CREATE_SNAPSHOT = "create_snapshot"
     DELETE_SNAPSHOT = "delete_snapshot"
     TIDY_VOLUME = "tidy_volume"
+    BACKUP_VOLUME = "backup_volume"
+    RESTORE_BACKUP = "restore_backup"
+    DELETE_BACKUP = "delete_backup"
 
 
 class SagaStatus(StrEnum):

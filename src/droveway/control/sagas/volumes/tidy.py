@@ -12,7 +12,7 @@ import msgspec
 from droveway.control.engine.saga import Context, Saga, Step
 from droveway.control.sagas.volumes.asking import ask, rest
 from droveway.domain.model import SagaKind
-from droveway.ports.bus import DeleteSnapshot, DeleteVolume, ListVolumes, WithdrawVolume
+from droveway.ports.volume_verbs import DeleteSnapshot, DeleteVolume, ListVolumes, WithdrawVolume
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, snapshots, volumes
 
