@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -170,6 +171,7 @@ def test_a_guests_file_systems_are_held_for_a_moment(world: World) -> None:
     world.run(story)
 
 
+FILLER = b"#!/bin/sh\ndd if=/dev/urandom of=/dev/vdb bs=1M count=24; echo ALL $?\n"
 WRITER = b"""#!/bin/sh
 i=0
 while true; do
@@ -217,5 +219,51 @@ def test_a_guest_that_writes_its_volume_meanwhile_moves_and_loses_nothing(
         ticks = [data[12 * number : 12 * number + 12] for number in range(1, wrote + 1)]
         assert ticks == [b"tick %06d\n" % number for number in range(1, wrote + 1)], "what was answered for is there"
         await w.b.hypervisor.remove(spec.instance_id)
+
+    LabWorld(tmp_path, lab, image).run(story)
+
+
+@pytest.mark.lab
+def test_a_guest_whose_pool_is_full_waits_and_goes_on_when_there_is_room(
+    lab_hosts: tuple[object, object], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    lab, image = request.getfixturevalue("lab_hosts")
+    small = lab.shared / "volumes"
+    small.mkdir(exist_ok=True)
+    told = (
+        Document(("openstack/latest/meta_data.json",), b'{"hostname":"writer"}'),
+        Document(("openstack/latest/user_data",), FILLER),
+    )
+
+    async def story(w: World) -> None:
+        run = w.hosts["a"].run  # type: ignore[attr-defined]
+        assert run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)).returncode == 0
+        try:
+            one = w.volume()
+            path = w.hosts["a"].outside(str(small)) / one.volume_id  # type: ignore[attr-defined]
+            path.touch()
+            os.truncate(path, 1 << 30)
+            spec = replace(w.spec(), config_drive=True, volumes=(one,))
+            a = w.a.hypervisor
+            await a.prepare(spec, None, told)
+            await a.start(spec)
+
+            async def is_stalled() -> bool:
+                return (await a.guest(spec.instance_id)).state is GuestState.PAUSED
+
+            await until(is_stalled, within_s=BOOTS_S)
+            await a.resume_stalled()  # type: ignore[attr-defined]
+            await until(is_stalled)
+            assert "ALL" not in await a.console(spec.instance_id, None)
+            assert run("mount", "-o", "remount,size=64m", str(small)).returncode == 0
+            await a.resume_stalled()  # type: ignore[attr-defined]
+
+            async def has_written() -> bool:
+                return "ALL 0" in await a.console(spec.instance_id, None)
+
+            await until(has_written)
+            await a.remove(spec.instance_id)
+        finally:
+            run("umount", "-l", str(small))
 
     LabWorld(tmp_path, lab, image).run(story)
