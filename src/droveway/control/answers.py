@@ -23,7 +23,7 @@ from droveway.domain.resources import LastReport, without_guests
 from droveway.domain.volume.model import StoredVolume
 from droveway.domain.why import Explanation
 from droveway.periodic.tasks import PeriodicTasks
-from droveway.ports.bus import ControlBus, ListTasks, ListVolumes, OpenConsole, ReadConsole, ReadDiagnostics
+from droveway.ports.bus import ControlBus, ListTasks, OpenConsole, ReadConsole, ReadDiagnostics
 from droveway.ports.control import (
     CONSOLE_TIMEOUT_S,
     LIST_TASKS_TIMEOUT_S,
@@ -35,6 +35,7 @@ from droveway.ports.control import (
     RepairResult,
     Replay,
 )
+from droveway.ports.volume_verbs import ListVolumes
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import services
 
