@@ -354,13 +354,10 @@ CAUGHT_BY = {  # where it is not the first one: `pytest -rA tests/simulation/tes
     **dict.fromkeys(("no compare-and-swap of claims", "no fence", "an image is not checked"), 2),
     **dict.fromkeys(("an error taken for a verdict", "an answer taken for an abort"), 3),
     "another release's saga is carried on": 3,
-    **dict.fromkeys(("wall clock in the judge", "hung stores are trusted"), 5),
-    "heart inside the worker's loop": 6,
+    **{"wall clock in the judge": 5, "hung stores are trusted": 5, "heart inside the worker's loop": 6},
     **dict.fromkeys(("a service's death is its host's", "an answer taken for a switch"), 7),
     **dict.fromkeys(("a report without a deadline", "a reading that depends on the verdict"), 8),
-    "no echo": 13,
-    "no storm hold": 20,
-    "paused for ever": 30,
+    **{"no echo": 13, "no storm hold": 20, "paused for ever": 30},
 }
 
 
