@@ -13,7 +13,7 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -116,10 +116,10 @@ def pytest_timeout_set_timer() -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session")
 def rabbit_that_stays() -> Iterator[Rabbit]:
-    """To start one costs 8 CPU seconds. Each test on it has a prefix of its own, and leaves it running."""
-    from tests.drivers.bus_worlds import rabbit
+    """To start one costs 4 CPU seconds. Each test on it has a prefix of its own, and leaves it running."""
+    from tests.drivers.bus_worlds import USERS, rabbit
 
-    with rabbit() as one:
+    with rabbit(users=USERS) as one:
         yield one
 
 
@@ -130,3 +130,11 @@ def logs_as_they_were() -> Iterator[None]:
     if structlog.is_configured():
         structlog.reset_defaults()
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from lab.ceph import ceph
+
+    with ceph(tmp_path_factory.mktemp("ceph"), users=("volumes", "h1", "h2"), has_manager=True) as cluster:
+        yield cluster

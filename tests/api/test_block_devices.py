@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,18 +10,19 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from droveway.domain.model import SagaKind, SagaStatus, of_instance
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.schema import saga_subjects
 from droveway.store.schema import sagas as saga_table
-from droveway.store.volume import attachments, types, volumes
+from droveway.store.volume import attachments, snapshots, types, volumes
 from droveway.store.volume.rows import AttachmentRow
 from droveway.store.work import sagas, subjects
 from tests.api.test_server_volumes import UNKNOWN, new_volume
-from tests.api.world import NOVA, World, in_world, make_image, reason
+from tests.api.world import NOVA, World, booted, in_world, make_image, reason
 
 GIB = 1 << 30
 ROOT = {"boot_index": 0, "destination_type": "volume"}
@@ -230,3 +232,78 @@ async def test_a_tag_is_known_at_2_32_and_from_2_42_on(tmp_path: Path) -> None:
         for version, code in ((31, 400), (32, 202), (33, 400), (41, 400), (42, 202)):
             listed = [{"uuid": await s.volume(), "source_type": "volume", "destination_type": "volume", "tag": "t"}]
             assert (await s.post(listed, version, s.image)).status_code == code, version
+
+
+async def with_volume_root(s: Scene) -> tuple[str, str, str]:
+    """A server that runs, its root volume and another one."""
+    root, more = await s.volume(), await s.volume()
+    listed = [{"uuid": root, "source_type": "volume", **ROOT}, {"uuid": more, "source_type": "volume", "tag": "t"}]
+    server = await s.made(listed)
+    await booted(s.world, server)
+
+    def attached(tx: Tx) -> None:
+        tx.execute(delete(saga_subjects))
+        for row in attachments.of_instance(tx, server):
+            attachments.set_(tx, row["id"], status="attached", host="h1", source={})
+
+    await s.world.store.run(attached)
+    return server, root, more
+
+
+async def act(s: Scene, server: str, action: str, version: int = 96, **asked: Any) -> httpx.Response:
+    path = f"{NOVA}/servers/{server}/action"
+    return await s.world.ask("POST", path, token=s.token, version=f"2.{version}", json={action: asked or None})
+
+
+async def test_an_image_of_a_server_that_began_from_a_volume_is_snapshots_of_which_another_is_made(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as s:
+        server, root, more = await with_volume_root(s)
+        reply = await act(s, server, "createImage", name="copy", metadata={"a": "b"})
+        assert reply.status_code == 202, reply.text
+        image_id = reply.json()["image_id"]
+        image = await s.world.store.read(images.get, image_id, None)
+        listed = json.loads(image["properties"]["block_device_mapping"])
+        assert [(one["source_type"], one["boot_index"], one["volume_size"]) for one in listed] == [
+            ("snapshot", 0, 1),
+            ("snapshot", None, 1),
+        ]
+        saga = await s.world.store.read(sagas.active_of, of_instance(server))
+        assert saga is not None and saga["kind"] == SagaKind.CREATE_IMAGE
+        made = saga["params"]["snapshots"]
+        assert list(made) == [root, more] and [one["snapshot_id"] for one in listed] == list(made.values())
+        held = await s.world.store.read(subjects.needs_of, saga["id"])
+        assert {one.id for one in held} == {root, more}
+
+        def done(tx: Tx) -> None:
+            images.set_whole(tx, image_id)
+            for snapshot_id in made.values():
+                snapshots.set_(tx, snapshot_id, status="available")
+
+        await s.world.store.run(done)
+        again = await s.made([], image=image_id)
+        first, second = await s.attached(again)
+        rows = [await s.world.store.read(volumes.get, one["volume_id"]) for one in (first, second)]
+        assert [one["snapshot_id"] for one in rows] == list(made.values())
+        assert (first["boot_index"], second["boot_index"]) == (0, -1)
+
+
+async def test_what_is_not_done_to_a_server_that_begins_from_a_volume_is_refused(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        server, _, _ = await with_volume_root(s)
+        for version, action, asked, words in (
+            (92, "rebuild", {"imageRef": s.image}, "Unable to rebuild with a different image for a volume-backed"),
+            (93, "rebuild", {"imageRef": s.image}, "is not written over by a rebuild"),
+            (86, "rescue", {"rescue_image_ref": s.image}, "Cannot rescue a volume-backed instance"),
+            (96, "rescue", {"adminPass": "x"}, "name one as rescue_image_ref"),
+            (
+                96,
+                "createBackup",
+                {"name": "b", "backup_type": "daily", "rotation": 1},
+                "Backup is not supported for volume-backed",
+            ),
+        ):
+            reply = await act(s, server, action, version, **asked)
+            assert (reply.status_code, words in reason(reply)) == (400, True), reply.text
+        assert (await act(s, server, "rescue", 87, rescue_image_ref=s.image)).status_code == 200

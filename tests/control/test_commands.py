@@ -84,6 +84,7 @@ from droveway.ports.bus import (
 from droveway.ports.replies import (
     FAILURES,
     Answer,
+    BackupDone,
     Connections,
     ConnectionsRestored,
     ConsoleOpened,
@@ -104,6 +105,7 @@ from droveway.ports.replies import (
     StaleFence,
     Tasks,
     VolumeAdmitted,
+    VolumeBackedUp,
     VolumeDone,
     VolumeList,
     VolumeSent,
@@ -111,13 +113,17 @@ from droveway.ports.replies import (
 from droveway.ports.verb import VerbWithReply
 from droveway.ports.volume_verbs import (
     AdmitVolume,
+    BackupVolume,
     CreateVolume,
+    DeleteBackup,
     DeleteSnapshot,
     DeleteVolume,
     ExtendVolume,
     FillVolume,
+    ForgetBackup,
     ListVolumes,
     ReadPool,
+    RestoreBackup,
     RevertVolume,
     SendVolume,
     SnapshotVolume,
@@ -202,6 +208,8 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     VolumeAdmitted(SimulatedSource("fast", "v1")),
     VolumeDone(),
     VolumeSent(512),
+    VolumeBackedUp(1, 2, 3),
+    BackupDone(),
     PoolStatus(StoragePool(1.0, 1.0, GUARANTEES)),
     VolumeList((StoredVolume("v1", 1 << 30, ("s1",), ("h1",)),)),
 )
@@ -267,6 +275,10 @@ VERBS: tuple[Verb, ...] = (
     RevertVolume(VolumeSpec("v1", 1), "s1"),
     AdmitVolume(VolumeSpec("v1", 1), "h1"),
     WithdrawVolume("h1"),
+    BackupVolume(VolumeSpec("v1", 1), "b2", "b1", None, ("b1",)),
+    RestoreBackup(VolumeSpec("v1", 1), "b1"),
+    ForgetBackup("b1"),
+    DeleteBackup(),
     SaveConnections("p1"),
     RestoreConnections("p1", "tcp"),
 )

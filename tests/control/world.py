@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from droveway.agents.backup import BackupAgent
+from droveway.agents.backup_chunks import BackupChunks
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fenced import FencedAgent
 from droveway.agents.fences import Fences, MemoryFences
@@ -33,9 +35,9 @@ from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.fleet import hosts
 from droveway.store.image import image_tickets, images
-from droveway.store.schema import metadata
 from droveway.store.volume import backends as stored_backends
 from droveway.store.work import sagas
+from tests.store import databases
 
 TINY = Flavor("1", "tiny", 1, 128, 1)
 SETTINGS = ControlSettings(
@@ -196,13 +198,11 @@ class World:
         self.settings, self.host_names = settings, hosts
         self.clock = SystemClock()
         self.fleet = Fleet(self.clock, SystemChance())
-        self.store = FailingStore(self.clock, SystemNames())
-        metadata.create_all(self.store._connection)
-        self.store._connection.commit()
+        self.store = databases.with_schema(FailingStore(self.clock, SystemNames()))
         self.agents: dict[str, ComputeAgent] = {}
         self.images_of: Callable[[str], SimulatedImages | None] = self._images  # where a host fetches them from
         self.pools = {name: SimulatedPool(name, 100.0) for name in backends}  # by HOST@BACKEND
-        self.backends: dict[tuple[str, str], VolumeAgent] = {}  # by host, and service there
+        self.backends: dict[tuple[str, str], VolumeAgent | BackupAgent] = {}  # by host, and service there
         self.commands: list[tuple[str, str]] = []
         self.at = 0
         self.breaks: Break | Bug | None = None
@@ -244,8 +244,13 @@ class World:
             call()
 
         self.backends[host, service] = VolumeAgent(
-            host, service, "boot", "here", storage, NoBus(), fences, self.clock, off_loop=inline
+            *(host, service, "boot", "here", storage, NoBus(), fences, self.clock),
+            off_loop=inline,
+            backups=self.backup_chunks(host),
         )
+
+    def backup_chunks(self, host: str) -> BackupChunks | None:
+        return None
 
     async def look(self) -> None:
         """Every backend is looked at, and control told."""
@@ -255,7 +260,7 @@ class World:
             self.on_notice(backend.reports.full())
         await asyncio.sleep(0.02)
 
-    def service(self, host: str, service: str) -> ComputeAgent | VolumeAgent:
+    def service(self, host: str, service: str) -> ComputeAgent | VolumeAgent | BackupAgent:
         return self.agents[host] if service == COMPUTE else self.backends[host, service]
 
     async def start_control(self) -> None:

@@ -1,4 +1,4 @@
-"""The lab's hosts and a Ceph, brought up once for all that asks them."""
+"""The lab's hosts, brought up once for all that asks libvirt."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from typing import Any
 import pytest
 
 from droveway.domain.model import ImageRef
-
-
-@pytest.fixture(scope="session")
-def ceph_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from lab.ceph import ceph
-
-    with ceph(tmp_path_factory.mktemp("ceph"), users=("volumes", "h1", "h2"), has_manager=True) as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from droveway.agents import compute
 from droveway.control.engine.saga import Context
 from droveway.control.sagas import STORIES, local_files
 from droveway.control.sagas.live_migration import LIVE_MIGRATION
-from droveway.control.sagas.whereabouts import GuestOnBothHosts
 from droveway.domain.model import SagaKind
-from droveway.ports.bus import DropFiles, Remove
+from droveway.ports.bus import DropFiles
 from droveway.simulation.many import silence
 from droveway.simulation.seed import run_seed
 from droveway.simulation.world import Parts, stores_are_apart
@@ -67,13 +65,6 @@ def test_mutant_is_caught(name: str) -> None:
     print(f"{name}: caught by seed {seed}: {reason}")
 
 
-def test_a_deletion_that_is_not_on_the_disk_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A doubled one comes when the guest is on another host of that store."""
-    monkeypatch.setattr(compute, "DELETES", (Remove,))
-    seed, reason = caught_by(Parts(), 102)
-    print(f"a deletion that is not on the disk: caught by seed {seed}: {reason}")
-
-
 def test_a_deletion_left_for_later_that_nobody_does_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(tx: Tx, ctx: Context) -> None:
         pass
@@ -82,9 +73,3 @@ def test_a_deletion_left_for_later_that_nobody_does_is_caught(monkeypatch: pytes
     monkeypatch.setattr(local_files, "record_not_arrived", forget)
     seed, reason = caught_by(Parts(), PLAYED[0])
     print(f"a deletion left for later: caught by seed {seed}: {reason}")
-
-
-def test_a_guest_that_ended_where_it_came_to_is_not_looked_for_at_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GuestOnBothHosts, "ended_there", lambda _self, _move: False)
-    seed, reason = caught_by(Parts(), PLAYED[0])
-    print(f"a guest that ended where it came to: caught by seed {seed}: {reason}")

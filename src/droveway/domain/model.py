@@ -308,6 +308,10 @@ class SagaKind(StrEnum):
     UPLOAD_VOLUME = "upload_volume"
     CREATE_SNAPSHOT = "create_snapshot"
     DELETE_SNAPSHOT = "delete_snapshot"
+    TIDY_VOLUME = "tidy_volume"
+    BACKUP_VOLUME = "backup_volume"
+    RESTORE_BACKUP = "restore_backup"
+    DELETE_BACKUP = "delete_backup"
 
 
 class SagaStatus(StrEnum):

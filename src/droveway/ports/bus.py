@@ -60,13 +60,17 @@ from droveway.ports.replies import (
 from droveway.ports.verb import VerbWithReply
 from droveway.ports.volume_verbs import (
     AdmitVolume,
+    BackupVolume,
     CreateVolume,
+    DeleteBackup,
     DeleteSnapshot,
     DeleteVolume,
     ExtendVolume,
     FillVolume,
+    ForgetBackup,
     ListVolumes,
     ReadPool,
+    RestoreBackup,
     RevertVolume,
     SendVolume,
     SnapshotVolume,
@@ -428,6 +432,10 @@ Verb = (
     | RevertVolume
     | AdmitVolume
     | WithdrawVolume
+    | BackupVolume
+    | RestoreBackup
+    | ForgetBackup
+    | DeleteBackup
     | SaveConnections
     | RestoreConnections
 )

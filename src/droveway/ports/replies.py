@@ -147,6 +147,18 @@ class VolumeSent(msgspec.Struct, frozen=True, tag="volume_sent"):
     size_bytes: Count
 
 
+class VolumeBackedUp(msgspec.Struct, frozen=True, tag="volume_backed_up"):
+    """Its backup is in the store: so many chunks, of which so many bytes were put for it."""
+
+    object_count: Count = 0
+    stored_bytes: Count = 0
+    read_bytes: Count = 0
+
+
+class BackupDone(msgspec.Struct, frozen=True, tag="backup_done"):
+    """Nothing of it is in the store any more."""
+
+
 class PoolStatus(msgspec.Struct, frozen=True, tag="pool"):
     """How the backend stands at this moment."""
 
@@ -213,6 +225,8 @@ Answer = (
     | VolumeAdmitted
     | VolumeDone
     | VolumeSent
+    | VolumeBackedUp
+    | BackupDone
     | PoolStatus
     | VolumeList
     | Refused

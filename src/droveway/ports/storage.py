@@ -8,7 +8,8 @@ Guarantees every driver gives (tests/drivers/test_storage_contract.py holds them
 - no host but those admitted by `admit` reaches a volume through what the driver serves, and `withdraw` ends what is
   open; where only the backend's own users hold hosts apart, the declared isolation says so;
 - a snapshot is of one moment and never changes, or the driver declares that it has none;
-- a volume that others hang on is not deleted: StorageRefused names them;
+- a volume that others hang on is not deleted: StorageRefused names them; snapshots of backups (OWN_SNAPSHOT) are no
+  users', hold nothing up, stand in no inventory, and go with their volume;
 - StorageRefused is the backend's own no, and has left nothing half; StorageDown means that it did not answer, and may
   or may not have acted;
 - no verb blocks the event loop; long ones run in a bounded pool; a cancelled one may have acted;
@@ -25,6 +26,8 @@ from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
 from droveway.domain.volume.disks import DiskSource
 from droveway.domain.volume.model import StorageGuarantees, StoragePool, StoredVolume, VolumeOrigin, VolumeSpec
+
+OWN_SNAPSHOT = "backup-"  # how the ids of those begin that backups make for themselves
 
 
 class StorageRefused(Fault):

@@ -4,7 +4,7 @@ server's disks are then: its root disk, volumes that are there, and volumes that
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -159,6 +159,11 @@ def of_image(image: ImageRow) -> tuple[Disk, ...]:
     except (ValueError, TypeError, KeyError, AttributeError):
         raise BadRequest(f"{INVALID}the mapping in image {image['id']} cannot be read.") from None
     return tuple(found)
+
+
+def without_mapping(properties: Mapping[str, str]) -> dict[str, str]:
+    """Once it is heeded: for an image that is a disk it is refused."""
+    return {name: value for name, value in properties.items() if name not in (OF_IMAGE, "bdm_v2")}
 
 
 class RootVolume(msgspec.Struct, frozen=True):

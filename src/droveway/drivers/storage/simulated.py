@@ -26,7 +26,7 @@ from droveway.domain.volume.model import (
 )
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.images import ImageRefused
-from droveway.ports.storage import Extent, StorageDown, StorageRefused
+from droveway.ports.storage import OWN_SNAPSHOT, Extent, StorageDown, StorageRefused
 
 GIB = 1 << 30
 BLOCK_BYTES = 64 << 10
@@ -243,8 +243,8 @@ class SimulatedStorage:
         if volume is None:
             return
         self._must_be_closed(volume_id, volume)
-        if volume.snapshots:
-            raise StorageRefused(f"volume {volume_id} has snapshots: {', '.join(sorted(volume.snapshots))}")
+        if snapshots := _of_users(volume):
+            raise StorageRefused(f"volume {volume_id} has snapshots: {', '.join(snapshots)}")
         self._pool.drop(volume_id)
         self._pool.changed()
 
@@ -336,7 +336,7 @@ class SimulatedStorage:
     async def inventory(self) -> tuple[StoredVolume, ...]:
         await self._begin()
         return tuple(
-            StoredVolume(name, one.size_bytes, tuple(sorted(one.snapshots)), tuple(sorted(one.admitted | one.open_by)))
+            StoredVolume(name, one.size_bytes, _of_users(one), tuple(sorted(one.admitted | one.open_by)))
             for name, one in sorted(self._pool.volumes.items())
         )
 
@@ -362,6 +362,11 @@ class SimulatedStorage:
     def _must_be_closed(self, volume_id: str, volume: ImaginedVolume) -> None:
         if volume.open_by:
             raise StorageRefused(f"volume {volume_id} is open on {', '.join(sorted(volume.open_by))}")
+
+
+def _of_users(volume: ImaginedVolume) -> tuple[str, ...]:
+    """Snapshots of backups go with the volume."""
+    return tuple(sorted(name for name in volume.snapshots if not name.startswith(OWN_SNAPSHOT)))
 
 
 def _must_fit(size_bytes: int, made: ImaginedVolume) -> None:

@@ -30,6 +30,7 @@ from droveway.store.rows import InstanceRow
 from droveway.store.schema import instances as i
 from droveway.store.schema import migrations as m
 from droveway.store.schema import sagas as s
+from droveway.store.volume import audited as audited_volumes
 from droveway.store.work import sagas, subjects
 
 IDS_AT_ONCE = 500
@@ -173,4 +174,5 @@ WRITES: dict[Repair, Write] = {
     Repair.END_MIGRATION: _end_migration,
     Repair.RELEASE_CLAIM: _end_migration,
     Repair.REMOVE_FILES: _defer_removal,
+    Repair.TIDY_VOLUME: audited_volumes.tidy,
 }

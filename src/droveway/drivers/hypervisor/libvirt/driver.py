@@ -45,6 +45,7 @@ from droveway.drivers.hypervisor.libvirt import (
     held,
     interfaces,
     reach,
+    stalled,
     volumes,
 )
 from droveway.drivers.hypervisor.libvirt import guest as acts
@@ -78,6 +79,7 @@ ASKED_TO_LET_GO_EVERY_S, LET_GO_LOOK_S = 5.0, 0.1  # the same
 COPY_VISIBLE_WITHIN_S = 2.0
 OWN_CA = "own-ca.pem"
 SWEEP_EVERY_S = 3600.0
+STALLED_AGAIN_S = 2.0
 ABORT_WITHIN_S = 60.0
 WATCH_EVERY_S = 0.25
 SETTLES_WITHIN_S = 5.0
@@ -141,6 +143,12 @@ class LibvirtHypervisor:
     async def sweep_bases(self) -> None:
         """Now and then deletes bases that no disk needs, and partial downloads that were abandoned."""
         await self._files.sweep_bases()
+
+    @periodic(every_s=STALLED_AGAIN_S)
+    async def resume_stalled(self) -> None:
+        """Lets guests that wait for a disk to take a write try it again."""
+        for instance_id in await self._connection.call(stalled.resume_all):
+            self._changed(instance_id)
 
     async def close(self) -> None:
         self._changed, self._notify = lambda _instance_id: None, lambda _is_up, _reason: None

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from droveway.drivers.storage.image_data import checked
-from droveway.ports.storage import Extent
+from droveway.ports.storage import OWN_SNAPSHOT, Extent
 
 VOLUME = "volume-"
 EXTENTS_MAX = 1024  # that one look gives
@@ -46,7 +46,9 @@ class VolumeFiles:
             return sorted(entry.name.removeprefix(VOLUME) for entry in entries if entry.name.startswith(VOLUME))
 
     def snapshots(self, volume_id: str) -> list[str]:
-        return _names(self.root / ".snapshots" / checked(volume_id))
+        """Of users: those of backups go with the volume."""
+        found = _names(self.root / ".snapshots" / checked(volume_id))
+        return [name for name in found if not name.startswith(OWN_SNAPSHOT)]
 
     def size(self, path: Path) -> int:
         return path.stat().st_size
@@ -114,6 +116,8 @@ class VolumeFiles:
 
     def remove_volume(self, volume_id: str) -> None:
         self.remove(self.volume(volume_id))
+        for name in _names(self.root / ".snapshots" / volume_id):
+            self.remove(self.root / ".snapshots" / volume_id / name)
         for directory in (self.root / ".snapshots" / volume_id, self.root / ".admitted" / volume_id):
             if directory.exists():
                 directory.rmdir()  # empty: what lies in it keeps the volume from being deleted

@@ -42,7 +42,7 @@ from droveway.drivers.storage.lvm import blocks
 from droveway.drivers.storage.lvm.volume_group import LogicalVolume, Part, VolumeGroup, has_mapper
 from droveway.ports.clock import Clock
 from droveway.ports.images import Images
-from droveway.ports.storage import Extent, Reader, StorageDown, StorageRefused, Writer
+from droveway.ports.storage import OWN_SNAPSHOT, Extent, Reader, StorageDown, StorageRefused, Writer
 
 T = TypeVar("T")
 VOLUME, SNAPSHOT, UNFINISHED, REPLACED = "volume-", "snapshot-", "new-", "old-"
@@ -252,7 +252,8 @@ class LvmStorage:
             if snapshots := _snapshots(volume_id, there.values()):
                 raise StorageRefused(f"Volume {volume_id} has snapshots: {', '.join(snapshots)}; delete them first.")
             await self._check_free(volume_id, "deleted")
-            await self._group.remove(_volume(volume_id))
+            for name in (*filter(re.compile(f"{SNAPSHOT}.*_{volume_id}").fullmatch, there), _volume(volume_id)):
+                await self._group.remove(name)
 
     async def extend(self, volume: VolumeSpec) -> None:
         async with self._turn(volume.volume_id):
@@ -396,4 +397,5 @@ def _origin(origin: VolumeOrigin) -> str:
 
 def _snapshots(volume_id: str, there: Iterable[LogicalVolume]) -> list[str]:
     of_it = [one.name for one in there if one.name.startswith(SNAPSHOT) and one.name.endswith(f"_{volume_id}")]
-    return sorted(name.removeprefix(SNAPSHOT).removesuffix(f"_{volume_id}") for name in of_it)
+    found = (name.removeprefix(SNAPSHOT).removesuffix(f"_{volume_id}") for name in of_it)
+    return sorted(name for name in found if not name.startswith(OWN_SNAPSHOT))

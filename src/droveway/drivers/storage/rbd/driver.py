@@ -40,7 +40,7 @@ from droveway.drivers.storage.rbd.cluster import Cluster, RbdImage, RbdSettings
 from droveway.drivers.storage.rbd.image_cache import ImageCache
 from droveway.ports.clock import Clock
 from droveway.ports.images import Images
-from droveway.ports.storage import Extent, Reader, StorageDown, StorageRefused, Writer
+from droveway.ports.storage import OWN_SNAPSHOT, Extent, Reader, StorageDown, StorageRefused, Writer
 
 VOLUME, SNAPSHOT, CLONE, HOST = "volume-", "snapshot-", "clone-", "droveway.host."
 WINDOW_BYTES = 64 * GIB  # of one question for what has changed
@@ -353,7 +353,9 @@ def _snapshot(snapshot_id: str) -> str:
 
 
 def _snapshots(image: RbdImage) -> list[str]:
-    return [one.removeprefix(SNAPSHOT) for one in image.snapshots if one.startswith(SNAPSHOT)]
+    """Of users: those of backups go with the volume."""
+    found = (one.removeprefix(SNAPSHOT) for one in image.snapshots if one.startswith(SNAPSHOT))
+    return [one for one in found if not one.startswith(OWN_SNAPSHOT)]
 
 
 def _host(host: str) -> str:
