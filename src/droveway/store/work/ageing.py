@@ -9,6 +9,7 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.identity.tables import tokens
 from droveway.store.image import images
 from droveway.store.schema import hosts, instances, migrations, sagas
+from droveway.store.volume import messages
 from droveway.store.volume import placements as volume_placements
 from droveway.store.work import events
 
@@ -27,7 +28,6 @@ def forget_old(tx: Tx, kept_us: int, batch: int) -> bool:
     forgotten = [
         events.forget_before(tx, before_us, batch),
         placements.forget_before(tx, before_us, batch),
-        volume_placements.forget_old(tx, before_us, batch),
         actions.forget_before(tx, before_us, batch),
         tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us)).rowcount,
         tx.execute(delete(sagas).where(sagas.c.id.in_(old.limit(batch)))).rowcount,
@@ -38,5 +38,7 @@ def forget_old(tx: Tx, kept_us: int, batch: int) -> bool:
             )
         ).rowcount,
         images.forget_deleted(tx, before_us, batch),
+        messages.forget_expired(tx, batch),
+        volume_placements.forget_old(tx, before_us, batch),
     ]
     return max(forgotten) >= batch
