@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from droveway.domain.volume.model import AttachmentStatus
+from droveway.domain.volume.model import AttachmentStatus, StoredVolume
 from droveway.store.volume import attachments, backends, volumes
 from droveway.store.volume.rows import AttachmentRow
 from tests.api.volume_world import FAST, SLOW, VolumeWorld, add_backend, volume_world, without_snapshots
@@ -97,17 +97,18 @@ async def test_a_snapshot_holds_its_volume(tmp_path: Path) -> None:
         assert reply.status_code == 400 and "its create_snapshot is under way" in reason(reply)
 
 
-async def test_in_use_a_snapshot_needs_force_before_66(tmp_path: Path) -> None:
+async def test_in_use_a_snapshot_is_taken_unless_it_is_told_not_to(tmp_path: Path) -> None:
     async with volume_world(tmp_path) as w:
         made = await w.make()
         await hold(w, made["id"], await server(w), "h1")
-        body = {"snapshot": {"volume_id": made["id"]}}
-        reply = await w.ask("POST", "snapshots", body, version=65)
+        unforced = {"snapshot": {"volume_id": made["id"], "force": False}}
+        reply = await w.ask("POST", "snapshots", unforced, version=65)
         assert reply.status_code == 400 and "status must be available, but current status is: in-use" in reason(reply)
-        forced = {"snapshot": {"volume_id": made["id"], "force": False}}
-        reply = await w.ask("POST", "snapshots", forced, version=66)
+        reply = await w.ask("POST", "snapshots", unforced, version=66)
         assert reply.status_code == 400 and "'force' option is invalid" in reason(reply)
-        assert (await w.ask("POST", "snapshots", body, version=66)).status_code == 202
+        for version, more in ((0, {}), (0, {"force": True}), (65, {}), (66, {})):
+            body = {"snapshot": {"volume_id": made["id"], **more}}
+            assert (await w.ask("POST", "snapshots", body, version=version)).status_code == 202
 
 
 async def test_storage_without_snapshots_says_so(tmp_path: Path) -> None:
@@ -296,3 +297,43 @@ async def test_there_is_no_third_way_to_attach(tmp_path: Path, name: str) -> Non
         given = {"mountpoint": "/dev/vdb", "host_name": "h"} if name == "os-attach" else {"connector": {"host": "h1"}}
         reply = await act(w, made["id"], {name: given}, who="admin")
         assert reply.status_code == 400 and "there is no third way" in reason(reply)
+
+
+# -- what lies on a backend without a row -----------------------------------------------------------------------------
+async def test_what_was_unmanaged_is_managed_again_under_its_id(tmp_path: Path) -> None:
+    async with volume_world(tmp_path) as w:
+        made = await w.make()
+        stored = [
+            StoredVolume(made["id"], 3 << 30, snapshots=(other := w.world.api.names.uuid(),)),
+            StoredVolume(held := w.world.api.names.uuid(), 1 << 30, holders=("h1",)),
+        ]
+
+        async def lies_there(backend: str) -> list[StoredVolume]:
+            return stored if backend == FAST else []
+
+        w.world.control.list_stored_volumes = lies_there  # type: ignore[method-assign]
+        assert (await act(w, made["id"], {"os-unmanage": None}, who="admin")).status_code == 202
+        found = (await w.get(f"manageable_volumes/detail?host={FAST}", who="admin"))["manageable-volumes"]
+        assert {one["reference"]["source-name"]: one["reason_not_safe"] for one in found} == {
+            f"volume-{made['id']}": None,
+            f"volume-{held}": "open at h1",
+        }
+        reply = await w.ask("GET", "manageable_volumes?host=h9@x", who="admin")
+        assert reply.status_code == 400 and "No available service named 'h9@x'" in reason(reply)
+        for ref, says in (("volume-x", "'source-name': 'volume-ID'"), (f"volume-{held}", "is open at h1")):
+            body = {"volume": {"host": FAST, "ref": {"source-name": ref}}}
+            reply = await w.ask("POST", "manageable_volumes", body, who="admin")
+            assert reply.status_code == 400 and says in reason(reply)
+        body = {
+            "volume": {"host": FAST, "ref": {"source-name": f"volume-{made['id']}"}, "name": "again", "bootable": None}
+        }
+        reply = await w.ask("POST", "os-volume-manage", body, who="admin")
+        assert reply.status_code == 202, reply.text
+        shown = reply.json()["volume"]
+        assert (shown["id"], shown["size"], shown["name"], shown["status"]) == (made["id"], 3, "again", "available")
+        assert (await w.ask("POST", "manageable_volumes", body, who="admin")).status_code == 409
+        listed = (await w.get(f"manageable_snapshots?host={FAST}", who="admin"))["manageable-snapshots"]
+        assert [one["reference"]["source-name"] for one in listed] == [f"snapshot-{other}"]
+        body = {"snapshot": {"volume_id": made["id"], "ref": {"source-name": f"snapshot-{other}"}, "name": "s"}}
+        reply = await w.ask("POST", "manageable_snapshots", body, who="admin")
+        assert reply.status_code == 202 and reply.json()["snapshot"]["id"] == other

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from droveway.agents.backup import BackupAgent
+from droveway.agents.backup_chunks import BackupChunks
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fenced import FencedAgent
 from droveway.agents.fences import Fences, MemoryFences
@@ -188,6 +190,7 @@ class TakingApis:
 
 class World:
     bus_type = DirectBus
+    is_apart = False  # each host has an instance store of its own
 
     def __init__(
         self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2"), backends: Sequence[str] = ()
@@ -201,7 +204,7 @@ class World:
         self.agents: dict[str, ComputeAgent] = {}
         self.images_of: Callable[[str], SimulatedImages | None] = self._images  # where a host fetches them from
         self.pools = {name: SimulatedPool(name, 100.0) for name in backends}  # by HOST@BACKEND
-        self.backends: dict[tuple[str, str], VolumeAgent] = {}  # by host, and service there
+        self.backends: dict[tuple[str, str], VolumeAgent | BackupAgent] = {}  # by host, and service there
         self.commands: list[tuple[str, str]] = []
         self.at = 0
         self.breaks: Break | Bug | None = None
@@ -218,7 +221,7 @@ class World:
 
     async def open(self) -> None:
         for name in self.host_names:
-            self.fleet.add_host(name)
+            self.fleet.add_host(name, store=name if self.is_apart else "shared")
             hypervisor = SimulatedHypervisor(self.fleet, name, self.images_of(name))
             await hypervisor.open(lambda _: None, lambda *_: None)
             bus: AgentBus = NoBus()
@@ -243,8 +246,13 @@ class World:
             call()
 
         self.backends[host, service] = VolumeAgent(
-            host, service, "boot", "here", storage, NoBus(), fences, self.clock, off_loop=inline
+            *(host, service, "boot", "here", storage, NoBus(), fences, self.clock),
+            off_loop=inline,
+            backups=self.backup_chunks(host),
         )
+
+    def backup_chunks(self, host: str) -> BackupChunks | None:
+        return None
 
     async def look(self) -> None:
         """Every backend is looked at, and control told."""
@@ -254,7 +262,7 @@ class World:
             self.on_notice(backend.reports.full())
         await asyncio.sleep(0.02)
 
-    def service(self, host: str, service: str) -> ComputeAgent | VolumeAgent:
+    def service(self, host: str, service: str) -> ComputeAgent | VolumeAgent | BackupAgent:
         return self.agents[host] if service == COMPUTE else self.backends[host, service]
 
     async def start_control(self) -> None:
@@ -358,13 +366,12 @@ class World:
         if row["vm_state"] in HELD:
             domain = self.fleet.hosts[row["host"] or ""].domains[instance_id]
             assert (domain.state, domain.saved) == HELD[row["vm_state"]] and not running
-        files = self.fleet.stores["shared"]
         if row["host"] is None:
-            assert instance_id not in files.disks
+            assert all(instance_id not in store.disks for store in self.fleet.stores.values())
             assert all(instance_id not in host.domains for host in self.fleet.hosts.values())
-        assert not files.probes and not files.copies
+        assert not any(store.probes or store.copies for store in self.fleet.stores.values())
         spares = {"rescue"} if row["vm_state"] == "rescued" else set()
-        assert {kind for _, kind in files.spares} == spares
+        assert {kind for store in self.fleet.stores.values() for _, kind in store.spares} == spares
         for host in self.fleet.hosts.values():
             assert host.name == row["host"] or instance_id not in host.domains, f"a husk on {host.name}"
         for one in await self.store.read(sagas.listing, limit=100, only_open=False):

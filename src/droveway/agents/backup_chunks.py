@@ -51,6 +51,7 @@ class BackupChunks:
 
     def __init__(self, objects: BackupObjects, clock: Clock, host: str) -> None:
         self._objects, self._clock = objects, clock
+        self._is_sweeping = False
         self._sweeping = f"{SWEEPING}{quote(host, safe='')}"
 
     # -- making one -----------------------------------------------------------------------------------------------
@@ -184,13 +185,18 @@ class BackupChunks:
         await self.sweep()
 
     async def begin(self) -> None:
-        """An earlier process of this host may have ended while it swept."""
-        await self._objects.delete(self._sweeping)
+        """An earlier process of this host may have ended while it swept. Raises BackupsDown, BackupsRefused."""
+        if not self._is_sweeping:
+            await self._objects.delete(self._sweeping)
+
+    async def close(self) -> None:
+        await self._objects.close()
 
     async def sweep(self) -> int:
         """How many chunks went. None while a backup is being made, which may hold any of them: the next one will."""
-        await self._objects.put(self._sweeping, b"")
+        self._is_sweeping = True
         try:
+            await self._objects.put(self._sweeping, b"")
             if await self._any(PENDING):
                 return 0
             held = set[str]()
@@ -203,6 +209,7 @@ class BackupChunks:
                 await self._objects.delete(name)
             return len(unheld)
         finally:
+            self._is_sweeping = False
             await self._objects.delete(self._sweeping)
 
 

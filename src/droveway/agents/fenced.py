@@ -31,6 +31,7 @@ class FencedAgent:
     LOOKS: tuple[type, ...] = ()  # a repeated one of these is carried out again: its answer carries what it saw
     ENDS: tuple[type, ...] = ()  # once one of these is answered its subject may be made elsewhere under the same name
     NOUN = "subject"
+    WORKS_MAX_S = WORKS_MAX_S
 
     def __init__(self, fences: Fences, clock: Clock, off_loop: OffLoop = in_thread) -> None:
         self._fences, self._clock, self._off_loop = fences, clock, off_loop
@@ -116,8 +117,10 @@ class FencedAgent:
         """Why control should not wait for what is carried out there."""
         trouble = self._trouble()
         _, since_s = self._working[subject]
-        if not trouble and self._clock.monotonic_s() - since_s > WORKS_MAX_S:
-            trouble = f"a command about this {self.NOUN} has been at work for more than {WORKS_MAX_S / 60:.0f} minutes"
+        if not trouble and self._clock.monotonic_s() - since_s > self.WORKS_MAX_S:
+            trouble = (
+                f"a command about this {self.NOUN} has been at work for more than {self.WORKS_MAX_S / 60:.0f} minutes"
+            )
         return Unavailable(trouble) if trouble else None
 
     def _worked(self, subject: Subject, task: asyncio.Task[Answer]) -> None:

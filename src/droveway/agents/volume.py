@@ -13,6 +13,7 @@ import contextlib
 import msgspec
 import structlog
 
+from droveway.agents.backup_chunks import BackupChunks, BackupPlan
 from droveway.agents.fenced import FencedAgent, OffLoop, in_thread
 from droveway.agents.fences import REPORT, Fence, Fences
 from droveway.agents.health import HealthReports, PoolReport
@@ -20,28 +21,8 @@ from droveway.agents.pulse import Pulse
 from droveway.domain.model import Subject, SubjectKind
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.model import BackendSettings, StoragePool
-from droveway.ports.bus import (
-    ABOUT_HOST,
-    AdmitVolume,
-    AgentBus,
-    Command,
-    CreateVolume,
-    DeleteSnapshot,
-    DeleteVolume,
-    ExtendVolume,
-    FillVolume,
-    Hello,
-    ListTasks,
-    ListVolumes,
-    Ping,
-    ReadPool,
-    RevertVolume,
-    SendVolume,
-    SnapshotVolume,
-    Verb,
-    Welcome,
-    WithdrawVolume,
-)
+from droveway.ports.backups import BackupsDown, BackupsRefused
+from droveway.ports.bus import ABOUT_HOST, AgentBus, Command, Hello, ListTasks, Ping, Verb, Welcome
 from droveway.ports.clock import Clock
 from droveway.ports.images import TicketWanted
 from droveway.ports.replies import (
@@ -53,11 +34,29 @@ from droveway.ports.replies import (
     Tasks,
     Unavailable,
     VolumeAdmitted,
+    VolumeBackedUp,
     VolumeDone,
     VolumeList,
     VolumeSent,
 )
 from droveway.ports.storage import Storage, StorageDown, StorageRefused
+from droveway.ports.volume_verbs import (
+    AdmitVolume,
+    BackupVolume,
+    CreateVolume,
+    DeleteSnapshot,
+    DeleteVolume,
+    ExtendVolume,
+    FillVolume,
+    ForgetBackup,
+    ListVolumes,
+    ReadPool,
+    RestoreBackup,
+    RevertVolume,
+    SendVolume,
+    SnapshotVolume,
+    WithdrawVolume,
+)
 
 log = structlog.get_logger("droveway.volume")
 LOOK_S = 5.0  # between two looks at the pool
@@ -76,15 +75,19 @@ MADE = {
     RevertVolume: "reverted",
     AdmitVolume: "exported",
     WithdrawVolume: "withdrawn",
+    BackupVolume: "backed up",
+    RestoreBackup: "restored",
+    ForgetBackup: "freed of a backup",
 }
 
 
 class VolumeAgent(FencedAgent):
     """Of one backend. `name`: the service's on its host. `pulse` reports its progress to its host's heart."""
 
-    LOOKS = (AdmitVolume, SendVolume)  # their answer carries what was made
+    LOOKS = (AdmitVolume, SendVolume, BackupVolume)  # their answer carries what was made
     ENDS = (DeleteVolume,)
     NOUN = "volume"
+    WORKS_MAX_S = 24 * 3600.0  # all of a large one is read for a backup
 
     def __init__(
         self,
@@ -100,11 +103,14 @@ class VolumeAgent(FencedAgent):
         off_loop: OffLoop = in_thread,
         pulse: Pulse | None = None,
         trouble: str = "",
+        backups: BackupChunks | None = None,
     ) -> None:
-        """`trouble`: why its driver could not be made; then it is not opened, and that is said."""
+        """`trouble`: why its driver could not be made; then it is not opened, and that is said. `backups`: where they
+        lie, as the configuration says."""
         super().__init__(fences, clock, off_loop)
         self._host, self._name, self._boot_id, self._address = host, name, boot_id, address
         self._storage, self._bus, self._settings, self._pulse = storage, bus, settings, pulse
+        self._backups = backups
         self._is_open, self._is_wrong = False, bool(trouble)
         self._unwell = trouble or "its backend has not been looked at yet"
         self._reported = PoolReport()
@@ -155,6 +161,8 @@ class VolumeAgent(FencedAgent):
                 return f"{type(verb).__name__} {snapshot_id}"
             case AdmitVolume(host=host) | WithdrawVolume(host=host):
                 return f"{type(verb).__name__} {host}"
+            case BackupVolume(backup_id=backup_id) | RestoreBackup(backup_id=backup_id) | ForgetBackup(backup_id):
+                return f"{type(verb).__name__} {backup_id}"
         return type(verb).__name__
 
     def _progress(self, verb: Verb) -> str:
@@ -178,10 +186,12 @@ class VolumeAgent(FencedAgent):
             return await self._do(command.subject, command.verb)
         except TicketWanted as fault:
             return ImageTicketNeeded(fault.reason, fault.challenge)
-        except StorageRefused as fault:
+        except (StorageRefused, BackupsRefused) as fault:
             return Refused(fault.reason)
         except StorageDown as fault:
             self._look_soon.set()
+            return Unavailable(fault.reason)
+        except BackupsDown as fault:  # the saga asks again by itself; who waits is told
             return Unavailable(fault.reason)
 
     async def _do(self, subject: Subject, verb: Verb) -> Answer:
@@ -195,6 +205,9 @@ class VolumeAgent(FencedAgent):
                 return VolumeAdmitted(await storage.admit(volume, host, read_only=read_only, identity=identity))
             case SendVolume(volume, image_id, disk_format, ticket):
                 return VolumeSent(await storage.send(volume, image_id, disk_format, ticket))
+            case BackupVolume(volume, backup_id, parent_id, snapshot_id, former):
+                plan = BackupPlan(backup_id, volume, parent_id, snapshot_id, former)
+                return VolumeBackedUp(*await self._store().make(storage, plan))
             case _:
                 await self._make(subject.id, verb)
                 self._look_soon.set()
@@ -219,6 +232,17 @@ class VolumeAgent(FencedAgent):
                 await storage.revert(volume, snapshot_id)
             case WithdrawVolume(host, force):
                 await storage.withdraw(volume_id, host, force=force)
+            case RestoreBackup(volume, backup_id, is_blank):
+                await self._store().restore(storage, volume, backup_id, is_blank=is_blank)
+            case ForgetBackup(backup_id):
+                if self._backups is not None:
+                    await self._backups.forget(storage, volume_id, backup_id)
+
+    def _store(self) -> BackupChunks:
+        """Raises BackupsRefused."""
+        if self._backups is None:
+            raise BackupsRefused(f"{self._name} on {self._host} knows no store of backups: [backup] is missing there.")
+        return self._backups
 
     # -- how its pool stands ------------------------------------------------------------------------------------------
     def health(self) -> tuple[bool, str]:

@@ -85,6 +85,11 @@ _OF_VOLUMES: dict[str, tuple[Key, ...]] = {
     "qos-specs/{qos_id}/associate": _keys("vol_type_id"),
     "qos-specs/{qos_id}/disassociate": _keys("vol_type_id"),
     "scheduler-stats/get_pools": (Key("detail"), Key("name", 28), Key("volume_type", 35)),
+    **{
+        path: _keys("host", "limit", "offset", "sort", first=8)
+        for what in ("manageable_volumes", "manageable_snapshots", "os-volume-manage", "os-snapshot-manage")
+        for path in (what, f"{what}/detail")
+    },
     "resource_filters": _keys("resource"),
     "limits": _keys("project_id", "tenant_id", first=39),
     "os-services": _keys("binary", "host", "service"),

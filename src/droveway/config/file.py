@@ -12,6 +12,7 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
+from droveway.config import backup as backup_config
 from droveway.config import (
     certificates,
     http_bounds,
@@ -27,6 +28,7 @@ from droveway.config import (
 )
 from droveway.config import consoles as console_config
 from droveway.config import hosts as host_config
+from droveway.config.backup import BackupConfig
 from droveway.config.certificates import CaConfig
 from droveway.config.consoles import ConsoleConfig
 from droveway.config.drivers import BUSES, known
@@ -162,6 +164,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: str = ""  # sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in state_path
     images: str = ""  # where images lie, the same files for every API; empty: in state_path
     image_store: str = "file"  # file: hosts fetch them from any API; path: every host sees `images`
+    backup: BackupConfig = BackupConfig()  # where the backups of volumes lie
     image_cache: ImageCacheConfig = ImageCacheConfig()  # of the hosts of this file
     bus: str = "socket"  # socket | nats | rabbitmq
     nats: NatsConfig = NatsConfig()
@@ -360,6 +363,7 @@ def _problems(config: Config) -> list[str]:
         problems += tls.wrong_files("api", config.api.tls_ca, config.api.tls_cert, config.api.tls_key)
     problems += network.problems(config.network)
     problems += volume.problems(config.volume)
+    problems += backup_config.problems(config.backup)
     problems += identity.problems(config.identity)
     problems += console_config.problems(config.console, config.api.allowed_origins)
     problems += certificates.problems(config.ca, config.api, config.host)

@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import TaskStatus
-from droveway.domain.model import Guest, MigrationEndpoint
+from droveway.domain.model import Guest, LocalFiles, MigrationEndpoint
 from droveway.domain.network_plan import Address, Id, Name, NotInForce
 from droveway.domain.volume.disks import DiskSource
 from droveway.domain.volume.model import StoragePool, StoredVolume
@@ -49,6 +49,10 @@ class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
     guest: Guest
     shared_store: bool
     boot_id: ShortText = ""
+
+
+class LocalFilesRead(msgspec.Struct, frozen=True, tag="local_files"):
+    files: LocalFiles
 
 
 class ConsoleText(msgspec.Struct, frozen=True, tag="console_text"):
@@ -143,6 +147,18 @@ class VolumeSent(msgspec.Struct, frozen=True, tag="volume_sent"):
     size_bytes: Count
 
 
+class VolumeBackedUp(msgspec.Struct, frozen=True, tag="volume_backed_up"):
+    """Its backup is in the store: so many chunks, of which so many bytes were put for it."""
+
+    object_count: Count = 0
+    stored_bytes: Count = 0
+    read_bytes: Count = 0
+
+
+class BackupDone(msgspec.Struct, frozen=True, tag="backup_done"):
+    """Nothing of it is in the store any more."""
+
+
 class PoolStatus(msgspec.Struct, frozen=True, tag="pool"):
     """How the backend stands at this moment."""
 
@@ -194,6 +210,7 @@ Answer = (
     | GuestAdmitted
     | GuestFrozen
     | SourceChecked
+    | LocalFilesRead
     | ConsoleText
     | DiskCopied
     | Diagnostics
@@ -208,6 +225,8 @@ Answer = (
     | VolumeAdmitted
     | VolumeDone
     | VolumeSent
+    | VolumeBackedUp
+    | BackupDone
     | PoolStatus
     | VolumeList
     | Refused

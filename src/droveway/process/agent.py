@@ -15,7 +15,7 @@ from droveway.config.drivers import HYPERVISORS, NETWORKS, STORAGES
 from droveway.config.file import Config
 from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
-from droveway.domain.service_kinds import COMPUTE, NETWORK, SCRIPTS, VOLUME, row_of, split
+from droveway.domain.service_kinds import BACKUP, COMPUTE, NETWORK, SCRIPTS, VOLUME, row_of, split
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.ports.hypervisor import MadeHypervisor
 from droveway.ports.images import Images
@@ -217,6 +217,46 @@ async def _run_volume(config: Config, host: HostConfig, service: str, boot_id: s
             SystemClock(),
             backend.settings,
             pulse=heart.pulse(config, host, boot_id, watch, service),
+            backups=_backup_chunks(config, host),
+        ).run()
+    finally:
+        os.close(lock)
+
+
+def _backup_chunks(config: Config, host: HostConfig) -> Any:
+    """None where the configuration names no store of backups."""
+    from droveway.agents.backup_chunks import BackupChunks
+    from droveway.process.backups import objects
+
+    found = objects(config.backup)
+    return None if found is None else BackupChunks(found, SystemClock(), host.name)
+
+
+def _backup(config: Config, hosts: list[HostConfig], service: str) -> list[Coroutine[Any, Any, None]]:
+    from droveway.agents.pulse import LoopWatch
+    from droveway.process import heart
+
+    watch = LoopWatch(SystemClock())
+    return [_run_backup(config, host, service, heart.boot_id(host), watch) for host in hosts]
+
+
+async def _run_backup(config: Config, host: HostConfig, service: str, boot_id: str, watch: Any) -> None:
+    from droveway.agents.backup import BackupAgent
+    from droveway.agents.fences import FileFences
+    from droveway.process import heart
+
+    state = directory(config, host, service)
+    lock = heart.only_one(state / "agent.lock", f"{service} of host {host.name}")
+    try:
+        await BackupAgent(
+            host.name,
+            boot_id,
+            _address(),
+            _backup_chunks(config, host),
+            agent_bus(config),
+            FileFences(state / "fences.log"),
+            SystemClock(),
+            pulse=heart.pulse(config, host, boot_id, watch, service),
         ).run()
     finally:
         os.close(lock)
@@ -232,6 +272,7 @@ _STARTS: dict[str, Callable[[Config, list[HostConfig], str], list[Coroutine[Any,
     SCRIPTS: _scripts,
     NETWORK: _network,
     VOLUME: _volume,
+    BACKUP: _backup,
 }
 
 

@@ -15,7 +15,8 @@ from droveway.control.sagas.volumes.asking import ask
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
 from droveway.domain.model import VmState
 from droveway.domain.volume.model import SnapshotStatus
-from droveway.ports.bus import DeleteSnapshot, Freeze, SnapshotVolume, Thaw
+from droveway.ports.bus import Freeze, Thaw
+from droveway.ports.volume_verbs import DeleteSnapshot, SnapshotVolume
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images

@@ -19,10 +19,10 @@ from droveway.control.sagas import boot, disk_images, held_volumes, ports
 from droveway.control.sagas.disk_images import CopyNotes
 from droveway.control.sagas.power import find_guest, must_run, record_failure, record_running, set_idle
 from droveway.control.scheduling import requests
-from droveway.domain.faults import Forbidden, NotFound
+from droveway.domain.faults import Forbidden, NotFound, StepFailed
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState, of_instance
 from droveway.ports.bus import Remove, Start, Stop
-from droveway.store.compute import instances, server_ports
+from droveway.store.compute import file_cleanups, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.image import images
@@ -178,6 +178,8 @@ def choose_host(tx: Tx, ctx: Context) -> None:
         find_guest(tx, ctx)
         ctx.notes = UnshelveNotes(ctx.notes.host, ctx.notes.spec)
         return
+    if hosts_of := file_cleanups.hosts_of(tx, ctx.instance_id):
+        raise StepFailed(f"{hosts_of[0]} has not deleted yet what an earlier stay of it has left there")
     spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=False)
     is_copied = attachments.root_of(tx, ctx.instance_id) is None
     image = images.ref(tx, instance["shelved_image_id"] or "", ctx.settings.images_path) if is_copied else None

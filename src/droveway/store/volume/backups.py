@@ -12,7 +12,8 @@ from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.model import SagaKind, Subject, SubjectKind
 from droveway.domain.volume import lifecycle
 from droveway.domain.volume.lifecycle import Verb
-from droveway.domain.volume.model import VolumeStatus, of_volume
+from droveway.domain.volume.model import VolumeStatus
+from droveway.domain.volume.model import of_volume as volume_subject
 from droveway.domain.volume.quota import VolumeQuotas
 from droveway.store.engine import results
 from droveway.store.engine.prepared import Prepared
@@ -32,6 +33,7 @@ _GET = Prepared(select(backups).where(_C.id == bindparam("of")))
 _INSERT = Prepared(insert(backups))
 _DELETE = Prepared(delete(backups).where(_C.id == bindparam("of")))
 _CHILD = Prepared(select(_C.id).where(_C.parent_id == bindparam("of")).limit(1))
+_OF_VOLUME = Prepared(select(_C.id).where(_C.volume_id == bindparam("of")).order_by(_C.created_at_us.desc(), _C.id))
 _LAST = Prepared(
     select(backups)
     .where(_C.volume_id == bindparam("of"), _C.status == AVAILABLE, _C.project_id == bindparam("project"))
@@ -76,6 +78,11 @@ def remove(tx: Tx, backup_id: str) -> None:
 def has_children(tx: Tx, backup_id: str) -> bool:
     """Whether another backup continues it."""
     return tx.execute(_CHILD, {"of": backup_id}).first() is not None
+
+
+def of_volume(tx: Tx, volume_id: str) -> list[str]:
+    """The ids of its backups, the newest first."""
+    return [str(one) for one in tx.execute(_OF_VOLUME, {"of": volume_id}).scalars()]
 
 
 def parents_among(tx: Tx) -> frozenset[str]:
@@ -158,7 +165,7 @@ def _enqueue(tx: Tx, kind: str, row: BackupRow, volume: VolumeRow | None, asked:
         params,
         request_id=asked.request_id,
         user_id=asked.user_id,
-        holds=() if volume is None else (of_volume(volume["id"]),),
+        holds=() if volume is None else (volume_subject(volume["id"]),),
     )
 
 
