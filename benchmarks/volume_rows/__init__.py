@@ -1,0 +1,1 @@
+"""Rows of benchmarks/volumes.py that are about servers and their volumes."""
