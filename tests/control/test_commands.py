@@ -27,6 +27,7 @@ from droveway.domain.network_plan import HostNetworks
 from droveway.domain.volume.disks import SimulatedSource, VolumeDisk
 from droveway.domain.volume.model import FromSnapshot, StoragePool, StoredVolume, VolumeSpec
 from droveway.drivers.storage.simulated import GUARANTEES
+from droveway.ports.backup_verbs import BackupVolume, DeleteBackup, ForgetBackup, RestoreBackup
 from droveway.ports.bus import (
     REPLIES,
     AbortCopy,
@@ -34,7 +35,6 @@ from droveway.ports.bus import (
     AdmitVolume,
     ApplyNetworks,
     AttachDisk,
-    BackupVolume,
     BeginCopy,
     ChangeNetworks,
     CheckDestination,
@@ -42,7 +42,6 @@ from droveway.ports.bus import (
     Command,
     CopyDisk,
     CreateVolume,
-    DeleteBackup,
     DeleteSnapshot,
     DeleteVolume,
     DetachDisk,
@@ -51,7 +50,6 @@ from droveway.ports.bus import (
     DropDisk,
     ExtendVolume,
     FillVolume,
-    ForgetBackup,
     Freeze,
     GrowDisk,
     InjectNmi,
@@ -75,7 +73,6 @@ from droveway.ports.bus import (
     Remove,
     RemoveProbe,
     ReplaceDisk,
-    RestoreBackup,
     RestoreConnections,
     RevertVolume,
     SaveConnections,
@@ -90,7 +87,6 @@ from droveway.ports.bus import (
     Unpause,
     Unplug,
     Verb,
-    VerbWithReply,
     WithdrawVolume,
 )
 from droveway.ports.replies import (
@@ -121,6 +117,7 @@ from droveway.ports.replies import (
     VolumeList,
     VolumeSent,
 )
+from droveway.ports.verb import VerbWithReply
 
 R = TypeVar("R")
 

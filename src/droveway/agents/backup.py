@@ -14,8 +14,9 @@ from droveway.agents.health import HealthReports
 from droveway.agents.pulse import Pulse
 from droveway.domain.model import SubjectKind
 from droveway.domain.service_kinds import BACKUP
+from droveway.ports.backup_verbs import DeleteBackup
 from droveway.ports.backups import BackupsDown, BackupsRefused
-from droveway.ports.bus import AgentBus, Command, DeleteBackup, Hello, ListTasks, Ping, Verb, Welcome
+from droveway.ports.bus import AgentBus, Command, Hello, ListTasks, Ping, Verb, Welcome
 from droveway.ports.clock import Clock
 from droveway.ports.replies import Answer, BackupDone, PingResult, Refused, Tasks, Unavailable
 

@@ -21,25 +21,23 @@ from droveway.agents.pulse import Pulse
 from droveway.domain.model import Subject, SubjectKind
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.model import BackendSettings, StoragePool
+from droveway.ports.backup_verbs import BackupVolume, ForgetBackup, RestoreBackup
 from droveway.ports.backups import BackupsDown, BackupsRefused
 from droveway.ports.bus import (
     ABOUT_HOST,
     AdmitVolume,
     AgentBus,
-    BackupVolume,
     Command,
     CreateVolume,
     DeleteSnapshot,
     DeleteVolume,
     ExtendVolume,
     FillVolume,
-    ForgetBackup,
     Hello,
     ListTasks,
     ListVolumes,
     Ping,
     ReadPool,
-    RestoreBackup,
     RevertVolume,
     SendVolume,
     SnapshotVolume,

@@ -11,7 +11,7 @@ More than 400 lines because every message between them stands here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Generic, Protocol, TypeVar, get_args
+from typing import Annotated, Protocol, TypeVar, get_args
 
 import msgspec
 
@@ -28,10 +28,10 @@ from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.volume.model import StoragePool, VolumeOrigin, VolumeSpec
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
+from droveway.ports.backup_verbs import BackupVolume, DeleteBackup, ForgetBackup, RestoreBackup
 from droveway.ports.replies import (
     FAILURES,
     Answer,
-    BackupDone,
     Connections,
     ConnectionsRestored,
     ConsoleOpened,
@@ -49,11 +49,11 @@ from droveway.ports.replies import (
     SourceChecked,
     Tasks,
     VolumeAdmitted,
-    VolumeBackedUp,
     VolumeDone,
     VolumeList,
     VolumeSent,
 )
+from droveway.ports.verb import VerbWithReply
 
 R = TypeVar("R")
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -74,10 +74,6 @@ def wrong_protocol(spoken: int) -> str:
 
 
 # -- verbs: what control asks of a host ---------------------------------------------------------------------------
-class VerbWithReply(msgspec.Struct, Generic[R], frozen=True):
-    """A verb; in brackets the one type of reply to it. A failure (ports/replies.py) may come in its place."""
-
-
 class Inspect(VerbWithReply[GuestStatus], frozen=True, tag="inspect"):
     """Read-only: the guest as the hypervisor sees it now."""
 
@@ -390,35 +386,6 @@ class WithdrawVolume(VerbWithReply[VolumeDone], frozen=True, tag="withdraw_volum
 
     host: HostName
     force: bool = False
-
-
-class BackupVolume(VerbWithReply[VolumeBackedUp], frozen=True, tag="backup_volume"):
-    """Store it as that backup: as it is at this moment, or as that snapshot of a user is. `parent_id`: the backup that
-    this one continues. `former`: backups of the same volume whose own snapshots are needed no longer then."""
-
-    volume: VolumeSpec
-    backup_id: Id
-    parent_id: Id | None = None
-    snapshot_id: Id | None = None
-    former: Annotated[tuple[Id, ...], FEW] = ()
-
-
-class RestoreBackup(VerbWithReply[VolumeDone], frozen=True, tag="restore_backup"):
-    """Let the volume hold what that backup does. `is_blank`: it was made for it, and holds nothing else."""
-
-    volume: VolumeSpec
-    backup_id: Id
-    is_blank: bool = False
-
-
-class ForgetBackup(VerbWithReply[VolumeDone], frozen=True, tag="forget_backup"):
-    """It was given up, or deleted: what it has left at the backend goes."""
-
-    backup_id: Id
-
-
-class DeleteBackup(VerbWithReply[BackupDone], frozen=True, tag="delete_backup"):
-    """To a backup service, about the backup: it goes from the store, and with it what no other one holds."""
 
 
 class SaveConnections(VerbWithReply[Connections], frozen=True, tag="save_connections"):

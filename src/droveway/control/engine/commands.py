@@ -13,7 +13,7 @@ from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, Subject
 from droveway.domain.resources import is_name, storable
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import Command, ControlBus, Verb, VerbWithReply, why_no_reply
+from droveway.ports.bus import Command, ControlBus, Verb, why_no_reply
 from droveway.ports.replies import (
     GuestAdmitted,
     GuestFrozen,
@@ -27,6 +27,7 @@ from droveway.ports.replies import (
     Unavailable,
     Working,
 )
+from droveway.ports.verb import VerbWithReply
 
 R = TypeVar("R")
 WORKING_S = 1.0

@@ -18,7 +18,7 @@ from droveway.domain.model import END, START, GuestSpec, SagaKind, Subject, Subj
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import VerbWithReply
+from droveway.ports.verb import VerbWithReply
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.volume.attachments import HeldVolume
 from droveway.store.work import sagas

@@ -14,7 +14,7 @@ from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.disks import DiskFormat
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import VolumeSpec, VolumeStatus, of_volume
-from droveway.ports.bus import VerbWithReply
+from droveway.ports.verb import VerbWithReply
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import messages, snapshots, volumes
 from droveway.store.volume.rows import VolumeRow
