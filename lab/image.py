@@ -67,7 +67,7 @@ ACCOUNTS = {
 SECTOR_BYTES = 512
 PARTITION_START_SECTOR = 2048
 FAT16_LBA, LINUX = 0x0E, 0x83
-SSH_PROGRAMS = {"usr/sbin/dropbear": "dropbear", "usr/bin/dropbearkey": "dropbearkey"}
+SSH_SERVER, SSH_KEY_MAKER = "dropbear", "dropbearkey"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -195,23 +195,26 @@ def _initramfs(kernel: Path, tick: Path) -> Archive:
 
 
 def _ssh_server(work: Path) -> Path:
-    """An archive of its programs and the libraries that they are linked with, as this machine has them."""
-    found: dict[str, Path] = {}
-    for name, program in SSH_PROGRAMS.items():
-        path = shutil.which(program, path=SYSTEM_PATH)
-        if path is None:
-            raise ImageFailed(f"{program} is not installed: the guest image needs the package dropbear-bin")
-        found[name] = Path(path)
-        libraries = re.findall(r"(/\S+) \(0x", _run("ldd", path))
-        found |= {library.lstrip("/"): Path(library) for library in libraries}
+    """An archive of its program, the libraries that it is linked with as this machine has them, and a host key."""
+    found = {"usr/sbin/dropbear": _ssh_program(SSH_SERVER), "etc/host_key": work / "host_key"}
+    libraries = re.findall(r"(/\S+) \(0x", _run("ldd", str(found["usr/sbin/dropbear"])))
+    found |= {library.lstrip("/"): Path(library) for library in libraries}
+    _run(str(_ssh_program(SSH_KEY_MAKER)), "-t", "ed25519", "-f", str(found["etc/host_key"]))
     made = work / "sshd.tar"
     with tarfile.open(made, "w", format=tarfile.USTAR_FORMAT) as archive:
         for name, path in sorted(found.items()):
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = path.stat().st_size, 0o755
+            entry.size, entry.mode = path.stat().st_size, 0o600 if name == "etc/host_key" else 0o755
             with path.open("rb") as content:
                 archive.addfile(entry, content)
     return made
+
+
+def _ssh_program(name: str) -> Path:
+    path = shutil.which(name, path=SYSTEM_PATH)
+    if path is None:
+        raise ImageFailed(f"{name} is not installed: the guest image needs the package dropbear-bin")
+    return Path(path)
 
 
 def _disk(work: Path, disk: Path, files: list[Path], archive: Path) -> None:

@@ -44,7 +44,7 @@ def _short(value: Any) -> bool:
     return value is None or len(value.strip()) <= 255
 
 
-_format("uuid", uuid.UUID)
+_format("uuid", lambda value: value is None or uuid.UUID(value))
 _format("date-time", lambda value: value is None or datetime.fromisoformat(value))
 _format("uri", lambda value: urlsplit(value).scheme and urlsplit(value).netloc)
 _format("name", lambda value: bool(value and value.strip()))

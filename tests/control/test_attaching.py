@@ -18,12 +18,25 @@ from droveway.drivers.hypervisor.simulated.fleet import Faults, Store
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import declared, hosts, services
-from droveway.store.volume import volumes
+from droveway.store.image import images
+from droveway.store.volume import snapshots, volumes
 from droveway.store.work import sagas
 from tests.control.volume_world import with_volumes
 from tests.control.world import Break
 
 ATTACH, DETACH = SagaKind.ATTACH_VOLUME, SagaKind.DETACH_VOLUME
+IMAGE: dict[str, Any] = {
+    "project_id": "p",
+    "name": "i",
+    "visibility": "private",
+    "protected": False,
+    "container_format": "bare",
+    "disk_format": "raw",
+    "min_ram_mb": 0,
+    "min_disk_gb": 0,
+    "properties": {},
+    "tags": [],
+}
 
 
 async def test_a_running_server_gets_volumes_keeps_them_and_gives_them_back() -> None:
@@ -306,3 +319,77 @@ async def test_what_was_left_at_the_source_of_a_move_goes_with_the_next() -> Non
         await world.look()
         assert await world.do(server, SagaKind.LIVE_MIGRATION) == "done"
         assert await world.has(server) == [one]
+
+
+async def test_a_server_that_begins_from_a_volume_is_shelved_without_a_copy_and_comes_back() -> None:
+    async with with_volumes() as world:
+        root, more = await world.volume(), await world.volume()
+        server = await world.boot(more, root=root)
+        assert await world.do(server, SagaKind.SHELVE, {"image_id": ""}) == "done"
+        row = await world.store.read(instances.get, server)
+        assert (row["vm_state"], row["host"], row["shelved_image_id"]) == ("shelved_offloaded", None, None)
+        assert world.opened(root) == ([], []) and world.opened(more) == ([], [])
+        assert (await world.row(root))["status"] == VolumeStatus.IN_USE, "it is the server's still"
+        third = await world.volume()
+        assert await world.attach(server, third) == ("done", "")
+        assert await world.detach(server, more) == ("done", "")
+        assert await world.is_free(more)
+        assert await world.do(server, SagaKind.UNSHELVE) == "done"
+        assert await world.has(server) == [root, third]
+
+
+async def test_a_server_that_begins_from_a_volume_is_rescued_and_goes_on() -> None:
+    async with with_volumes() as world:
+        root = await world.volume()
+        server = await world.boot(root=root)
+        image = await world.store.run(an_image)
+        assert await world.do(server, SagaKind.RESCUE, {"image_id": image}) == "done"
+        host = (await world.store.read(instances.get, server))["host"]
+        assert world.opened(root) == ([host], [host])
+        assert await world.do(server, SagaKind.UNRESCUE) == "done"
+        assert await world.has(server) == [root]
+
+
+def an_image(tx: Tx) -> str:
+    image_id = an_image_to_be(tx)
+    generation = images.claim_upload(tx, image_id, None)["generation"]
+    images.finish_upload(tx, image_id, generation, {"size_bytes": 512, "sha512": "0" * 128})
+    return image_id
+
+
+@pytest.mark.parametrize("at", range(5))
+async def test_an_image_of_it_is_of_snapshots_of_one_moment_or_nothing_is_left(at: int) -> None:
+    async with with_volumes() as world:
+        root, more = await world.volume(), await world.volume()
+        server = await world.boot(more, root=root)
+        image = await world.store.run(an_image_to_be)
+        ids = {root: "11111111-0000-4000-8000-000000000001", more: "11111111-0000-4000-8000-000000000002"}
+        await world.store.run(new_snapshots, ids)
+        world.commands.clear()
+        world.at, world.breaks = at, Break.REFUSED
+        ended = await world.do(server, SagaKind.CREATE_IMAGE, {"image_id": image, "snapshots": ids})
+        world.at = 0
+        assert ended == ("undone" if at in (2, 3) else "done"), "a guest that cannot be held is no reason"
+        verbs = [verb for _, verb in world.commands]
+        assert verbs[:4] == ["Freeze", "SnapshotVolume", "SnapshotVolume", "Thaw"]
+        made = [bool(world.pool.volumes[one].snapshots) for one in ids]
+        if ended == "undone":
+            assert made == [False, False]
+            assert await world.store.read(snapshots.of_volume, root) == []
+        else:
+            assert made == [True, True]
+            rows = [await world.store.read(snapshots.get, one) for one in ids.values()]
+            assert {one["status"] for one in rows} == {"available"}
+            assert (await world.store.read(images.get, image, None))["status"] == images.ACTIVE
+        assert await world.has(server) == [root, more]
+
+
+def an_image_to_be(tx: Tx) -> str:
+    return images.create(tx, images.NewImage(**{**IMAGE, "id": tx.names.uuid()}))["id"]
+
+
+def new_snapshots(tx: Tx, ids: dict[str, str]) -> None:
+    for volume_id, snapshot_id in ids.items():
+        row: Any = {"id": snapshot_id, "project_id": "p", "user_id": "u", "name": None, "description": None}
+        row |= {"created_at_us": tx.now_us, "updated_at_us": None, "volume_id": volume_id, "size_gb": 1}
+        snapshots.insert_row(tx, row | {"status": "creating", "metadata": {}, "fault": "", "fence": 0})

@@ -12,6 +12,7 @@ from droveway.domain.model import ENDED_SAGA, SagaStatus
 from droveway.domain.volume.lifecycle import Verb
 from droveway.domain.volume.quota import VolumeQuotas
 from droveway.drivers.clock import SystemNames
+from droveway.drivers.storage.simulated import GIB, ImaginedSnapshot, ImaginedVolume
 from droveway.store.image import images
 from droveway.store.volume import making, placements, snapshots, volumes
 from droveway.store.volume.making import Asked, NewSnapshot, NewVolume
@@ -39,8 +40,9 @@ async def delete(w: World, volume_id: str, **how: bool) -> None:
     await w.quiet()
 
 
-async def check(w: World) -> None:
-    """Rows and backends agree, nothing is left over, and all has ended."""
+async def check(w: World, *, lied: bool = False) -> None:
+    """Rows and backends agree, nothing is left over, and all has ended. `lied`: a backend acted, and said that it had
+    not."""
     there = {(pool.name, volume_id) for pool in w.pools.values() for volume_id in pool.volumes}
     held = {(name, one["id"]) for name in w.pools for one in await w.store.read(volumes.on_backend, name)}
     assert there <= held, f"left over: {there - held}"
@@ -50,6 +52,8 @@ async def check(w: World) -> None:
         assert set(one.snapshots) <= set(await w.store.read(snapshots.of_volume, volume_id)), "a snapshot is left over"
     for one in await w.store.read(sagas.listing, limit=100, only_open=False):
         assert SagaStatus(one["status"]) in ENDED_SAGA, one["error"]
+    found = {one.kind for one in (await w.control.audit()).findings}
+    assert found <= ({"lost snapshot"} if lied else set())
 
 
 async def test_a_volume_is_made_where_most_is_left_and_deleted() -> None:
@@ -178,9 +182,27 @@ async def test_a_story_that_is_broken_ends_whole(name: str, at: int, breaks: Bre
     async with world(backends=BOTH) as w:
         w.at, w.breaks = at, breaks
         await act(w, name)
-        await check(w)
+        await check(w, lied=breaks is Break.REFUSED_AFTER_ACTING)
         refused = breaks in (Break.REFUSED, Break.REFUSED_AFTER_ACTING)
         for pool in w.pools:
             for one in await w.store.read(volumes.on_backend, pool):
                 settled = {"available", "error_deleting"} if refused else {"available"}
                 assert one["status"] in settled and (refused or not one["fault"]), one
+
+
+async def test_the_audit_repairs_what_no_row_wants() -> None:
+    async with world(backends=BOTH) as w:
+        volume_id = await create(w, 2)
+        at = str((await row(w, volume_id))["host"])
+        away = SLOW if at == FAST else FAST
+        w.pools[at].volumes[volume_id].admitted.add("h2")
+        w.pools[at].volumes[volume_id].snapshots["0" * 36] = ImaginedSnapshot(GIB, {})
+        w.pools[away].volumes[volume_id] = ImaginedVolume(2 * GIB)
+        w.pools[away].volumes["f" * 36] = ImaginedVolume(GIB)
+        found = (await w.control.audit()).findings
+        kinds = ["forgotten admission", "orphaned volume", "snapshots left", "volume left"]
+        assert sorted(one.kind for one in found) == kinds
+        await w.control.audit.repair([one.key for one in found])
+        await w.quiet()
+        assert [one.kind for one in (await w.control.audit()).findings] == ["orphaned volume"]
+        assert (await row(w, volume_id))["status"] == "available" and volume_id not in w.pools[away].volumes

@@ -190,6 +190,7 @@ class TakingApis:
 
 class World:
     bus_type = DirectBus
+    is_apart = False  # each host has an instance store of its own
 
     def __init__(
         self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2"), backends: Sequence[str] = ()
@@ -220,7 +221,7 @@ class World:
 
     async def open(self) -> None:
         for name in self.host_names:
-            self.fleet.add_host(name)
+            self.fleet.add_host(name, store=name if self.is_apart else "shared")
             hypervisor = SimulatedHypervisor(self.fleet, name, self.images_of(name))
             await hypervisor.open(lambda _: None, lambda *_: None)
             bus: AgentBus = NoBus()
@@ -365,13 +366,12 @@ class World:
         if row["vm_state"] in HELD:
             domain = self.fleet.hosts[row["host"] or ""].domains[instance_id]
             assert (domain.state, domain.saved) == HELD[row["vm_state"]] and not running
-        files = self.fleet.stores["shared"]
         if row["host"] is None:
-            assert instance_id not in files.disks
+            assert all(instance_id not in store.disks for store in self.fleet.stores.values())
             assert all(instance_id not in host.domains for host in self.fleet.hosts.values())
-        assert not files.probes and not files.copies
+        assert not any(store.probes or store.copies for store in self.fleet.stores.values())
         spares = {"rescue"} if row["vm_state"] == "rescued" else set()
-        assert {kind for _, kind in files.spares} == spares
+        assert {kind for store in self.fleet.stores.values() for _, kind in store.spares} == spares
         for host in self.fleet.hosts.values():
             assert host.name == row["host"] or instance_id not in host.domains, f"a husk on {host.name}"
         for one in await self.store.read(sagas.listing, limit=100, only_open=False):

@@ -217,11 +217,11 @@ class World:
 
 
 class SimulatedWorld(World):
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, *, apart: bool = False) -> None:
         super().__init__(tmp_path)
         self.fleet = Fleet(SystemClock(), SystemChance())
         for name in ("a", "b"):
-            self.fleet.add_host(name)
+            self.fleet.add_host(name, store=name if apart else "shared")
 
     def driver(self, which: str) -> Hypervisor:
         return SimulatedHypervisor(self.fleet, which)
@@ -277,9 +277,10 @@ class LabWorld(World):
     """Hosts `h1` and `h2` of a lab. The drivers run outside and reach each libvirtd by its socket; the shared store has
     the same path everywhere."""
 
-    def __init__(self, tmp_path: Path, lab: Any, image: ImageRef) -> None:
+    def __init__(self, tmp_path: Path, lab: Any, image: ImageRef, *, apart: bool = False) -> None:
         super().__init__(tmp_path)
         self.lab, self._image = lab, image
+        self.stores = {"a": lab.shared, "b": lab.shared / "apart" if apart else lab.shared}
         self.hosts = {"a": lab.host("h1"), "b": lab.host("h2")}
 
     def driver(self, which: str) -> Hypervisor:
@@ -288,7 +289,7 @@ class LabWorld(World):
         host = self.hosts[which]
         settings = LibvirtSettings(
             host=host.name,
-            instances_path=str(self.lab.shared),
+            instances_path=str(self.stores[which]),
             admissions_path=str(self.tmp_path / f"admissions-{host.name}"),
             peer_uri=host.peer_uri,
             data_uri=host.data_uri,

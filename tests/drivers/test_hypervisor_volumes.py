@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from droveway.domain.guest_data import Document
 from droveway.domain.model import GuestState
 from droveway.domain.volume.disks import DiskFormat, FileSource, SimulatedSource, VolumeDisk
 from droveway.drivers.hypervisor.simulated.fleet import Openings
 from droveway.ports.hypervisor import HypervisorRefused
-from tests.drivers.hypervisor_worlds import LabWorld, SimulatedWorld, World
+from tests.drivers.hypervisor_worlds import BOOTS_S, Client, LabWorld, SimulatedWorld, World, until
 
 LETS_GO_S = 30.0
 
@@ -166,3 +169,101 @@ def test_a_guests_file_systems_are_held_for_a_moment(world: World) -> None:
         assert await a.freeze(spec.instance_id) is False
 
     world.run(story)
+
+
+FILLER = b"#!/bin/sh\ndd if=/dev/urandom of=/dev/vdb bs=1M count=24; echo ALL $?\n"
+WRITER = b"""#!/bin/sh
+i=0
+while true; do
+  i=$((i+1))
+  printf 'tick %06d\\n' $i | dd of=/dev/vdb bs=12 seek=$i conv=notrunc,fsync 2>/dev/null && echo "WROTE $i"
+done
+"""
+
+
+@pytest.mark.lab
+def test_a_guest_that_writes_its_volume_meanwhile_moves_and_loses_nothing(
+    lab_hosts: tuple[object, object], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    lab, image = request.getfixturevalue("lab_hosts")
+    told = (
+        Document(("openstack/latest/meta_data.json",), b'{"hostname":"writer"}'),
+        Document(("openstack/latest/user_data", "ec2/latest/user-data"), WRITER),
+    )
+
+    async def story(w: World) -> None:
+        one = w.volume()
+        spec = replace(w.spec(), config_drive=True, volumes=(one,))
+        await w.a.hypervisor.prepare(spec, None, told)
+        await w.a.hypervisor.start(spec)
+        wrote = 0
+
+        async def writes_on(client: Client) -> None:
+            nonlocal wrote
+            before = wrote
+
+            async def has_written() -> bool:
+                nonlocal wrote
+                said = re.findall(r"^WROTE (\d+)\r?$", await client.hypervisor.console(spec.instance_id, None), re.M)
+                wrote = int(said[-1]) if said else 0
+                return wrote > before + 5
+
+            await until(has_written, within_s=BOOTS_S)
+
+        await writes_on(w.a)
+        await w.move(spec)
+        await w.a.hypervisor.release(spec.instance_id)
+        await writes_on(w.b)
+        await w.b.hypervisor.stop(spec.instance_id, 0.0)
+        data = (lab.shared / "volumes" / one.volume_id).read_bytes()[: 12 * (wrote + 1)]
+        ticks = [data[12 * number : 12 * number + 12] for number in range(1, wrote + 1)]
+        assert ticks == [b"tick %06d\n" % number for number in range(1, wrote + 1)], "what was answered for is there"
+        await w.b.hypervisor.remove(spec.instance_id)
+
+    LabWorld(tmp_path, lab, image).run(story)
+
+
+@pytest.mark.lab
+def test_a_guest_whose_pool_is_full_waits_and_goes_on_when_there_is_room(
+    lab_hosts: tuple[object, object], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    lab, image = request.getfixturevalue("lab_hosts")
+    small = lab.shared / "volumes"
+    small.mkdir(exist_ok=True)
+    told = (
+        Document(("openstack/latest/meta_data.json",), b'{"hostname":"writer"}'),
+        Document(("openstack/latest/user_data",), FILLER),
+    )
+
+    async def story(w: World) -> None:
+        run = w.hosts["a"].run  # type: ignore[attr-defined]
+        assert run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)).returncode == 0
+        try:
+            one = w.volume()
+            path = w.hosts["a"].outside(str(small)) / one.volume_id  # type: ignore[attr-defined]
+            path.touch()
+            os.truncate(path, 1 << 30)
+            spec = replace(w.spec(), config_drive=True, volumes=(one,))
+            a = w.a.hypervisor
+            await a.prepare(spec, None, told)
+            await a.start(spec)
+
+            async def is_stalled() -> bool:
+                return (await a.guest(spec.instance_id)).state is GuestState.PAUSED
+
+            await until(is_stalled, within_s=BOOTS_S)
+            await a.resume_stalled()  # type: ignore[attr-defined]
+            await until(is_stalled)
+            assert "ALL" not in await a.console(spec.instance_id, None)
+            assert run("mount", "-o", "remount,size=64m", str(small)).returncode == 0
+            await a.resume_stalled()  # type: ignore[attr-defined]
+
+            async def has_written() -> bool:
+                return "ALL 0" in await a.console(spec.instance_id, None)
+
+            await until(has_written)
+            await a.remove(spec.instance_id)
+        finally:
+            run("umount", "-l", str(small))
+
+    LabWorld(tmp_path, lab, image).run(story)

@@ -1,4 +1,7 @@
-"""Programs with one law taken out: the simulation must catch each. One that no mutant fails would be decoration."""
+"""Programs with one law taken out: the simulation must catch each. One that no mutant fails would be decoration.
+
+More than 400 lines because each law has its mutant here.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,7 @@ def caught_by(parts: Parts, first: int = 1) -> tuple[int, str]:
         outcome = run_seed(seed, parts)
         wrong = [reason for reason in outcome.wrong if not reason.startswith("only ")]  # too few commands
         if wrong:
+            assert "TypeError" not in wrong[0], f"the mutant does not fit the program: {wrong[0]}"
             return seed, wrong[0]
     pytest.fail(f"{SEEDS_MAX} seeds did not catch it")
 
@@ -179,8 +183,8 @@ class WallClockControl(Control):
 
 
 class GrantsNothing(Observer):
-    def grant(self, heard_within_s: float = math.inf) -> None:
-        super().grant(heard_within_s)
+    def grant(self, heard_within_s: float = math.inf, *, undecided: bool = False) -> None:
+        super().grant(heard_within_s, undecided=undecided)
         for seen in self.observations():
             seen.quiet_from_s -= 3 * LIVENESS.service_down_time_s
 
@@ -349,14 +353,17 @@ MUTANTS = {
     "heart inside the worker's loop": Parts(heart=HeartInTheLoop),
 }
 
-CAUGHT_BY = {  # where it is not among the first ones
-    **dict.fromkeys(("an error taken for a verdict", "an answer taken for a switch", "an image is not checked"), 3),
-    "paused for ever": 3,
-    "hung stores are trusted": 4,
-    "wall clock in the judge": 5,
+CAUGHT_BY = {  # where it is not the first one: `pytest -rA tests/simulation/test_mutants.py` prints which it is now
+    **dict.fromkeys(("no compare-and-swap of claims", "no fence", "an image is not checked"), 2),
+    **dict.fromkeys(("an error taken for a verdict", "an answer taken for an abort"), 3),
+    "another release's saga is carried on": 3,
+    **dict.fromkeys(("wall clock in the judge", "hung stores are trusted"), 5),
+    "heart inside the worker's loop": 6,
+    **dict.fromkeys(("a service's death is its host's", "an answer taken for a switch"), 7),
+    **dict.fromkeys(("a report without a deadline", "a reading that depends on the verdict"), 8),
+    "no echo": 13,
     "no storm hold": 20,
-    **dict.fromkeys(("another release's saga is carried on", "heart inside the worker's loop"), 6),
-    **dict.fromkeys(("a service's death is its host's", "no echo"), 7),
+    "paused for ever": 30,
 }
 
 
@@ -376,7 +383,7 @@ def test_a_hold_that_is_not_looked_at_is_caught(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(subjects, "in_the_way", functools.partial(about, subjects._FIRST))
     monkeypatch.setattr(subjects, "last_in_line", functools.partial(about, subjects._FIRST))
     monkeypatch.setattr(subjects, "at_work", lambda tx, subject: about(active, tx, (subject,)))
-    seed, reason = caught_by(Parts(), 3)
+    seed, reason = caught_by(Parts(), 7)
     print(f"a hold is not looked at: caught by seed {seed}: {reason}")
 
 
@@ -395,5 +402,5 @@ def test_turns_in_the_order_of_clocks_are_caught(monkeypatch: pytest.MonkeyPatch
         return add(tx, *args, after=early, **more)
 
     monkeypatch.setattr(sagas, "_add", by_its_clock)
-    seed, reason = caught_by(Parts(), 6)
+    seed, reason = caught_by(Parts(), 7)
     print(f"turns in the order of clocks: caught by seed {seed}: {reason}")

@@ -12,7 +12,7 @@ import pytest
 from droveway.simulation.many import outcomes, silence
 from droveway.simulation.seed import COMMANDS_MIN, KILLS_MIN, run_seed
 
-SEEDS = 20
+SEEDS = 20  # `./dev sim` and all tests play more of them
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,6 +20,7 @@ def _silent() -> None:
     silence()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_seed_is_good(seed: int) -> None:
     outcome = run_seed(seed)
@@ -29,7 +30,7 @@ def test_seed_is_good(seed: int) -> None:
 
 
 def test_digest_does_not_depend_on_hashes() -> None:
-    digests = {_digest_with(hash_seed) for hash_seed in ("0", "1", "4242")}
+    digests = {_digest_with(hash_seed) for hash_seed in ("0", "4242")}
     assert len(digests) == 1
 
 

@@ -44,6 +44,7 @@ WHOLE = {
     rows.ServerPortRow: "server_ports",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
+    rows.FileCleanupRow: "file_cleanups",
     rows.ServerRequestRow: "server_requests",
     rows.SagaRow: "sagas",
     rows.LeaseRow: "leases",

@@ -14,11 +14,11 @@ from droveway.agents.health import HealthReports
 from droveway.agents.pulse import Pulse
 from droveway.domain.model import SubjectKind
 from droveway.domain.service_kinds import BACKUP
-from droveway.ports.backup_verbs import DeleteBackup
 from droveway.ports.backups import BackupsDown, BackupsRefused
 from droveway.ports.bus import AgentBus, Command, Hello, ListTasks, Ping, Verb, Welcome
 from droveway.ports.clock import Clock
 from droveway.ports.replies import Answer, BackupDone, PingResult, Refused, Tasks, Unavailable
+from droveway.ports.volume_verbs import DeleteBackup
 
 LOOK_S = 15.0
 NO_STORE = "it knows no store of backups: [backup] is missing in its configuration"

@@ -22,6 +22,7 @@ from droveway.ports.bus import (
     CheckSource,
     Command,
     CopyDisk,
+    DropFiles,
     Freeze,
     GuestChanged,
     Hello,
@@ -31,6 +32,7 @@ from droveway.ports.bus import (
     OpenConsole,
     Ping,
     Prepare,
+    PrepareArrival,
     PrepareDisk,
     Reach,
     Remove,
@@ -57,7 +59,13 @@ from droveway.ports.replies import (
 )
 
 log = structlog.get_logger("droveway.agent")
-MAKES_DISKS = {Prepare: "made", PrepareDisk: "made", CopyDisk: "copied", SendCopy: "sent"}  # as long as that takes
+MAKES_DISKS = {  # and answers `working` as long as that takes
+    Prepare: "made",
+    PrepareDisk: "made",
+    PrepareArrival: "made",
+    CopyDisk: "copied",
+    SendCopy: "sent",
+}
 
 
 class ComputeAgent(FencedAgent):
@@ -67,7 +75,7 @@ class ComputeAgent(FencedAgent):
     # They look, or find it done, and their answer carries what they saw.
     LOOKS = (CheckDestination, CheckSource, CopyDisk, Freeze)
     # The guest may then be made on another host, with a disk of the same name on the same store.
-    ENDS = (Remove,)
+    ENDS = (Remove, DropFiles)
     NOUN = "guest"
 
     def __init__(
@@ -162,7 +170,9 @@ class ComputeAgent(FencedAgent):
         return self._hypervisor.store_trouble()
 
     def _progress(self, verb: Verb) -> str:
-        progress = self._hypervisor.progress(verb.spec) if isinstance(verb, (Prepare, PrepareDisk)) else ""
+        progress = (
+            self._hypervisor.progress(verb.spec) if isinstance(verb, (Prepare, PrepareDisk, PrepareArrival)) else ""
+        )
         doing = MAKES_DISKS.get(type(verb), "")
         return progress or (f"its disk is being {doing}" if doing else "")
 

@@ -15,16 +15,20 @@ from droveway.ports.bus import (
     Dismiss,
     DropCopy,
     DropDisk,
+    DropFiles,
     Freeze,
     GrowDisk,
     InjectNmi,
+    KeepArrival,
     Pause,
     Plug,
     PowerCycle,
     Prepare,
+    PrepareArrival,
     PrepareDisk,
     ReadConsole,
     ReadDiagnostics,
+    ReadLocalFiles,
     Release,
     Remove,
     RemoveProbe,
@@ -46,6 +50,7 @@ from droveway.ports.replies import (
     GuestAdmitted,
     GuestFrozen,
     GuestStatus,
+    LocalFilesRead,
     SourceChecked,
 )
 
@@ -65,6 +70,8 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
         case Remove():
             await h.remove(instance_id)
             return GuestStatus(Guest(instance_id, GuestState.ABSENT), boot_id)
+        case ReadLocalFiles():
+            return LocalFilesRead(await h.local_files(instance_id))
         case CheckSource(probe):
             seen = await h.sees_probe(probe)
             return SourceChecked(await h.guest(instance_id), seen, boot_id)
@@ -135,8 +142,14 @@ async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
             await h.remove_probe(probe)
         case Dismiss():
             await h.dismiss(instance_id)
-        case BeginCopy(spec, to):
-            await h.begin_migration(spec, to)
+        case PrepareArrival(spec, files, mark, room_bytes, ticket):
+            await h.prepare_arrival(spec, files, mark, room_bytes, ticket)
+        case KeepArrival():
+            await h.keep_arrival(instance_id)
+        case DropFiles(mark):
+            await h.drop_files(instance_id, mark)
+        case BeginCopy(spec, to, files):
+            await h.begin_migration(spec, to, files)
         case AbortCopy():
             await h.abort_migration(instance_id)
         case Release():

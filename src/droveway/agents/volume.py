@@ -21,30 +21,8 @@ from droveway.agents.pulse import Pulse
 from droveway.domain.model import Subject, SubjectKind
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.model import BackendSettings, StoragePool
-from droveway.ports.backup_verbs import BackupVolume, ForgetBackup, RestoreBackup
 from droveway.ports.backups import BackupsDown, BackupsRefused
-from droveway.ports.bus import (
-    ABOUT_HOST,
-    AdmitVolume,
-    AgentBus,
-    Command,
-    CreateVolume,
-    DeleteSnapshot,
-    DeleteVolume,
-    ExtendVolume,
-    FillVolume,
-    Hello,
-    ListTasks,
-    ListVolumes,
-    Ping,
-    ReadPool,
-    RevertVolume,
-    SendVolume,
-    SnapshotVolume,
-    Verb,
-    Welcome,
-    WithdrawVolume,
-)
+from droveway.ports.bus import ABOUT_HOST, AgentBus, Command, Hello, ListTasks, Ping, Verb, Welcome
 from droveway.ports.clock import Clock
 from droveway.ports.images import TicketWanted
 from droveway.ports.replies import (
@@ -62,6 +40,23 @@ from droveway.ports.replies import (
     VolumeSent,
 )
 from droveway.ports.storage import Storage, StorageDown, StorageRefused
+from droveway.ports.volume_verbs import (
+    AdmitVolume,
+    BackupVolume,
+    CreateVolume,
+    DeleteSnapshot,
+    DeleteVolume,
+    ExtendVolume,
+    FillVolume,
+    ForgetBackup,
+    ListVolumes,
+    ReadPool,
+    RestoreBackup,
+    RevertVolume,
+    SendVolume,
+    SnapshotVolume,
+    WithdrawVolume,
+)
 
 log = structlog.get_logger("droveway.volume")
 LOOK_S = 5.0  # between two looks at the pool
@@ -206,8 +201,8 @@ class VolumeAgent(FencedAgent):
                 return PoolStatus(self._set(await storage.pool()))
             case ListVolumes():
                 return VolumeList(await storage.inventory())
-            case AdmitVolume(volume, host, read_only):
-                return VolumeAdmitted(await storage.admit(volume, host, read_only=read_only))
+            case AdmitVolume(volume, host, read_only, identity):
+                return VolumeAdmitted(await storage.admit(volume, host, read_only=read_only, identity=identity))
             case SendVolume(volume, image_id, disk_format, ticket):
                 return VolumeSent(await storage.send(volume, image_id, disk_format, ticket))
             case BackupVolume(volume, backup_id, parent_id, snapshot_id, former):

@@ -43,6 +43,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ceph_user: str = ""  # as whom, without "client."; its own and no other host's
     ceph_keyring: str = ""  # where the key of that user is
     backend: tuple[BackendConfig, ...] = ()
+    disk_tls_path: str = ""  # what it opens served volumes with, nbd_tls_x509_cert_dir of its qemu.conf; empty: none
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
 
     @property

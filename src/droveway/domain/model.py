@@ -13,7 +13,7 @@ import msgspec
 from droveway.domain.hardware import UEFI, Hardware
 from droveway.domain.placement import HeldCell, NumaCell
 from droveway.domain.volume.disks import VolumeDisk
-from droveway.domain.wire import FEW, LIST, Count, Description, Number, Reason, ShortText
+from droveway.domain.wire import FEW, LIST, Count, Description, FileName, Number, Reason, ShortText, StorePath
 
 
 class GuestState(StrEnum):
@@ -66,6 +66,11 @@ class ImageRef(msgspec.Struct, frozen=True):
     size_bytes: int
     sha512: str
     path: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """Of its bytes on the instance store of a host: the same on each."""
+        return f"{self.sha512[:32]}.{self.disk_format}"
 
 
 class Nic(msgspec.Struct, frozen=True):
@@ -144,12 +149,36 @@ class Resources(msgspec.Struct, frozen=True):
     disk_identity: Description = ""  # PEM: whom an export of a volume knows this host by; empty: by nothing
 
 
+class LocalDisk(msgspec.Struct, frozen=True):
+    """A disk of a guest that is a file of its host. `base`: the name of the image's file behind it, the same on every
+    host that has that image; empty: nothing is behind it."""
+
+    name: FileName
+    disk_format: Annotated[str, msgspec.Meta(pattern=r"^(qcow2|raw)\Z")]
+    size_bytes: Count
+    allocated_bytes: Count = 0
+    base: FileName = ""
+
+
+class LocalFiles(msgspec.Struct, frozen=True):
+    """What goes along with a guest to a host that does not see the store it lies on: its disks, of which the hypervisor
+    copies what they hold, and its config drive, which never changes, packed by zlib."""
+
+    disks: Annotated[tuple[LocalDisk, ...], FEW] = ()
+    drive: Annotated[bytes, msgspec.Meta(max_length=1 << 20)] = b""
+
+    @property
+    def is_on_base(self) -> bool:
+        return any(disk.base for disk in self.disks)
+
+
 class MigrationEndpoint(msgspec.Struct, frozen=True):
     """How a source hypervisor reaches a destination: libvirt's peer URI and the URI of the data stream."""
 
     host: ShortText
     peer_uri: ShortText
     data_uri: ShortText
+    instances_path: StorePath = ""  # where its guests' files lie; empty: where the source has them
 
 
 class VmState(StrEnum):
@@ -279,6 +308,7 @@ class SagaKind(StrEnum):
     UPLOAD_VOLUME = "upload_volume"
     CREATE_SNAPSHOT = "create_snapshot"
     DELETE_SNAPSHOT = "delete_snapshot"
+    TIDY_VOLUME = "tidy_volume"
     BACKUP_VOLUME = "backup_volume"
     RESTORE_BACKUP = "restore_backup"
     DELETE_BACKUP = "delete_backup"

@@ -11,10 +11,16 @@ public; its key is used once and kept nowhere.
     own-ca.pem                      what servers of disks are to trust
 
 These are the names by which QEMU, libvirt and NBD clients look for them.
+
+`python -m droveway.pki.disk_identity` reads its settings from its standard input and makes them.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import time
 from pathlib import Path
 
 from droveway.pki import host_files, x509
@@ -51,3 +57,14 @@ def _make(host: str, now_us: int) -> tuple[dict[str, str], str]:
         now_us + VALIDITY_US,
     )
     return {"client-cert.pem": certificate, "client-key.pem": key}, authority_pem
+
+
+def main() -> None:
+    settings = json.loads(sys.stdin.read())
+    os.umask(0o077)
+    cloud_ca = Path(settings["cloud_ca"]).read_text()
+    ensure(Path(settings["directory"]), settings["host"], cloud_ca, time.time_ns() // 1000)
+
+
+if __name__ == "__main__":
+    main()

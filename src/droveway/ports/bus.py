@@ -11,7 +11,7 @@ More than 400 lines because every message between them stands here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Protocol, TypeVar, get_args
+from typing import Annotated, Protocol, get_args
 
 import msgspec
 
@@ -20,15 +20,23 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestSpec, ImageRef, MigrationEndpoint, Nic, Resources, SpareDisk, Subject
+from droveway.domain.model import (
+    Guest,
+    GuestSpec,
+    LocalFiles,
+    MigrationEndpoint,
+    Nic,
+    Resources,
+    SpareDisk,
+    Subject,
+)
 from droveway.domain.network_change import PlanChange
-from droveway.domain.network_plan import HostNetworks, Id
+from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.volume.disks import VolumeDisk
-from droveway.domain.volume.model import StoragePool, VolumeOrigin, VolumeSpec
+from droveway.domain.volume.model import StoragePool
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
-from droveway.ports.backup_verbs import BackupVolume, DeleteBackup, ForgetBackup, RestoreBackup
 from droveway.ports.replies import (
     FAILURES,
     Answer,
@@ -42,20 +50,33 @@ from droveway.ports.replies import (
     GuestFrozen,
     GuestStatus,
     HostInventory,
+    LocalFilesRead,
     NetworksApplied,
     PingResult,
-    PoolStatus,
     ReachResult,
     SourceChecked,
     Tasks,
-    VolumeAdmitted,
-    VolumeDone,
-    VolumeList,
-    VolumeSent,
 )
 from droveway.ports.verb import VerbWithReply
+from droveway.ports.volume_verbs import (
+    AdmitVolume,
+    BackupVolume,
+    CreateVolume,
+    DeleteBackup,
+    DeleteSnapshot,
+    DeleteVolume,
+    ExtendVolume,
+    FillVolume,
+    ForgetBackup,
+    ListVolumes,
+    ReadPool,
+    RestoreBackup,
+    RevertVolume,
+    SendVolume,
+    SnapshotVolume,
+    WithdrawVolume,
+)
 
-R = TypeVar("R")
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 PROTOCOL_VERSION = 3
 # The oldest that is still understood: one of 2 knows neither subjects nor the types of replies, and does not say which
@@ -226,6 +247,32 @@ class RemoveProbe(VerbWithReply[GuestStatus], frozen=True, tag="remove_probe"):
     probe: str
 
 
+class ReadLocalFiles(VerbWithReply[LocalFilesRead], frozen=True, tag="read_local_files"):
+    """Read-only: what of the guest lies on its host alone."""
+
+
+class PrepareArrival(VerbWithReply[GuestStatus], frozen=True, tag="prepare_arrival"):
+    """Make the files into which the guest's disks are copied, and its config drive. `mark`: the saga that wants them;
+    files that bear another mark are what an earlier one has left. Refused where the guest has files that bear none.
+    `room_bytes`: how much must be free."""
+
+    spec: GuestSpec
+    files: LocalFiles
+    mark: ShortText
+    room_bytes: Count
+    ticket: ImageTicket | None = None
+
+
+class KeepArrival(VerbWithReply[GuestStatus], frozen=True, tag="keep_arrival"):
+    """The guest has arrived: its files are its own, and no mark is on them."""
+
+
+class DropFiles(VerbWithReply[GuestStatus], frozen=True, tag="drop_files"):
+    """Delete its files here: with `mark`, those alone that bear it. Refused while the guest is here."""
+
+    mark: ShortText = ""
+
+
 class Admit(VerbWithReply[GuestAdmitted], frozen=True, tag="admit"):
     spec: GuestSpec
 
@@ -237,6 +284,7 @@ class Dismiss(VerbWithReply[GuestStatus], frozen=True, tag="dismiss"):
 class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
     spec: GuestSpec
     to: MigrationEndpoint
+    files: LocalFiles = LocalFiles()  # that the hypervisor copies; none on a shared store
 
 
 class AbortCopy(VerbWithReply[GuestStatus], frozen=True, tag="abort_copy"):
@@ -312,82 +360,6 @@ class SendGuestData(VerbWithReply[NetworksApplied], frozen=True, tag="send_guest
     guests: Annotated[tuple[GuestData, ...], FEW]
 
 
-class ReadPool(VerbWithReply[PoolStatus], frozen=True, tag="read_pool"):
-    """Read-only, as all that follows to the service of a backend: how its pool stands now. About no volume."""
-
-
-class ListVolumes(VerbWithReply[VolumeList], frozen=True, tag="list_volumes"):
-    """Read-only: all that it has of ours. About no volume."""
-
-
-class CreateVolume(VerbWithReply[VolumeDone], frozen=True, tag="create_volume"):
-    """Make it, empty or of what the origin holds."""
-
-    volume: VolumeSpec
-    origin: VolumeOrigin | None = None
-
-
-class FillVolume(VerbWithReply[VolumeDone], frozen=True, tag="fill_volume"):
-    """Let it begin with the bytes of that image. `ticket`: once the service has answered that it needs one."""
-
-    volume: VolumeSpec
-    image: ImageRef
-    ticket: ImageTicket | None = None
-
-
-class SendVolume(VerbWithReply[VolumeSent], frozen=True, tag="send_volume"):
-    """Give its bytes to an API as the data of that image. `ticket`: once the service has asked for one."""
-
-    volume: VolumeSpec
-    image_id: Id
-    disk_format: ShortText
-    ticket: ImageTicket | None = None
-
-
-class DeleteVolume(VerbWithReply[VolumeDone], frozen=True, tag="delete_volume"):
-    """For good. Refused while something hangs on it or a host has it open."""
-
-
-class ExtendVolume(VerbWithReply[VolumeDone], frozen=True, tag="extend_volume"):
-    """Make it as large as its spec says now."""
-
-    volume: VolumeSpec
-
-
-class SnapshotVolume(VerbWithReply[VolumeDone], frozen=True, tag="snapshot_volume"):
-    """About its volume, as all that is done to a snapshot: what is done to one volume is done in turn."""
-
-    snapshot_id: Id
-
-
-class DeleteSnapshot(VerbWithReply[VolumeDone], frozen=True, tag="delete_snapshot"):
-    snapshot_id: Id
-
-
-class RevertVolume(VerbWithReply[VolumeDone], frozen=True, tag="revert_volume"):
-    """Let it hold again what the snapshot holds."""
-
-    volume: VolumeSpec
-    snapshot_id: Id
-
-
-class AdmitVolume(VerbWithReply[VolumeAdmitted], frozen=True, tag="admit_volume"):
-    """To the service of its backend: let that host open the volume, and say how. `identity`: the certificate by which
-    an export knows it."""
-
-    volume: VolumeSpec
-    host: HostName
-    read_only: bool = False
-    identity: Text = ""
-
-
-class WithdrawVolume(VerbWithReply[VolumeDone], frozen=True, tag="withdraw_volume"):
-    """That host may open it no longer. Refused while it has it open, unless forced: then it is cut off."""
-
-    host: HostName
-    force: bool = False
-
-
 class SaveConnections(VerbWithReply[Connections], frozen=True, tag="save_connections"):
     """Ask only: the tracked connections of a port, before its guest moves. About no guest."""
 
@@ -429,6 +401,10 @@ Verb = (
     | CheckDestination
     | CheckSource
     | RemoveProbe
+    | ReadLocalFiles
+    | PrepareArrival
+    | KeepArrival
+    | DropFiles
     | Admit
     | Dismiss
     | BeginCopy
@@ -465,7 +441,7 @@ Verb = (
 )
 ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests, ReadPool, ListVolumes)
 # Never fenced, never remembered.
-READ_ONLY = (Inspect, ReadConsole, ReadDiagnostics, OpenConsole, *ABOUT_HOST)
+READ_ONLY = (Inspect, ReadLocalFiles, ReadConsole, ReadDiagnostics, OpenConsole, *ABOUT_HOST)
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -596,36 +572,6 @@ Notice = Beat | Report | ServiceReport | GuestChanged | Hello | AgentDisconnecte
 NO_MESSAGE = "its agent sent something that is no message"
 
 
-def wrong_sender(notice: Report | ServiceReport | GuestChanged | AgentDisconnected | Beat | Hello) -> str:
-    """Why what a service said of another one does not count."""
-    named = notice.service if isinstance(notice, (ServiceReport, AgentDisconnected, Hello)) else COMPUTE
-    of_service = "" if named == COMPUTE else f"{named[:64]} on "
-    return f"its agent spoke in the name of {of_service}host {notice.host[:64]}; nothing of that counts"
-
-
-def is_own(notice: Report | ServiceReport | GuestChanged | AgentDisconnected | Beat | Hello, hello: Hello) -> bool:
-    """Whether the service that said this hello may say that: of its host, and of itself alone. Guests are compute's;
-    beats are a heart's, for all services of the host."""
-    if notice.host != hello.host:
-        return False
-    if isinstance(notice, (ServiceReport, AgentDisconnected, Hello)):
-        return notice.service == hello.service
-    return isinstance(notice, Beat) or hello.service == COMPUTE
-
-
-def display_name(host: str, service: str) -> str:
-    """That service, in a sentence about what it did not do."""
-    return f"the agent of {host}" if service == COMPUTE else f"{service} on {host}"
-
-
-def name_taken(hello: Hello, holder: Hello) -> str:
-    """Why a second live process of that name is refused."""
-    return (
-        f"{hello.service} on host {hello.host} is taken by the agent at {holder.address}; the one at "
-        f"{hello.address} is refused: stop one of them or give it another name"
-    )
-
-
 class ControlBus(Protocol):
     """Control's end. `trouble` says why no message can arrive now (the broker is away), or is empty."""
 
@@ -672,6 +618,3 @@ class AgentBus(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-# -- between controls and APIs -----------------------------------------------------------------------------------------

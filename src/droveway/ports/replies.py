@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import TaskStatus
-from droveway.domain.model import Guest, MigrationEndpoint
+from droveway.domain.model import Guest, LocalFiles, MigrationEndpoint
 from droveway.domain.network_plan import Address, Id, Name, NotInForce
 from droveway.domain.volume.disks import DiskSource
 from droveway.domain.volume.model import StoragePool, StoredVolume
@@ -49,6 +49,10 @@ class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
     guest: Guest
     shared_store: bool
     boot_id: ShortText = ""
+
+
+class LocalFilesRead(msgspec.Struct, frozen=True, tag="local_files"):
+    files: LocalFiles
 
 
 class ConsoleText(msgspec.Struct, frozen=True, tag="console_text"):
@@ -206,6 +210,7 @@ Answer = (
     | GuestAdmitted
     | GuestFrozen
     | SourceChecked
+    | LocalFilesRead
     | ConsoleText
     | DiskCopied
     | Diagnostics

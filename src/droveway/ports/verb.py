@@ -1,4 +1,4 @@
-"""What every verb is: what control asks of a service of a host, with the one type of reply to it."""
+"""What every verb is: what is asked of a host, with the one type of reply to it."""
 
 from __future__ import annotations
 

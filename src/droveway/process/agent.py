@@ -19,7 +19,7 @@ from droveway.domain.service_kinds import BACKUP, COMPUTE, NETWORK, SCRIPTS, VOL
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.ports.hypervisor import MadeHypervisor
 from droveway.ports.images import Images
-from droveway.process import host_certificate
+from droveway.process import disk_identity, host_certificate
 from droveway.process.buses import agent_bus
 from droveway.process.load import load
 
@@ -47,6 +47,8 @@ def _compute(config: Config, hosts: list[HostConfig], _service: str) -> list[Cor
     from droveway.agents.pulse import LoopWatch
 
     driver = HYPERVISORS[hosts[0].hypervisor]
+    for host in hosts:
+        disk_identity.ensure(host)
     made = load(driver.start)(config, hosts, lambda name: _images(config, name))
     watch, is_alone = LoopWatch(SystemClock()), not driver.hosts_share_a_process
     return [_run_compute(config, host, one, watch, is_alone=is_alone) for host, one in zip(hosts, made, strict=True)]

@@ -204,7 +204,12 @@ def _leftovers(world: World, rows: StoreSnapshot) -> list[str]:
         ]
         found += [f"{host.name} is in the middle of a call about {i}" for i in host.calls]
     for store in world.fleet.stores.values():
-        found += [f"the disk of {i} is left, whose place is {place.get(i)}" for i in store.disks if not place.get(i)]
+        if any(host.is_on for host in world.fleet.hosts.values() if host.store is store):
+            found += [
+                f"the disk of {i} is left, whose place is {place.get(i)}"
+                for i in store.disks
+                if not (at := place.get(i)) or world.fleet.hosts[at].store is not store
+            ]
     return found + [f"a copy of {i} is still under way" for i in world.fleet.copies] + passing(world)
 
 

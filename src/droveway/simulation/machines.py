@@ -275,6 +275,7 @@ class Host:
             memory_mb=world.rng.choice([12288, 16384, 24576]),
             disk_gb=60,
             cpu_level=world.rng.choice(world.cpu_levels),
+            store=world.store_of(name),
         )
         self.fences = DiskFences()
         self.boot_id, self.clock = world.names.uuid(), SimClock(world.loop, world.rng)

@@ -57,6 +57,7 @@ DURATIONS = Durations(
 )
 FLAVORS = (Flavor("tiny", "tiny", 1, 512, 1), Flavor("small", "small", 2, 2048, 2), Flavor("big", "big", 4, 6144, 8))
 HUGE = Flavor("huge", "huge", 4, 32768, 8)  # fits nowhere
+STORES_APART = 0.2  # of the worlds
 TOKEN = "the token of everybody who asks the API"
 TOKEN_LASTS_US = 10 * 365 * 24 * 3600 * 1_000_000  # clocks step by a day
 HEARD_BY_ALL_S = 15.0
@@ -97,6 +98,11 @@ class Trace:
         return self._hash.hexdigest()
 
 
+def stores_are_apart(seed: int) -> bool:
+    """Whether its first host does not see the store of the others."""
+    return random.Random(f"are stores apart in {seed}").random() < STORES_APART
+
+
 class World:
     """Everything of one seed."""
 
@@ -123,6 +129,7 @@ class World:
         self.cpu_levels = self.rng.choice([(1,), (1,), (1,), (1, 1, 1, 2)])
         self.networks = guest_networks.GuestNetworks(self) if guest_networks.are_played(seed) else None
         self.volumes = guest_volumes.GuestVolumes(self) if guest_volumes.are_played(seed) else None
+        self._stores_apart = stores_are_apart(seed)
         self.hosts = {name: Host(self, name) for name in (f"h{i}" for i in range(self.rng.randint(3, 5)))}
         self.control_names = [f"c{i}" for i in range(self.rng.randint(2, 3))]
         self.controls: dict[str, ControlProcess] = {}
@@ -162,6 +169,10 @@ class World:
             self.truth.begin(DECLARED, host)
         elif "may be used again" in body:
             self.loop.call_later(HEARD_BY_ALL_S, self.truth.end, DECLARED, host, context=self.loop.outside)
+
+    def store_of(self, host: str) -> str:
+        """Of some worlds the first host does not see the store of the others."""
+        return host if self._stores_apart and host == "h0" else "shared"
 
     def broken(self, reason: str) -> None:
         """A law does not hold."""

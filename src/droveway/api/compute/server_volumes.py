@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from droveway.api.compute import server_access
-from droveway.api.compute.server_body import as_tag
+from droveway.api.compute.device_body import TAG
 from droveway.api.http.bodies import Body, takes
 from droveway.api.http.kinds import FLAG, of, or_null
 from droveway.api.http.render import Field, FieldTable
@@ -41,7 +41,6 @@ def _device(path: str, value: Any) -> str:
     return value
 
 
-TAG = of(as_tag, type="string", minLength=1, maxLength=60, pattern="^[^,/]*$")
 DEVICE = or_null(of(_device, type="string", pattern=f"^{_DEVICE.pattern}$"))
 
 

@@ -38,8 +38,8 @@ def _time(column: str) -> Any:
     return read
 
 
-CREATED: Field[Any] = Field("created_at", _time("created_at_us"))
-UPDATED: Field[Any] = Field("updated_at", _time("updated_at_us"))
+CREATED: Field[Any] = Field("created_at", _time("created_at_us"), 0)
+UPDATED: Field[Any] = Field("updated_at", _time("updated_at_us"), 0)
 
 
 # -- volumes ----------------------------------------------------------------------------------------------------------
@@ -149,14 +149,18 @@ _SNAPSHOT: tuple[Field[SnapshotRow], ...] = (
     Field("size", "size_gb", 0),
     Field("metadata", "metadata", 0),
 )
-SNAPSHOT = FieldTable[SnapshotRow](
-    SnapshotRow,
+_SNAPSHOT_DETAIL: tuple[Field[SnapshotRow], ...] = (
     *_SNAPSHOT,
-    Field("os-extended-snapshot-attributes:project_id", "project_id", 0),
-    Field("os-extended-snapshot-attributes:progress", _progress, 0),
     constant("group_snapshot_id", None, 14),
     Field("user_id", "user_id", 41),
     constant("consumes_quota", True, 65),
+)
+SNAPSHOT_MADE = FieldTable[SnapshotRow](SnapshotRow, *_SNAPSHOT_DETAIL)  # the reply to what makes or changes one
+SNAPSHOT = FieldTable[SnapshotRow](
+    SnapshotRow,
+    *_SNAPSHOT_DETAIL,
+    Field("os-extended-snapshot-attributes:project_id", "project_id", 0),
+    Field("os-extended-snapshot-attributes:progress", _progress, 0),
 )
 SNAPSHOT_SUMMARY = FieldTable[SnapshotRow](SnapshotRow, *_SNAPSHOT)
 
@@ -227,16 +231,16 @@ def _extra_specs(row: VolumeTypeRow, is_admin: bool) -> dict[str, str]:
     return specs if is_admin else {name: specs[name] for name in USER_VISIBLE_SPECS if name in specs}
 
 
-TYPE = FieldTable[VolumeTypeRow](  # rendered with whether the caller is an administrator
-    VolumeTypeRow,
+_TYPE: tuple[Field[VolumeTypeRow], ...] = (  # rendered with whether the caller is an administrator
     Field("id", "id", 0),
     Field("name", "name", 0),
     Field("is_public", "is_public", 0),
     Field("os-volume-type-access:is_public", "is_public", 0),
     Field("description", "description", 0),
     Field("extra_specs", _extra_specs, 0),
-    Field("qos_specs_id", "qos_id", 0, admin_only=True),
 )
+TYPE_MADE = FieldTable[VolumeTypeRow](VolumeTypeRow, *_TYPE)  # the reply to what makes or changes one
+TYPE = FieldTable[VolumeTypeRow](VolumeTypeRow, *_TYPE, Field("qos_specs_id", "qos_id", 0, admin_only=True))
 QOS = FieldTable[VolumeQosRow](
     VolumeQosRow,
     Field("id", "id", 0),

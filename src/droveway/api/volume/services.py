@@ -117,7 +117,7 @@ async def _set_disabled(api: Api, action: str, given: ServiceChange) -> Response
     await api.store.run(write)
     shown = {"host": given.host, "service": given.service or "", "binary": given.binary or ""}
     status = {"status": "disabled" if is_disabled else "enabled", "disabled": is_disabled}
-    return Response(200, shown | status | ({"disabled_reason": reason} if reason else {}))
+    return Response(200, shown | status | ({} if action == "disable" else {"disabled_reason": reason}))
 
 
 def _found(tx: Tx, binary: str, host: str | None) -> ServiceRow:
@@ -134,7 +134,7 @@ async def _freeze(api: Api, given: ServiceChange, *, frozen: bool) -> Response:
     if host is None:
         raise BadRequest("Invalid input for the body: 'host' is a required property.")
     await api.store.run(backends.freeze, host, frozen=frozen)
-    return Response(202)
+    return Response(200)
 
 
 @refusal

@@ -11,6 +11,7 @@ from droveway.api.http import paging
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, given_in, takes, takes_kind
 from droveway.api.http.kinds import FLAG, of, text
+from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response
 from droveway.api.http.router import refusal
 from droveway.api.volume import fields, listing
@@ -71,9 +72,9 @@ def _is_public(given: str | None, *, is_admin: bool) -> bool | None:
         raise BadRequest(f"Invalid is_public filter [{(given or '')[:32]}]") from None
 
 
-def _shown(request: Request, row: VolumeTypeRow) -> dict[str, Any]:
+def _shown(request: Request, row: VolumeTypeRow, of: FieldTable[VolumeTypeRow] = fields.TYPE) -> dict[str, Any]:
     is_admin = request.caller.is_admin
-    return {"volume_type": fields.TYPE.renderer(request.version, is_admin=is_admin)(row, is_admin)}
+    return {"volume_type": of.renderer(request.version, is_admin=is_admin)(row, is_admin)}
 
 
 def _own(tx: Tx, api: Api, request: Request) -> VolumeTypeRow:
@@ -107,7 +108,7 @@ async def create(api: Api, request: Request, given: NewType) -> Response:
     row = await api.store.run(
         types.create, given.name, given.description, _check(given.extra_specs), is_public=given.is_public
     )
-    return Response(200, _shown(request, row))
+    return Response(200, _shown(request, row, fields.TYPE_MADE))
 
 
 class TypeChanges(Body, frozen=True):
@@ -127,7 +128,7 @@ async def update(api: Api, request: Request, given: TypeChanges) -> Response:
     def write(tx: Tx) -> VolumeTypeRow:
         return types.change(tx, types.get(tx, request.params["type_id"])["id"], **changes)
 
-    return Response(200, _shown(request, await api.store.run(write)))
+    return Response(200, _shown(request, await api.store.run(write), fields.TYPE_MADE))
 
 
 async def delete(api: Api, request: Request) -> Response:

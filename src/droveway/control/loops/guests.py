@@ -24,7 +24,17 @@ from droveway.control.loops.returning import ReturningHosts
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
-from droveway.ports.bus import ControlBus, Dismiss, GuestChanged, Inspect, Release, Remove, Report, Stop, Verb
+from droveway.ports.bus import (
+    ControlBus,
+    Dismiss,
+    GuestChanged,
+    Inspect,
+    Release,
+    Remove,
+    Report,
+    Stop,
+    Verb,
+)
 from droveway.ports.verb import VerbWithReply
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Store

@@ -17,7 +17,7 @@ from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import SagaKind, TaskState
 from droveway.domain.volume.disks import DiskSource
 from droveway.domain.volume.model import AttachmentStatus, VolumeStatus, of_volume
-from droveway.ports.bus import AdmitVolume, WithdrawVolume
+from droveway.ports.volume_verbs import AdmitVolume, WithdrawVolume
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import declared, hosts

@@ -1,6 +1,8 @@
 """Shelve: the server is stopped, its disk becomes an image, and then its host is free of it. Unshelve: it begins from
 that image, on any host that fits; or, where its host is not free of it yet, there and from its own disk.
 
+One that begins from a volume leaves that as it is, and nothing is copied.
+
 Its host must have removed it before it is offloaded: on a store that hosts share, a removal that comes late would
 delete the disk that the next host has made. So a host that does not answer keeps a shelved server, visibly, until it is
 back.
@@ -17,10 +19,10 @@ from droveway.control.sagas import boot, disk_images, held_volumes, ports
 from droveway.control.sagas.disk_images import CopyNotes
 from droveway.control.sagas.power import find_guest, must_run, record_failure, record_running, set_idle
 from droveway.control.scheduling import requests
-from droveway.domain.faults import Forbidden, NotFound
+from droveway.domain.faults import Forbidden, NotFound, StepFailed
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState, of_instance
 from droveway.ports.bus import Remove, Start, Stop
-from droveway.store.compute import instances, server_ports
+from droveway.store.compute import file_cleanups, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.image import images
@@ -55,8 +57,9 @@ async def start_again(ctx: Context) -> None:
 
 
 def show_upload(tx: Tx, ctx: Context) -> None:
-    disk_images.set_format(tx, ctx)
-    instances.show_task(tx, ctx.instance_id, TaskState.SHELVING_IMAGE_UPLOADING)
+    if disk_images.may_have_copy(ctx.notes):
+        disk_images.set_format(tx, ctx)
+        instances.show_task(tx, ctx.instance_id, TaskState.SHELVING_IMAGE_UPLOADING)
 
 
 def record_shelved(tx: Tx, ctx: Context) -> None:
@@ -67,7 +70,7 @@ def record_shelved(tx: Tx, ctx: Context) -> None:
         vm_state=VmState.SHELVED.value,
         fault=None,
         power_state=instances.POWER_SHUTDOWN,
-        shelved_image_id=ctx.notes.image_id,
+        shelved_image_id=ctx.notes.image_id or None,
         shelved_at_us=tx.now_us,
     )
     server_ports.set_status(tx, ctx.instance_id, is_running=False)
@@ -111,12 +114,13 @@ SHELVE = Saga(
             do=disk_images.copy_disk,
             undo=disk_images.drop_copy,
             did=disk_images.may_have_copy,
+            needed=disk_images.may_have_copy,
             deferred_cleanup=True,
         ),
         Step("show_upload", write=show_upload, harmless=True),
-        Step("send_copy", do=disk_images.send_copy, harmless=True),
+        Step("send_copy", do=disk_images.send_copy, needed=disk_images.may_have_copy, harmless=True),
         Step("record_shelved", write=record_shelved, pivot=True),
-        Step("drop_copy", do=disk_images.drop_copy, deferred_cleanup=True),
+        Step("drop_copy", do=disk_images.drop_copy, needed=disk_images.may_have_copy, deferred_cleanup=True),
         Step("offload_next", write=offload_next),
     ),
     failed=record_failure,
@@ -174,8 +178,11 @@ def choose_host(tx: Tx, ctx: Context) -> None:
         find_guest(tx, ctx)
         ctx.notes = UnshelveNotes(ctx.notes.host, ctx.notes.spec)
         return
+    if hosts_of := file_cleanups.hosts_of(tx, ctx.instance_id):
+        raise StepFailed(f"{hosts_of[0]} has not deleted yet what an earlier stay of it has left there")
     spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=False)
-    image = images.ref(tx, instance["shelved_image_id"] or "", ctx.settings.images_path)
+    is_copied = attachments.root_of(tx, ctx.instance_id) is None
+    image = images.ref(tx, instance["shelved_image_id"] or "", ctx.settings.images_path) if is_copied else None
     decision = ctx.placer.choose(tx, requests.to_boot(tx, instance, ctx.params))
     if decision.host is None:
         raise NoValidHost(decision, may_wait=False)

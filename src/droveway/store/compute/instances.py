@@ -209,6 +209,8 @@ def needs_of(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any]) -
     """The volumes that a saga of that kind holds: those to which it lets a host, or takes one from."""
     if kind in VOLUME_CHANGES:
         return (of_volume(params["volume_id"]),)
+    if "snapshots" in params:
+        return tuple(map(of_volume, params["snapshots"]))
     if kind not in HOLDS_VOLUMES:
         return ()
     return tuple(of_volume(row["volume_id"]) for row in attachments.of_instance(tx, instance_id))

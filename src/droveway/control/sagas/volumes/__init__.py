@@ -8,10 +8,11 @@ from droveway.control.sagas.volumes.extend import EXTEND_VOLUME
 from droveway.control.sagas.volumes.retype import RETYPE_VOLUME
 from droveway.control.sagas.volumes.revert import REVERT_VOLUME
 from droveway.control.sagas.volumes.snapshots import CREATE_SNAPSHOT, DELETE_SNAPSHOT
+from droveway.control.sagas.volumes.tidy import TIDY_VOLUME
 from droveway.control.sagas.volumes.upload import UPLOAD_VOLUME
 
 STORIES_OF_VOLUMES: tuple[Saga, ...] = (
     *(CREATE_VOLUME, DELETE_VOLUME, EXTEND_VOLUME, REVERT_VOLUME, UPLOAD_VOLUME, RETYPE_VOLUME),
-    *(CREATE_SNAPSHOT, DELETE_SNAPSHOT),
+    *(CREATE_SNAPSHOT, DELETE_SNAPSHOT, TIDY_VOLUME),
     *(BACKUP_VOLUME, RESTORE_BACKUP, DELETE_BACKUP),
 )

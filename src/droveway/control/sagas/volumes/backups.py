@@ -15,7 +15,7 @@ from droveway.domain.model import SagaKind
 from droveway.domain.service_kinds import BACKUP
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import VolumeSpec, VolumeStatus, of_volume
-from droveway.ports.backup_verbs import BackupVolume, DeleteBackup, ForgetBackup, RestoreBackup
+from droveway.ports.volume_verbs import BackupVolume, DeleteBackup, ForgetBackup, RestoreBackup
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from droveway.store.volume import attachments, backends, backups, snapshots, volumes

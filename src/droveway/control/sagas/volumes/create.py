@@ -18,7 +18,7 @@ from droveway.domain.faults import NotFound, StepFailed
 from droveway.domain.model import ImageRef, SagaKind
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import FromSnapshot, FromVolume, VolumeOrigin, VolumeSpec, VolumeStatus
-from droveway.ports.bus import CreateVolume, DeleteVolume, FillVolume
+from droveway.ports.volume_verbs import CreateVolume, DeleteVolume, FillVolume
 from droveway.scheduler.backends import to_tenants
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images

@@ -10,7 +10,7 @@ from droveway.control.sagas.volumes.asking import ask, fail, rest, show_wait
 from droveway.domain.model import SagaKind
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import SnapshotStatus, VolumeStatus
-from droveway.ports.bus import DeleteSnapshot, DeleteVolume
+from droveway.ports.volume_verbs import DeleteSnapshot, DeleteVolume
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, backends, snapshots, volumes
 

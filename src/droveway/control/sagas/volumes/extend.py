@@ -13,7 +13,8 @@ from droveway.domain.faults import StepFailed
 from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import VolumeSpec
-from droveway.ports.bus import ExtendVolume, GrowDisk
+from droveway.ports.bus import GrowDisk
+from droveway.ports.volume_verbs import ExtendVolume
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, backends, volumes
 

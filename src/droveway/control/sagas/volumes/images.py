@@ -13,7 +13,7 @@ from droveway.control.sagas.volumes.asking import ask
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound, StepFailed
 from droveway.domain.volume.model import VolumeSpec
-from droveway.ports.bus import SendVolume
+from droveway.ports.volume_verbs import SendVolume
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 

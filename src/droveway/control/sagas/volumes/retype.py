@@ -18,7 +18,7 @@ from droveway.domain.faults import StepFailed
 from droveway.domain.model import SagaKind
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import VolumeSpec
-from droveway.ports.bus import CreateVolume, DeleteVolume, FillVolume
+from droveway.ports.volume_verbs import CreateVolume, DeleteVolume, FillVolume
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 from droveway.store.image.images import NewImage

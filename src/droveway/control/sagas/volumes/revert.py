@@ -9,7 +9,7 @@ from droveway.control.sagas.volumes.asking import ask, backend_of, fail, previou
 from droveway.domain.model import SagaKind
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import SnapshotStatus, VolumeSpec
-from droveway.ports.bus import RevertVolume
+from droveway.ports.volume_verbs import RevertVolume
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, backends, snapshots, volumes
 

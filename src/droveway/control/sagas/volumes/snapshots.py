@@ -15,7 +15,8 @@ from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import SnapshotStatus, of_volume
-from droveway.ports.bus import DeleteSnapshot, Freeze, SnapshotVolume, Thaw
+from droveway.ports.bus import Freeze, Thaw
+from droveway.ports.volume_verbs import DeleteSnapshot, SnapshotVolume
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import backends, snapshots, volumes
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os.path
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,17 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Nic, Resources, SpareDisk
+from droveway.domain.model import (
+    Guest,
+    GuestJob,
+    GuestSpec,
+    GuestState,
+    LocalFiles,
+    MigrationEndpoint,
+    Nic,
+    Resources,
+    SpareDisk,
+)
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
 from droveway.domain.volume.disks import RbdSource, VolumeDisk
@@ -34,10 +45,12 @@ from droveway.drivers.hypervisor.libvirt import (
     held,
     interfaces,
     reach,
+    stalled,
     volumes,
 )
 from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
+from droveway.drivers.hypervisor.libvirt.arrivals import Arrivals
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
 from droveway.drivers.hypervisor.libvirt.disk_copies import DiskCopies
@@ -57,14 +70,16 @@ from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import FROZEN_MAX_S, HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import FROZEN_MAX_S, NO_FILES, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused, Images
 from droveway.ports.replies import DiskCopied
 
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 ASKED_TO_LET_GO_EVERY_S, LET_GO_LOOK_S = 5.0, 0.1  # the same
 COPY_VISIBLE_WITHIN_S = 2.0
+OWN_CA = "own-ca.pem"
 SWEEP_EVERY_S = 3600.0
+STALLED_AGAIN_S = 2.0
 ABORT_WITHIN_S = 60.0
 WATCH_EVERY_S = 0.25
 SETTLES_WITHIN_S = 5.0
@@ -86,6 +101,7 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     cache: CacheBounds = DAY  # of images that no disk needs
     directories: Mapping[str, str] = {}  # of backends whose volumes are files, by backend
     ceph: tuple[str, str, str] | None = None  # its configuration, user and keyring; None: no volume is opened there
+    disk_tls_path: str = ""  # where its certificate for served disks is (nbd_tls_x509_cert_dir); empty: it has none
     tls: bool = True  # an NBD export is opened with this host's certificate; off only in tests
     host_root: str = ""  # where this process sees the host's root directory; empty: it runs there
 
@@ -100,11 +116,13 @@ class LibvirtHypervisor:
         self._files = InstanceFiles(settings.instances_path, settings.host, images, self._store, settings.cache)
         self._admissions = Admissions(settings.admissions_path)
         self._connection = LibvirtConnection(settings.uri, clock)
-        self._copies = OutgoingCopies(settings.uri, self._note_change)
+        self._copies = OutgoingCopies(settings.uri, os.path.abspath(settings.instances_path), self._note_change)
         self._disk_copies, self._images = DiskCopies(self._connection, self._files, clock), images
+        self._arrivals = Arrivals(self._files, self._files.bases)
         self._own_cpus = OwnCpus()
         self._frozen = Admissions(settings.admissions_path + "-frozen")  # guests that an earlier client may have held
         self._ways = OwnWays(dict(settings.directories), tls=settings.tls)
+        self._identity = ""
         self._facts: HostFacts | None = None
         self._stops: dict[str, asyncio.Event] = {}  # guests whose power-off is awaited
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -125,6 +143,12 @@ class LibvirtHypervisor:
     async def sweep_bases(self) -> None:
         """Now and then deletes bases that no disk needs, and partial downloads that were abandoned."""
         await self._files.sweep_bases()
+
+    @periodic(every_s=STALLED_AGAIN_S)
+    async def resume_stalled(self) -> None:
+        """Lets guests that wait for a disk to take a write try it again."""
+        for instance_id in await self._connection.call(stalled.resume_all):
+            self._changed(instance_id)
 
     async def close(self) -> None:
         self._changed, self._notify = lambda _instance_id: None, lambda _is_up, _reason: None
@@ -150,7 +174,16 @@ class LibvirtHypervisor:
             reserved_memory_mb=s.reserved_memory_mb,
             store_trouble=store_trouble,
             reserved_disk_gb=s.reserved_disk_gb,
+            disk_identity=self._disk_identity(),
         )
+
+    def _disk_identity(self) -> str:
+        """Its own CA for opening served disks, once that is there."""
+        if self._identity or not self._settings.disk_tls_path:
+            return self._identity
+        with contextlib.suppress(OSError):
+            self._identity = (Path(self._settings.disk_tls_path) / OWN_CA).read_text()
+        return self._identity
 
     def _known(self, connection: Any) -> HostFacts:
         if (facts := self._facts) is None:
@@ -375,7 +408,8 @@ class LibvirtHypervisor:
         return await reach.why_not(peer_uri, within_s)
 
     def endpoint(self) -> MigrationEndpoint:
-        return MigrationEndpoint(self._settings.host, self._settings.peer_uri, self._settings.data_uri)
+        s = self._settings
+        return MigrationEndpoint(s.host, s.peer_uri, s.data_uri, os.path.abspath(s.instances_path))
 
     async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
         self._files.directory(spec.instance_id)
@@ -402,6 +436,24 @@ class LibvirtHypervisor:
     async def remove_probe(self, name: str) -> None:
         await self._files.remove_probe(name)
 
+    async def local_files(self, instance_id: str) -> LocalFiles:
+        return await self._arrivals.read(instance_id)
+
+    async def prepare_arrival(
+        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+    ) -> None:
+        await self._arrivals.prepare(spec, files, mark, room_bytes, ticket)
+
+    async def keep_arrival(self, instance_id: str) -> None:
+        await self._arrivals.keep(instance_id)
+
+    async def drop_files(self, instance_id: str, mark: str) -> None:
+        self._files.directory(instance_id)
+        found = await self._connection.call(lambda c: acts.look(c, instance_id))
+        if found.state in (GuestState.RUNNING, GuestState.PAUSED) or found.job is not GuestJob.NONE:
+            raise HypervisorRefused(f"Guest {instance_id} is on this host ({found.state}): its files stay.")
+        await self._arrivals.drop(instance_id, mark)
+
     async def admit(self, spec: GuestSpec) -> None:
         self._files.directory(spec.instance_id)
         consoles.make_directory(self._settings.host_root)
@@ -427,7 +479,7 @@ class LibvirtHypervisor:
     async def admitted(self) -> tuple[str, ...]:
         return await self._files.run_beside(self._admissions.all)
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
+    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
         instance_id = spec.instance_id
         if self._copies.in_flight(instance_id) is not None:
             return
@@ -440,7 +492,7 @@ class LibvirtHypervisor:
             return
         if found.state is not GuestState.RUNNING or found.job is GuestJob.INCOMING:
             raise HypervisorRefused(f"Guest {instance_id} cannot be moved: it is {found.state}, not running.")
-        call = self._copies.begin(instance_id, to)
+        call = self._copies.begin(instance_id, to, files)
         await self._until_visible(instance_id, call)
         if call.done() and (complaint := call.result()):
             raise HypervisorRefused(complaint)

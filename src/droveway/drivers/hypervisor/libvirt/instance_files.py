@@ -58,10 +58,10 @@ class InstanceFiles:
         self._unfinished = f".new-{self._host}@"  # which no host's name holds: none is the beginning of another's
         self._pool = ThreadPoolExecutor(WORKERS, "instance-files")
         self._beside = ThreadPoolExecutor(1, "host-files")
-        self._bases = Bases(self._root, self._host, images, self.run, cache)
+        self.bases = Bases(self._root, self._host, images, self.run, cache)
 
     def close(self) -> None:
-        self._bases.close()
+        self.bases.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._beside.shutdown(wait=False, cancel_futures=True)
 
@@ -82,7 +82,7 @@ class InstanceFiles:
 
     async def sweep(self) -> None:
         """Delete what an earlier run of this host's agent left half made."""
-        await self.run(self._bases.sweep_halves)
+        await self.run(self.bases.sweep_halves)
 
     async def sweep_probes(self) -> None:
         """Delete test files of migrations whose hosts were away when they were undone, or that a late message wrote."""
@@ -98,11 +98,11 @@ class InstanceFiles:
         await self.run(work)
 
     async def sweep_bases(self) -> None:
-        await self._bases.sweep()
+        await self.bases.sweep()
 
     def progress(self, spec: GuestSpec) -> str:
         """Of what `prepare` waits for."""
-        return self._bases.progress(spec.image) if spec.image is not None else ""
+        return self.bases.progress(spec.image) if spec.image is not None else ""
 
     # -- the disk -------------------------------------------------------------------------------------------------
     async def prepare(
@@ -152,7 +152,7 @@ class InstanceFiles:
         size_bytes = spec.disk_gb * GIB
         backing: list[str] = []
         if spec.image is not None:
-            base, virtual_bytes = await self._bases.make(spec.image, size_bytes, ticket)
+            base, virtual_bytes = await self.bases.make(spec.image, size_bytes, ticket)
             size_bytes = max(size_bytes, virtual_bytes)
             backing = ["-b", str(base), "-F", spec.image.disk_format]
         elif size_bytes == 0:
@@ -184,7 +184,7 @@ class InstanceFiles:
                 continue
             size_bytes = spec.swap_mb * MIB if name == SWAP else spec.ephemeral_gb * GIB
             unfinished = directory / f"{self._unfinished}{name}"
-            await self.run(lambda path=unfinished, size=size_bytes: _blank(path, size))  # type: ignore[misc]
+            await self.run(lambda path=unfinished, size=size_bytes: blank(path, size))  # type: ignore[misc]
             await _run("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await _run(
                 "e2fsprogs", "mkfs.ext4", "-q", "-F", "-L", "ephemeral0", str(unfinished)
             )
@@ -296,7 +296,7 @@ class InstanceFiles:
         await self.run(lambda: path.unlink(missing_ok=True))
 
 
-def _blank(path: Path, size_bytes: int) -> None:
+def blank(path: Path, size_bytes: int) -> None:
     with path.open("wb") as file:
         file.truncate(size_bytes)
 

@@ -28,6 +28,7 @@ from droveway.domain.model import (
     GuestSpec,
     GuestState,
     ImageRef,
+    LocalFiles,
     MigrationEndpoint,
     Nic,
     Resources,
@@ -60,7 +61,7 @@ from droveway.drivers.hypervisor.simulated.fleet import (
 from droveway.drivers.hypervisor.simulated.volumes import SimulatedVolumes
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import NO_FILES, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused
 
 __all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHypervisor"]
@@ -284,6 +285,7 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         store = self._host.store
         if spec.instance_id not in store.disks:
             store.images[spec.instance_id] = spec.image.id if spec.image is not None else ""
+            store.behind[spec.instance_id] = spec.image.file_name if spec.image is not None else ""
         self._fleet.make_disk(store, spec.instance_id, disk_gb)
         if spec.config_drive and spec.instance_id not in store.drives:
             store.drives[spec.instance_id] = documents
@@ -503,7 +505,7 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     async def admitted(self) -> tuple[str, ...]:
         return tuple(self._check().admitted)
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
+    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
         host, fleet, instance_id = self._check(), self._fleet, spec.instance_id
         domain = host.domains.get(instance_id)
         if domain is None or fleet.job(host, instance_id) is GuestJob.OUTGOING:
@@ -517,7 +519,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
             self._note_failure(instance_id, reason)
             raise HypervisorRefused(reason)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        fleet.begin_copy(GuestCopy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended))
+        fleet.begin_copy(
+            GuestCopy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended, files)
+        )
         host.admitted.pop(instance_id, None)
         self._acted()
 

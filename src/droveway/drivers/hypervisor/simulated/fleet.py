@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from droveway.domain.model import GuestJob, GuestState, ImageRef, Nic, Resources
+from droveway.domain.model import GuestJob, GuestState, ImageRef, LocalFiles, Nic, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Openings, Span, Store
@@ -72,6 +72,7 @@ class GuestCopy:
     destination: SimulatedHost
     failed: Callable[[str], None]  # told to the driver that began it, while that is running
     ended: asyncio.Future[None]
+    files: LocalFiles = field(default_factory=LocalFiles)  # that are copied into those of the destination
     has_arrived: bool = False  # the destination's half is there
     has_switched: bool = False
 
@@ -219,6 +220,8 @@ class Fleet:
     ) -> None:
         """The guest runs on the host from now on: booted, or resumed."""
         self._check_may_run(host, instance_id)
+        if instance_id in host.store.past:
+            raise self.violate(f"guest {instance_id} runs on {host.name} from a disk of the past")
         domain = host.domains.get(instance_id)
         if domain is not None and domain.state is GuestState.PAUSED:
             domain.state, domain.suspended = GuestState.RUNNING, False
@@ -314,6 +317,9 @@ class Fleet:
         store.consoles.pop(instance_id, None)
         store.drives.pop(instance_id, None)
         store.images.pop(instance_id, None)
+        store.marks.pop(instance_id, None)
+        store.behind.pop(instance_id, None)
+        store.past.discard(instance_id)
         for kept in (store.copies, store.spares):
             for key in [key for key in kept if key[0] == instance_id]:
                 kept.pop(key)
@@ -402,6 +408,14 @@ class Fleet:
         is_paused = self.happens(self.faults.paused_arrival)
         arrived.state, arrived.is_defined = GuestState.PAUSED if is_paused else GuestState.RUNNING, True
         self.lives_on[instance_id] = destination.name
+        if copy.files.disks and (image_id := copy.source.store.images.get(instance_id)):
+            destination.store.images[instance_id] = image_id
+        if copy.files.disks:
+            if destination.store is copy.source.store or instance_id not in destination.store.marks:
+                raise self.violate(f"the disk of {instance_id} was copied into files that are not of its move")
+            copy.source.store.past.add(instance_id)
+        if copy.files.is_on_base:
+            destination.store.behind[instance_id] = copy.files.disks[0].base
         destination.admitted.pop(instance_id, None)
         self.hint(copy.source, instance_id)
         self.hint(destination, instance_id)

@@ -96,4 +96,7 @@ class Store:
     images: dict[str, str] = field(default_factory=dict)  # instance id: the image that its root disk was made of
     consoles: dict[str, list[str]] = field(default_factory=dict)
     probes: dict[str, float] = field(default_factory=dict)  # when each was written
+    behind: dict[str, str] = field(default_factory=dict)  # instance id: the file of the image behind its root disk
+    marks: dict[str, str] = field(default_factory=dict)  # instance id: the saga whose guest is to arrive in its files
+    past: set[str] = field(default_factory=set)  # instances whose guest has left, and took along what its disk held
     used_gb: int = 0
