@@ -24,7 +24,7 @@ from lab.demo import own_cloud
 from lab.processes import wait_for
 
 EX_CONFIG = 78
-SOON_S = 30.0
+SOON_S = 60.0
 AT_ONCE_S = 2.5  # half of what a saga waits for when no nudge tells of it
 
 

@@ -118,8 +118,10 @@ def all_(config_paths: tuple[Path, ...]) -> None:
 @SUPERVISED
 def control(config_path: Path, supervised: int | None) -> None:
     """Control; and the API, unless `api.listen` is empty."""
+    from droveway.process.run import collect_seldom, run
+
+    collect_seldom()
     from droveway.process.control import control
-    from droveway.process.run import run
 
     config = _configured(config_path, "control")
     run(control(config), supervised)
@@ -130,8 +132,10 @@ def control(config_path: Path, supervised: int | None) -> None:
 @SUPERVISED
 def api(config_path: Path, supervised: int | None) -> None:
     """The API alone; any number of them beside the controls."""
+    from droveway.process.run import collect_seldom, run
+
+    collect_seldom()
     from droveway.process.api import api
-    from droveway.process.run import run
 
     config = _configured(config_path, "api")
     run(api(config), supervised)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from tests.agents.heart_worlds import (
     play,
     signalled,
 )
-from tests.drivers.bus_worlds import broker
+from tests.drivers.bus_worlds import Broker, broker
 from tests.drivers.test_nats_bus import authority, signed
 
 pytestmark = pytest.mark.servers
@@ -28,14 +30,23 @@ TOLD_WITHIN_S = 0.1
 SILENT_S = 9.0  # longer than three pings take
 
 
-@pytest.mark.alone
-def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
-    with broker(tmp_path / "nats", "--user", "me", "--pass", "secret") as one:
-        # The first server is none; either may be tried first.
-        place = HeartDirectory(
-            tmp_path,
-            f'bus = "nats"\n[nats]\nservers = ["nats://127.0.0.1:1", "{one.url}"]\nuser = "me"\npassword = "secret"',
+@contextlib.contextmanager
+def with_a_password(home: Path) -> Iterator[tuple[Broker, HeartDirectory]]:
+    """The first server is none; either may be tried first."""
+    with broker(home / "nats", "--user", "me", "--pass", "secret") as one:
+        yield (
+            one,
+            HeartDirectory(
+                home,
+                f'bus = "nats"\n[nats]\nservers = ["nats://127.0.0.1:1", "{one.url}"]\n'
+                'user = "me"\npassword = "secret"',
+            ),
         )
+
+
+@pytest.mark.alone
+def test_a_password_and_a_death_that_is_told_at_once(tmp_path: Path) -> None:
+    with with_a_password(tmp_path) as (_, place):
 
         async def story(recorder: RecordingControlBus) -> None:
             heart, member = place.heart(), place.member()
@@ -43,6 +54,16 @@ def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
             assert "secret" not in place.command_of(heart)
             killed_s = signalled(member, signal.SIGKILL)
             assert await recorder.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
+
+        play(place, story)
+
+
+def test_a_broker_that_goes(tmp_path: Path) -> None:
+    with with_a_password(tmp_path) as (one, place):
+
+        async def story(recorder: RecordingControlBus) -> None:
+            place.heart()
+            await recorder.beat()
             one.kill()
             await asyncio.sleep(5 * INTERVAL_S)
             await asyncio.to_thread(one.start)

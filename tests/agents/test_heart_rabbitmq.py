@@ -23,7 +23,7 @@ from tests.agents.heart_worlds import (
     play,
     signalled,
 )
-from tests.drivers.bus_worlds import rabbit
+from tests.drivers.bus_worlds import Rabbit, prefix, rabbit, ready
 from tests.drivers.test_nats_bus import authority, signed
 
 pytestmark = pytest.mark.servers
@@ -31,56 +31,72 @@ TOLD_WITHIN_S = 0.1
 SILENT_S = 9.0  # longer than three pings take
 
 
+@pytest.fixture
+def shared(rabbit_that_stays: Rabbit) -> Rabbit:
+    return ready(rabbit_that_stays)
+
+
+def with_a_password(home: Path, one: Rabbit, user: str, password: str) -> HeartDirectory:
+    """The first server is none; either may be tried first."""
+    home.mkdir()
+    return HeartDirectory(
+        home,
+        f'bus = "rabbitmq"\n[rabbitmq]\nprefix = "{prefix("heart")}"\nuser = "{user}"\npassword = "{password}"\n'
+        f'servers = ["amqp://127.0.0.1:1", "{one.url}"]',
+    )
+
+
 @pytest.mark.alone
-def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
-    with rabbit(users={"me": ("secret", ".*")}) as one:
-        # The first server is none; either may be tried first.
-        place = HeartDirectory(
-            tmp_path,
-            'bus = "rabbitmq"\n[rabbitmq]\nuser = "me"\npassword = "secret"\n'
-            f'servers = ["amqp://127.0.0.1:1", "{one.url}"]',
-        )
+def test_a_password_and_a_death_that_is_told_at_once(shared: Rabbit, tmp_path: Path) -> None:
+    place = with_a_password(tmp_path / "me", shared, "me", "secret")
 
-        async def story(recorder: RecordingControlBus) -> None:
-            heart, member = place.heart(), place.member()
-            await recorder.beat(has())
-            assert "secret" not in place.command_of(heart)
-            killed_s = signalled(member, signal.SIGKILL)
-            assert await recorder.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
-            one.kill()
-            await asyncio.sleep(5 * INTERVAL_S)
-            await asyncio.to_thread(one.start)
-            await recorder.beat()
-            one.freeze()
-            await asyncio.sleep(SILENT_S)
-            one.thaw()
-            await recorder.beat()
-            await recorder.beat()
-            assert place.told().count("is heard again") <= 2
+    async def story(recorder: RecordingControlBus) -> None:
+        heart, member = place.heart(), place.member()
+        await recorder.beat(has())
+        assert "secret" not in place.command_of(heart)
+        killed_s = signalled(member, signal.SIGKILL)
+        assert await recorder.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
 
-        play(place, story)
+    play(place, story)
 
 
-def test_wrong_password_and_no_virtual_host(tmp_path: Path) -> None:
-    with rabbit(users={"me": ("secret", ""), "guest": ("guest", ".*")}) as one:
-        reasons = {"guessed": "wrong rabbitmq.user or rabbitmq.password", "secret": "access to vhost"}
-        places = []
-        try:
-            for password in reasons:
-                (tmp_path / password).mkdir()
-                places.append(
-                    HeartDirectory(
-                        tmp_path / password,
-                        f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]\nuser = "me"\npassword = "{password}"',
-                    )
-                )
-                places[-1].heart()
-            for place, reason in zip(places, reasons.values(), strict=True):
-                assert wait_for(lambda p=place, s=reason: s in p.told(), SOON_S)
-                assert "guessed" not in place.told()
-        finally:
-            for place in places:
-                place.end()
+def test_a_broker_that_goes(shared: Rabbit, tmp_path: Path) -> None:
+    place = with_a_password(tmp_path / "me", shared, "me", "secret")
+
+    async def story(recorder: RecordingControlBus) -> None:
+        place.heart()
+        await recorder.beat()
+        shared.kill()
+        await asyncio.sleep(5 * INTERVAL_S)
+        shared.start(wait=False)  # not in a thread of this loop: with that it would end
+        await asyncio.to_thread(shared.node.wait)
+        await recorder.beat()
+        shared.freeze()
+        await asyncio.sleep(SILENT_S)
+        shared.thaw()
+        await recorder.beat()
+        await recorder.beat()
+        assert place.told().count("is heard again") <= 2
+
+    play(place, story)
+
+
+def test_wrong_password_and_no_virtual_host(shared: Rabbit, tmp_path: Path) -> None:
+    reasons = {
+        ("me", "guessed"): "wrong rabbitmq.user or rabbitmq.password",
+        ("outside", "secret"): "access to vhost",
+    }
+    places = []
+    try:
+        for user, password in reasons:
+            places.append(with_a_password(tmp_path / user, shared, user, password))
+            places[-1].heart()
+        for place, reason in zip(places, reasons.values(), strict=True):
+            assert wait_for(lambda p=place, s=reason: s in p.told(), SOON_S)
+            assert "guessed" not in place.told()
+    finally:
+        for place in places:
+            place.end()
 
 
 def test_tls(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection
 
 from droveway.control.scheduling.placer import Decision, Placer
 from droveway.control.scheduling.requests import to_boot
@@ -16,15 +15,11 @@ from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.fleet.services import Verdict
-from droveway.store.schema import metadata
+from tests.store import databases
 
 
 def memory_store() -> MemoryStore:
-    store = MemoryStore(SystemClock(), SystemNames())
-    connection: Connection = store._connection
-    metadata.create_all(connection)
-    connection.commit()
-    return store
+    return databases.with_schema(MemoryStore(SystemClock(), SystemNames()))
 
 
 def resources(name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) -> Resources:

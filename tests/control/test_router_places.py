@@ -19,17 +19,16 @@ from droveway.store.fleet import services
 from droveway.store.network import changes, routers
 from droveway.store.network.routers import NewRouter
 from droveway.store.network.tables import host_networks
-from droveway.store.schema import metadata
 from droveway.store.schema import services as service_table
 from droveway.store.work import events
+from tests.store import databases
 
 SOON_S = 5.0
 
 
 @pytest.fixture
 async def store() -> AsyncIterator[MemoryStore]:
-    made = MemoryStore(SystemClock(), SystemNames())
-    metadata.create_all(made.engine)
+    made = databases.with_schema(MemoryStore(SystemClock(), SystemNames()))
     yield made
     await made.close()
 

@@ -19,10 +19,11 @@ from droveway.ports.hypervisor import HypervisorRefused
 from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.fleet import services
 from droveway.store.image import image_tickets
-from droveway.store.schema import metadata, ticket_keys
+from droveway.store.schema import ticket_keys
 from droveway.store.work import leases
 from tests.control.hall import DetectorHarness, HandClock
 from tests.control.world import world
+from tests.store import databases
 
 TICKET_KEY_S = ControlSettings("").ticket_key_s
 
@@ -32,9 +33,7 @@ class Two:
 
     def __init__(self) -> None:
         self.clock = HandClock()
-        self.store = MemoryStore(self.clock, SystemNames())
-        with self.store.engine.begin() as connection:
-            metadata.create_all(connection)
+        self.store = databases.with_schema(MemoryStore(self.clock, SystemNames()))
         self.epoch = 0
         self.runner = SimpleNamespace(dead_owners=())
 

@@ -35,9 +35,9 @@ from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.fleet import hosts
 from droveway.store.image import image_tickets, images
-from droveway.store.schema import metadata
 from droveway.store.volume import backends as stored_backends
 from droveway.store.work import sagas
+from tests.store import databases
 
 TINY = Flavor("1", "tiny", 1, 128, 1)
 SETTINGS = ControlSettings(
@@ -198,9 +198,7 @@ class World:
         self.settings, self.host_names = settings, hosts
         self.clock = SystemClock()
         self.fleet = Fleet(self.clock, SystemChance())
-        self.store = FailingStore(self.clock, SystemNames())
-        metadata.create_all(self.store._connection)
-        self.store._connection.commit()
+        self.store = databases.with_schema(FailingStore(self.clock, SystemNames()))
         self.agents: dict[str, ComputeAgent] = {}
         self.images_of: Callable[[str], SimulatedImages | None] = self._images  # where a host fetches them from
         self.pools = {name: SimulatedPool(name, 100.0) for name in backends}  # by HOST@BACKEND

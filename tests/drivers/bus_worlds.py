@@ -30,6 +30,14 @@ from lab import servers
 Obey = Callable[[Command], Awaitable[Answer]]
 ASK = Command(of_instance("i"), 1, ReadConsole())
 PIECE = 60_000
+# Of the RabbitMQ broker that stays: each with a password, and what it may configure, write and read.
+USERS = {
+    **servers.RABBITMQ_GUEST,
+    "me": ("secret", ".*"),
+    "mended": ("secret", ".*"),  # it gets another password at a restart
+    "outside": ("secret", ""),
+    "little": ("secret", "other"),
+}
 
 
 async def echo(command: Command) -> Answer:

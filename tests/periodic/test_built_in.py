@@ -13,7 +13,8 @@ from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.periodic.mark import collect
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.store.engine.transaction import MemoryStore, Tx
-from droveway.store.schema import events, metadata
+from droveway.store.schema import events
+from tests.store import databases
 
 
 async def test_old_rows_are_aged_out() -> None:
@@ -25,9 +26,7 @@ async def test_old_rows_are_aged_out() -> None:
         tx.execute(insert(events), [row | {"at_us": number} for number in range(2 * BATCH + BATCH // 2)])
         tx.execute(insert(events), [row | {"at_us": clock.now_us()}])
 
-    store = MemoryStore(clock, SystemNames())
-    with store.engine.begin() as connection:
-        metadata.create_all(connection)
+    store = databases.with_schema(MemoryStore(clock, SystemNames()))
     await store.run(write)
     nobody = cast("Any", None)  # of the other parts of control it asks nothing
     upkeep = Upkeep(store, clock, nobody, "one", 1, nobody, ControlSettings(""))

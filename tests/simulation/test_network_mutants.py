@@ -21,27 +21,14 @@ from droveway.domain.network_plan import HostNetworks
 from droveway.drivers.network.simulated import SimulatedNetwork
 from droveway.ports.replies import Answer
 from droveway.simulation import guest_networks
-from droveway.simulation.many import silence
-from droveway.simulation.seed import run_seed
 from droveway.simulation.together import TOGETHER
 from droveway.simulation.world import Parts
 from droveway.store.compute import server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import addressing, bindings, changes
+from tests.simulation.caught import SEEDS_MAX, caught_by
 
-SEEDS_MAX = 40
 PLAYED = [seed for seed in range(1, 1000) if guest_networks.are_played(seed)][:SEEDS_MAX]
-
-
-def caught_by(parts: Parts, first: int = PLAYED[0]) -> tuple[int, str]:
-    """The seed that was bad, and what was said of it; `first` is tried before the others, as in test_mutants.py."""
-    silence()
-    for seed in dict.fromkeys((first, *PLAYED)):
-        wrong = [reason for reason in run_seed(seed, parts).wrong if not reason.startswith("only ")]  # commands
-        if wrong:
-            assert "TypeError" not in wrong[0], f"the mutant does not fit the program: {wrong[0]}"
-            return seed, wrong[0]
-    pytest.fail(f"{SEEDS_MAX} seeds with networks did not catch it")
 
 
 def migration(**changed: dict[str, Any]) -> Parts:
@@ -131,27 +118,27 @@ CAUGHT_BY = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
-    seed, reason = caught_by(MUTANTS[name], CAUGHT_BY.get(name, PLAYED[0]))
+    seed, reason = caught_by(MUTANTS[name], CAUGHT_BY.get(name, PLAYED[0]), PLAYED)
     print(f"{name}: caught by seed {seed}: {reason}")
 
 
 def test_an_address_without_its_row_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is chosen and told, and another port may have it."""
     monkeypatch.setattr(addressing, "claim", lambda _tx, _port_id, _chosen: None)
-    seed, reason = caught_by(Parts())
+    seed, reason = caught_by(Parts(), PLAYED[0], PLAYED)
     print(f"an address without its row: caught by seed {seed}: {reason}")
 
 
 def test_a_change_that_is_not_written_down_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hosts are told that there is something new, and control does not see what."""
     monkeypatch.setattr(bindings, "changed", lambda tx, table, *_of: changes.changed(tx, table))
-    seed, reason = caught_by(Parts())
+    seed, reason = caught_by(Parts(), PLAYED[0], PLAYED)
     print(f"a change that is not written down: caught by seed {seed}: {reason}")
 
 
 def test_a_port_that_is_released_without_its_address_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addressing, "release", lambda _tx, _port_id: None)
-    seed, reason = caught_by(Parts())
+    seed, reason = caught_by(Parts(), PLAYED[0], PLAYED)
     print(f"an address that is kept: caught by seed {seed}: {reason}")
 
 
@@ -160,5 +147,5 @@ def test_routers_that_stay_on_a_host_that_is_off_are_caught(monkeypatch: pytest.
     monkeypatch.setattr(
         placing, "moves", lambda routers, carriers: moves([one for one in routers if not one.host], carriers)
     )
-    seed, reason = caught_by(Parts(), 68)  # in which a host with a router stays off
+    seed, reason = caught_by(Parts(), 68, PLAYED)  # in which a host with a router stays off
     print(f"routers that stay: caught by seed {seed}: {reason}")

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from sqlalchemy import Connection, create_engine
@@ -21,6 +22,7 @@ from droveway.store.upgrade import bring_up_to_date
 from lab import postgresql, servers
 
 KINDS = [pytest.param("sqlite", id="sqlite"), pytest.param("postgresql", id="postgresql", marks=pytest.mark.servers)]
+InMemory = TypeVar("InMemory", bound=MemoryStore)
 _numbers = itertools.count()
 _TEMPLATE = "template_droveway"
 
@@ -65,7 +67,11 @@ def store(clock: Clock) -> MemoryStore | DiskStore:
     """An empty store for one test: in memory, or on a server when DROVEWAY_TEST_DATABASE=postgresql says so."""
     if os.environ.get("DROVEWAY_TEST_DATABASE") == "postgresql":
         return DiskStore(fresh("postgresql", Path()), clock, SystemNames())
-    made = MemoryStore(clock, SystemNames())
+    return with_schema(MemoryStore(clock, SystemNames()))
+
+
+def with_schema(made: InMemory) -> InMemory:
+    """A store that was just made gets the newest schema, with no rows."""
     with made.engine.connect() as connection:
         _sqlite(connection).deserialize(_schema())
     return made

@@ -30,6 +30,7 @@ from droveway.ports.credentials import Credentials
 from droveway.process import listeners
 from droveway.process.joining import joining
 from droveway.process.load import load
+from droveway.process.run import collect_seldom
 from droveway.store.engine.transaction import Store
 from droveway.store.identity import directories
 
@@ -177,5 +178,5 @@ def keep_the_loop_light() -> None:
     for tens of milliseconds after a long list; and a thread that works beside the loop gives way after 1 ms, not 5.
     Measured by tests/test_lag.py on a busy machine: 13 to 46 ms with both, 60 to 225 ms without."""
     gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
+    collect_seldom()
     sys.setswitchinterval(0.001)
