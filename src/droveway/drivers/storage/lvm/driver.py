@@ -385,7 +385,6 @@ def _volume(volume_id: str) -> str:
 
 
 def _snapshot(volume_id: str, snapshot_id: str) -> str:
-    """With the volume's: LVM forgets whose it is when that one is replaced."""
     return f"{SNAPSHOT}{checked(snapshot_id)}_{checked(volume_id)}"
 
 
