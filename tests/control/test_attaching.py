@@ -13,7 +13,7 @@ import pytest
 from droveway.domain.faults import BadRequest, Conflict
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
-from droveway.domain.volume.model import VolumeStatus
+from droveway.domain.volume.model import VolumeStatus, of_volume
 from droveway.drivers.hypervisor.simulated.fleet import Faults, Store
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
@@ -393,3 +393,20 @@ def new_snapshots(tx: Tx, ids: dict[str, str]) -> None:
         row: Any = {"id": snapshot_id, "project_id": "p", "user_id": "u", "name": None, "description": None}
         row |= {"created_at_us": tx.now_us, "updated_at_us": None, "volume_id": volume_id, "size_gb": 1}
         snapshots.insert_row(tx, row | {"status": "creating", "metadata": {}, "fault": "", "fence": 0})
+
+
+async def test_what_waited_for_the_end_of_its_server_leaves_the_volume_free() -> None:
+    """It was asked for while the volume was in use."""
+    async with with_volumes() as world:
+        server, one = await world.boot(), await world.volume()
+        assert await world.attach(server, one) == ("done", "")
+
+        def both(tx: Tx) -> None:
+            instances.intend(tx, server, SagaKind.DELETE, {})
+            volumes.set_(tx, one, status="extending", growing_to_gb=2)
+            params = {"size_gb": 2, "previous": "in-use"}
+            sagas.enqueue(tx, SagaKind.EXTEND_VOLUME, of_volume(one), "p", params, request_id="")
+
+        await world.store.run(both)
+        await world.quiet()
+        assert await world.is_free(one) and (await world.row(one))["size_gb"] == 2
