@@ -17,7 +17,7 @@ from benchmarks.claims import Claim, cpu_seconds, median, progress
 from benchmarks.fleet_rows import clients
 from benchmarks.fleet_rows.rig import tree
 from benchmarks.liveness_rows.rig import end, start, tail, wait_for
-from benchmarks.volume_rows import attach
+from benchmarks.volume_rows import attach, services
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.quota import NO_VOLUME_LIMITS, VolumeQuotas
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -104,6 +104,7 @@ def measure() -> Iterator[Claim]:
         finally:
             cloud.compute.close()
             end(cloud.process)
+    yield from services.rows()
 
 
 # -- what each costs --------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Rows of benchmarks/volumes.py that are about servers and their volumes."""
+"""Rows of benchmarks/volumes.py, a file a part."""
