@@ -1,0 +1,1 @@
+"""The rows of the volumes benchmark that need real storage."""
