@@ -108,8 +108,9 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 def _free_volume(tx: Tx, ctx: Context, volume_id: str, shown: VolumeStatus, status: str = "") -> None:
     """Unless it shows something else by now: an administrator has set it."""
     if volumes.get(tx, volume_id)["status"] == shown:
-        previous = str(ctx.params.get("previous") or VolumeStatus.AVAILABLE.value)
-        volumes.set_(tx, volume_id, status=status or previous, previous_status=None)
+        is_attached = attachments.of_volume(tx, volume_id) is not None
+        previous = VolumeStatus.IN_USE if is_attached else VolumeStatus.AVAILABLE  # its server may be gone by now
+        volumes.set_(tx, volume_id, status=status or previous.value, previous_status=None)
 
 
 def rest(tx: Tx, ctx: Context) -> None:
