@@ -22,7 +22,7 @@ from droveway.periodic.tasks import PeriodicTasks, TaskStatus
 from lab.processes import everyone, wait_for
 from tests.periodic import work
 
-GIB = 1 << 30
+FLOOD_BYTES = 1 << 28
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -77,10 +77,10 @@ def test_what_a_script_leaves_behind_is_killed() -> None:
 
 
 def test_a_flood_grows_no_memory_and_ends() -> None:
-    """1 GiB on stdout and 1 GiB on stderr: neither we nor the warden keep it, and our loop is not kept busy."""
+    """256 MiB on stdout and 256 MiB on stderr: neither we nor the warden keep it, and our loop is not kept busy."""
     before_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     before_s = time.process_time()
-    flood = f"yes | head -c {GIB}; yes | head -c {GIB} >&2; echo; echo the end"
+    flood = f"yes | head -c {FLOOD_BYTES}; yes | head -c {FLOOD_BYTES} >&2; echo; echo the end"
     run = ended("/bin/sh", "-c", flood, timeout_s=60.0)
     assert (run.exit_code, run.last_line) == (0, "the end")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before_bytes < 20 << 20
@@ -88,7 +88,17 @@ def test_a_flood_grows_no_memory_and_ends() -> None:
 
 
 def test_the_warden_stays_small() -> None:
-    command = [sys.executable, "-I", "-S", str(warden.__file__), "60", "1", "/bin/sh", "-c", f"yes | head -c {GIB}"]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(warden.__file__),
+        "60",
+        "1",
+        "/bin/sh",
+        "-c",
+        f"yes | head -c {FLOOD_BYTES}",
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         most_kib = 0
         while process.poll() is None:
