@@ -69,6 +69,11 @@ class Client:
         found = self._checked("GET", "/compute/v2.1/os-hypervisors/detail", None, 200)[2]["hypervisors"]
         return sum(one["state"] == "up" and one["memory_mb"] > 0 for one in found)
 
+    def usable_backends(self) -> int:
+        """How many backends volumes can be made on."""
+        pools = self._checked("GET", f"/volume/v3/{self.project_id}/scheduler-stats/get_pools", None, 200)[2]["pools"]
+        return len(pools)
+
     def refresh_scheduler(self) -> None:
         """A dry run makes control look at the hosts as they are; otherwise a host that has just come up is not chosen
         for a moment. What it answers does not matter: the operator may have deleted that flavor."""

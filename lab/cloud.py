@@ -243,6 +243,10 @@ class Cloud:
 
     def _wait_until_usable(self, client: Client, hosts: int) -> None:
         """Until the scheduler may use every host."""
+        if not processes.wait_for(lambda: client.usable_backends() >= hosts, ANSWERS_S):
+            raise CloudFailed(
+                f"{client.usable_backends()} of {hosts} backends of volumes are there; {self.log} says why"
+            )
         if not processes.wait_for(lambda: client.usable_hosts() >= hosts, ANSWERS_S):
             raise CloudFailed(
                 f"{client.usable_hosts()} of {hosts} hosts are usable after {ANSWERS_S:.0f} s; {self.log} says why"

@@ -76,6 +76,8 @@ def _type(hint: Any) -> str:
         return " or ".join(_type(one) for one in get_args(hint) if one is not type(None))
     if get_origin(hint) is tuple:
         return f"list of {_type(get_args(hint)[0])}s"
+    if get_origin(hint) is dict:
+        return "table of strings"
     return {str: "string", int: "integer", float: "number", bool: "boolean"}.get(hint, str(hint))
 
 
@@ -84,6 +86,8 @@ def _default(one: Any) -> str:
         return ""
     if one.default is None:
         return "by the driver" if one.name in {"report_interval", "service_down_time"} else "–"
+    if one.default is msgspec.NODEFAULT:
+        return f"`{msgspec.json.encode(one.default_factory()).decode()}`"
     text = msgspec.json.encode(list(one.default) if isinstance(one.default, tuple) else one.default).decode()
     return f"`{text}`"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lab.cloud import Cloud
 
 SERVICES = ["nova-compute", "neutron-linuxbridge-agent"]
+DISKS = "disks"  # the backend of volumes of each host, with its name behind it where they are real
 SIMULATED: list[dict[str, object]] = [
     {
         "name": name,
@@ -22,7 +23,8 @@ SIMULATED: list[dict[str, object]] = [
         "network": "simulated",
         "tunnel_address": f"192.0.2.{number}",
         "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
-        "services": SERVICES,
+        "services": [*SERVICES, f"cinder-volume@{DISKS}"],
+        "backend": [{"name": DISKS, "driver": "simulated"}],
     }
     for number, name in enumerate(("sim1", "sim2"), 1)
 ]
@@ -80,6 +82,9 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
 
 def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
     cloud.instances.mkdir(parents=True, exist_ok=True)
+    volumes = {f"{DISKS}-{host.name}": cloud.lab.shared / "volumes" / host.name for host in cloud.lab.hosts}
+    for directory in volumes.values():
+        directory.mkdir(parents=True, exist_ok=True)
     return [
         {
             "name": host.name,
@@ -94,7 +99,11 @@ def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
             "network": "bridge",
             "tunnel_address": host.address,
             "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
-            "services": SERVICES,
+            "backend_paths": [f"{name}:{directory}" for name, directory in volumes.items()],
+            "services": [*SERVICES, f"cinder-volume@{DISKS}-{host.name}"],
+            "backend": [
+                {"name": f"{DISKS}-{host.name}", "driver": "dir", "path": str(volumes[f"{DISKS}-{host.name}"])}
+            ],
         }
         for host in cloud.lab.hosts
     ]
@@ -107,10 +116,19 @@ def _file(
     lines = ["# written by ./dev up at every start", *(f"{key} = {_toml(value)}" for key, value in top.items())]
     for title, rows in [
         *((f"[{name}]", table) for name, table in tables.items()),
-        *(("[[host]]", one) for one in hosts),
+        *(part for one in hosts for part in _host(one)),
     ]:
         lines += ["", title, *(f"{key} = {_toml(value)}" for key, value in rows.items())]
     return "\n".join(lines) + "\n"
+
+
+def _host(host: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Its keys, and behind them the tables in it."""
+    yield "[[host]]", _without(host, "backend")
+    backends = host["backend"]
+    assert isinstance(backends, list), "it has some"
+    for backend in backends:
+        yield "[[host.backend]]", backend
 
 
 def _without(rows: Mapping[str, object], *keys: str) -> dict[str, object]:

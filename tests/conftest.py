@@ -13,7 +13,7 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -130,3 +130,11 @@ def logs_as_they_were() -> Iterator[None]:
     if structlog.is_configured():
         structlog.reset_defaults()
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from lab.ceph import ceph
+
+    with ceph(tmp_path_factory.mktemp("ceph"), users=("volumes", "h1", "h2"), has_manager=True) as cluster:
+        yield cluster

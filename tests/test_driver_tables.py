@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from droveway.config.drivers import BUSES, CREDENTIALS, HYPERVISORS, MEMBERSHIPS, NETWORKS, HypervisorDriver, known
+from droveway.config.drivers import (
+    BUSES,
+    CREDENTIALS,
+    HYPERVISORS,
+    MEMBERSHIPS,
+    NETWORKS,
+    STORAGES,
+    HypervisorDriver,
+    known,
+)
 from droveway.config.file import Config, load
 from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
@@ -22,7 +31,7 @@ from droveway.process.load import load as load_driver
 
 STARTS = [
     line.start
-    for table in (HYPERVISORS, BUSES, CREDENTIALS, MEMBERSHIPS, NETWORKS)
+    for table in (HYPERVISORS, BUSES, CREDENTIALS, MEMBERSHIPS, NETWORKS, STORAGES)
     for line in table.values()
     if line.start
 ]
@@ -63,6 +72,6 @@ def test_one_more_hypervisor_is_one_more_line(tmp_path: Path, monkeypatch: pytes
         load(written(tmp_path), "agent")
     config = load(written(tmp_path, f'instances_path = "{tmp_path}"\n'), "agent")
     made_for.clear()
-    (work,) = agent._STARTS[COMPUTE](config, [config.host_named("h1")])
+    (work,) = agent._STARTS[COMPUTE](config, [config.host_named("h1")], COMPUTE)
     work.close()
     assert made_for == ["h1"]

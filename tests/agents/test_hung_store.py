@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from droveway.agents import compute
+from droveway.agents import fenced
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import MemoryFences
 from droveway.domain.model import GuestState, of_instance
@@ -34,7 +34,7 @@ class Fast(SystemClock):
 
 
 async def test_commands_are_answered_and_carried_out_when_the_store_is_back() -> None:
-    answer_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
+    answer_s, fenced.ANSWER_S = fenced.ANSWER_S, 0.05
     try:
         clock = Fast()
         fleet = Fleet(clock, SystemChance())
@@ -61,7 +61,7 @@ async def test_commands_are_answered_and_carried_out_when_the_store_is_back() ->
         assert (await agent.reports.full()).resources.store_trouble == ""  # type: ignore[union-attr]
         assert isinstance(await agent.handle(Command(of_instance(GUEST), 4, Stop(0.0))), StaleFence)
     finally:
-        compute.ANSWER_S = answer_s
+        fenced.ANSWER_S = answer_s
 
 
 async def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path: Path) -> None:

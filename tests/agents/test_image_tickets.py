@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from droveway.agents import compute
+from droveway.agents import fenced
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import FileFences
 from droveway.domain.image_tickets import ImageTicket, challenge_of
@@ -61,12 +61,12 @@ async def on_a_host(tmp_path: Path) -> AsyncIterator[Any]:
     await hypervisor.open(lambda _: None, lambda *_: None)
     fences = FileFences(tmp_path / "fences.log")
     agent = ComputeAgent("h1", "boot", "here", hypervisor, NoBus(), fences, SystemClock())
-    answers_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
+    answers_s, fenced.ANSWER_S = fenced.ANSWER_S, 0.05
     try:
         async with asyncio.timeout(30):
             yield (agent, apis)
     finally:
-        compute.ANSWER_S = answers_s
+        fenced.ANSWER_S = answers_s
 
 
 async def test_it_asks_for_a_ticket_and_tells_how_far_it_is(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
 from droveway.domain.model import GuestSpec, ImageRef, of_instance
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
-from droveway.ports.bus import AgentBus, Command, Prepare, Remove
+from droveway.ports.bus import AgentBus, Command, DropFiles, Prepare, Remove
 from droveway.ports.replies import GuestStatus, Unavailable
 from droveway.simulation.machines import DiskFences
 from tests.control.world import NoBus
@@ -49,11 +51,12 @@ class Hosts:
         return GUEST in self.fleet.hosts["h1"].store.disks
 
 
-async def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing() -> None:
+@pytest.mark.parametrize("verb", [Remove(), DropFiles()], ids=lambda verb: type(verb).__name__)
+async def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing(verb: Remove | DropFiles) -> None:
     hosts = Hosts()
     first = await hosts.agent("h1")
     assert isinstance(await first.handle(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStatus)
-    removal = Command(of_instance(GUEST), 4, Remove())
+    removal = Command(of_instance(GUEST), 4, verb)
     assert isinstance(await first.handle(removal), GuestStatus)
     second = await hosts.agent("h2")
     assert isinstance(await second.handle(Command(of_instance(GUEST), 9, Prepare(SPEC))), GuestStatus)
@@ -62,11 +65,12 @@ async def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing
     assert hosts.has_disk()
 
 
-async def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done() -> None:
+@pytest.mark.parametrize("verb", [Remove(), DropFiles()], ids=lambda verb: type(verb).__name__)
+async def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done(verb: Remove | DropFiles) -> None:
     hosts = Hosts()
     hosts.fences["h1"] = FullDisk()
     agent = await hosts.agent("h1")
     assert isinstance(await agent.handle(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStatus)
-    answer = await agent.handle(Command(of_instance(GUEST), 4, Remove()))
+    answer = await agent.handle(Command(of_instance(GUEST), 4, verb))
     assert isinstance(answer, Unavailable)
     assert answer.reason == "it was removed, but the fence cannot be written (No space left on device)"

@@ -117,7 +117,7 @@ FORMS: list[tuple[int, Any, int]] = [
     (25, OLD, 400),
     (25, AUTO, 202),
     (25, {**AUTO, "block_migration": "no"}, 202),
-    (24, {**OLD, "disk_over_commit": True}, 400),
+    (24, {**OLD, "disk_over_commit": True}, 202),
     (29, UNFORCED, 400),
     (30, AUTO, 202),
     (30, UNFORCED, 202),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from droveway.api.compute.extensions import _BUILT
-from droveway.api.volume.volume import EMPTY
+from droveway.api.volume.unbuilt import EMPTY
 from droveway.domain.policy import Need
 from tests.api.world import BASE, IMG, NOVA, RAW, in_world, make_image, make_server, reason
 

@@ -17,6 +17,7 @@ from droveway.store.identity import accounts
 from tests.api import nova_schemas
 from tests.api.network_world import FLAT
 from tests.api.test_server_networks import NET, made, network, networked, wired
+from tests.api.test_server_volumes import held
 from tests.api.world import HASH, NOVA, World, booted, make_image, make_server
 
 CONSOLE = (
@@ -48,6 +49,7 @@ async def furnished(world: World, token: str) -> dict[str, str]:
     floating = {"floating_network_id": wires["outside"], "port_id": wires["port"]}
     wires["floating_ip"] = (await made(world, token, "floatingip", **floating))["id"]
     await booted(world, server_id)
+    volume_id = await held(world, server_id, tag="disk")
     failed = await make_server(world, token, image_id)
     fault = {"code": 500, "message": "no", "created_us": 1_700_000_000_000_000}
     await world.store.run(instances.set_, failed, vm_state="error", task_state=None, fault=fault)
@@ -75,6 +77,7 @@ async def furnished(world: World, token: str) -> dict[str, str]:
         "migration_id": "1",
         "alias": "OS-DCF",
         "tag": "t",
+        "volume_id": volume_id,
     }
 
 

@@ -235,16 +235,3 @@ async def test_fifty_clients_at_once_get_what_is_left_and_no_more(tmp_path: Path
     assert sorted(reply.status_code for reply in replies) == [202] * 9 + [403] * 41
     assert (await store.read(quotas.usage, await project_of(world, "red"))).instances == 17
     await world.close()
-
-
-async def test_block_storage_has_quotas_of_nothing(tmp_path: Path) -> None:
-    async with in_world(tmp_path) as world:
-        alice, red = await world.token("alice", "red"), await project_of(world, "red")
-        for path in (f"/volume/v3/os-quota-sets/{red}", f"/volume/v3/{red}/os-quota-sets/{red}/defaults"):
-            shown = (await world.ask("GET", f"{path}?usage=False", token=alice)).json()["quota_set"]
-            assert (shown["id"], shown["volumes"], set(shown.values())) == (red, 0, {red, 0})
-        used = await world.ask("GET", f"/volume/v3/os-quota-sets/{red}?usage=True", token=alice)
-        assert used.json()["quota_set"]["volumes"] == {"limit": 0, "in_use": 0, "reserved": 0}
-        assert (await world.ask("GET", "/volume/v3/os-quota-sets/other", token=alice)).status_code == 403
-        body = {"quota_set": {"volumes": 5}}
-        assert (await world.ask("PUT", f"/volume/v3/os-quota-sets/{red}", token=alice, json=body)).status_code == 405

@@ -54,7 +54,7 @@ async def test_what_is_not_built_is_a_clean_404(tmp_path: Path) -> None:
             reply = await world.ask("GET", NOVA + path, token=token)
             assert reply.status_code == 404
             assert set(reply.json()) == {"itemNotFound"}
-        for path in ("volumes/x", "types/default", "clusters", "os-hosts", "nothing"):
+        for path in ("volumes/x", "types/x", "clusters", "group_types/x", "nothing"):
             assert (await world.ask("GET", f"/volume/v3/{path}", token=token)).status_code == 404
         assert (await world.ask("GET", f"{V3}/OS-TRUST/trusts", token=token)).json()["error"]["code"] == 404
         wrong = await world.ask("PUT", f"{NOVA}/servers", token=token, json={})
@@ -230,6 +230,8 @@ def test_every_write_needs_more_than_reading() -> None:
         ("POST", f"{V3}/users/{{user_id}}/password"),  # needs the one that it was
         *((method, f"{V3}/credentials{path}") for method, path in OF_ONESELF),
         ("POST", f"{NOVA}/servers/{{server_id}}/action"),
+        ("POST", "/volume/v3/volumes/{volume_id}/action"),  # each says for itself what it needs
+        ("POST", "/volume/v3/{project_id}/volumes/{volume_id}/action"),
         ("POST", f"{NOVA}/os-keypairs"),  # one's own, whatever one may do in a project
         ("DELETE", f"{NOVA}/os-keypairs/{{keypair}}"),
         ("POST", "/droveway/v1/join"),  # needs a token of its own

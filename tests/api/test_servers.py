@@ -95,7 +95,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"user_data": 7}, "base64"),
     ({"config_drive": "perhaps"}, "config_drive"),
     ({"personality": []}, "personality"),
-    ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": NOTHING}]}, "volumes"),
+    ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": NOTHING}]}, "could not be found"),
     ({"security_groups": [{"name": "web"}]}, "security_groups"),
     ({"min_count": 3, "max_count": 2}, "min_count"),
     ({"min_count": 0}, "min_count"),

@@ -32,6 +32,7 @@ from droveway.store.engine.transaction import DiskStore, MemoryStore, Tx
 from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.identity import accounts, catalog
 from droveway.store.schema import sagas
+from droveway.store.volume import types
 from tests.store import databases
 
 BASE = "http://cloud.test"
@@ -168,6 +169,7 @@ def people_and_flavors(tx: Tx) -> None:
     """admin in admin; alice (member) and rita (reader) in red; bob (member) in blue."""
     assert accounts.seed(tx, HASH)
     flavors.seed(tx)
+    types.seed(tx)
     for project, people in (("red", {"alice": "member", "rita": "reader"}), ("blue", {"bob": "member"})):
         project_id = accounts.add_project(tx, project)
         for name, role in people.items():

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from droveway.agents import compute
+from droveway.agents import fenced
 from droveway.domain.model import SagaKind, of_instance
 from droveway.drivers.hypervisor.simulated import mounts
 from droveway.drivers.hypervisor.simulated.fleet import Durations
@@ -62,12 +62,12 @@ async def silent(**settings: Any) -> AsyncIterator[tuple[World, str, Callable[[]
 @pytest.fixture
 def quick() -> Iterator[None]:
     """A store is known to hang, and a command to take long, after a moment."""
-    within_s, answer_s = mounts.ANSWERS_WITHIN_S, compute.ANSWER_S
-    mounts.ANSWERS_WITHIN_S, compute.ANSWER_S = 0.05, 0.02
+    within_s, answer_s = mounts.ANSWERS_WITHIN_S, fenced.ANSWER_S
+    mounts.ANSWERS_WITHIN_S, fenced.ANSWER_S = 0.05, 0.02
     try:
         yield
     finally:
-        mounts.ANSWERS_WITHIN_S, compute.ANSWER_S = within_s, answer_s
+        mounts.ANSWERS_WITHIN_S, fenced.ANSWER_S = within_s, answer_s
 
 
 @pytest.mark.usefixtures("quick")

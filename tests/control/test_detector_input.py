@@ -94,6 +94,21 @@ def test_a_pause_too_short_to_be_called_a_loss_is_no_silence() -> None:
     play(story, "h1", "h2", "h3")
 
 
+def test_a_heartbeat_that_was_lost_before_a_short_stop_is_no_silence() -> None:
+    """What h1 sent while its control was stopped would have been the next: one interval of its silence counts less."""
+
+    async def story(hall: DetectorHarness) -> None:
+        hall.silence("h1", gone=True)
+        await hall.step(0.5)
+        hall.clock.at_s += 1.5  # stopped
+        await hall.step(1.75)
+        assert hall.state("h1") is State.SUSPECT, "not yet gone: one heartbeat may have been lost"
+        await hall.step(1.75)
+        assert await hall.row("h1") == (False, "host gone")
+
+    play(story, "h1", "h2", "h3")
+
+
 def test_without_any_heartbeat_nothing_is_concluded_and_no_lease_taken() -> None:
     """Another prefix, another account: the echo comes back, and no host's heartbeat will."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import msgspec
@@ -12,9 +13,9 @@ from droveway.domain.guest_data import GuestFacts, GuestKey
 from droveway.domain.model import SagaKind
 from droveway.domain.network.quota import NO_NETWORK_LIMITS
 from droveway.ports.bus import SendGuestData
-from droveway.store.compute import guest_data, instances, server_ports
+from droveway.store.compute import guest_data, instances, server_attributes, server_ports
 from droveway.store.compute.server_ports import NicRequest
-from droveway.store.network import bindings, networks, ports
+from droveway.store.network import bindings, changes, networks, news, ports
 from droveway.store.network.ports import NewPort
 from tests.control.test_ports import networked
 
@@ -66,6 +67,20 @@ async def test_a_host_is_told_what_its_guests_are_told_and_of_no_others() -> Non
         (port,) = await world.ports_of(two)
         await world.until_planned("h2", port["id"])
         assert told("h2").keys() == {two}
+
+
+async def test_a_new_name_is_told_and_costs_no_look_at_everything() -> None:
+    async with networked() as world:
+        server = await world.boot(NicRequest(network_id=world.network_id), on="h1")
+        last = await world.store.read(changes.last)
+        await world.store.run(lambda tx: server_attributes.change(tx, server, name="renamed", hostname="renamed"))
+        found = await world.store.read(news.look, last, 100)
+        (port,) = await world.ports_of(server)
+        assert found is not None and not found.is_whole and found.ports.keys() == {port["id"]}
+        guests = world.network_agents["h1"]._guests
+        async with asyncio.timeout(10):
+            while guests[server].facts.name != "renamed":
+                await asyncio.sleep(0.02)
 
 
 async def test_what_one_message_tells_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,20 @@ async def test_a_reset_to_active_writes_what_the_host_says_and_one_to_error_stan
             assert (await row_of(w, instance_id))[0] == state
 
 
+async def test_a_reset_of_what_never_ran_leaves_it_in_error_with_its_fault() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        fault = {"code": 500, "message": "h1: no", "created_us": 1}
+        host = w.fleet.hosts[(await w.store.read(instances.get, instance_id))["host"] or ""]
+        w.fleet.end(host, instance_id, GuestEnd.REMOVE)
+        w.fleet.forget(host, instance_id)
+        never_ran = {"vm_state": "error", "launched_at_us": None, "fault": fault}
+        await w.store.run(lambda tx: instances.set_(tx, instance_id, **never_ran))
+        assert await w.do(instance_id, SagaKind.RESET_STATE, {"state": "active"}) == "done"
+        after = await w.store.read(instances.get, instance_id)
+        assert (after["vm_state"], after["task_state"], after["fault"]) == ("error", None, fault)
+
+
 async def test_a_reset_of_what_cannot_be_asked_changes_nothing() -> None:
     async with world() as w:
         instance_id = await w.create()

@@ -222,7 +222,7 @@ async def test_too_many_are_refused_and_other_wishes_wait_for_none() -> None:
         first = await world.store.run(instances.intend, server, ATTACH, params)
         for _ in range(15):
             await world.store.run(instances.intend, server, ATTACH, params)
-        with pytest.raises(Conflict, match="16 changes of its interfaces wait for their turn"):
+        with pytest.raises(Conflict, match="16 changes of its interfaces and volumes wait for their turn"):
             await world.store.run(instances.intend, server, ATTACH, params)
         with pytest.raises(Conflict, match="while its attach_interface is under way"):
             await world.store.run(instances.intend, server, SagaKind.STOP, {})

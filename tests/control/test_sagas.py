@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from droveway.control.sagas import STORIES
+from droveway.control.sagas.volumes import STORIES_OF_VOLUMES
 from droveway.domain.faults import Conflict
 from droveway.domain.model import SagaKind, of_saga
 from droveway.drivers.clock import SystemNames
@@ -257,8 +258,10 @@ async def test_the_ticks_tell_what_happened_and_why() -> None:
         ]
         assert told == [
             ("+", "create_ports"),
+            ("+", "find_volumes"),
             ("+", "choose_host"),
             ("+", "bind_ports"),
+            ("+", "take_along"),
             ("+", "prepare_guest"),
             ("!", "start_guest"),
             ("-", "prepare_guest"),
@@ -269,5 +272,7 @@ async def test_the_ticks_tell_what_happened_and_why() -> None:
 
 def test_every_saga_has_its_cases() -> None:
     elsewhere = {SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE}  # test_interfaces.py: they need networks
+    elsewhere |= {SagaKind.ATTACH_VOLUME, SagaKind.DETACH_VOLUME, SagaKind.FREE_VOLUME}  # test_attaching.py
     elsewhere |= {SagaKind.CREATE_BACKUP, SagaKind.SHELVE_OFFLOAD}  # those of CREATE_IMAGE; the end of SHELVE
+    elsewhere |= {SagaKind(story.kind) for story in STORIES_OF_VOLUMES}  # test_volumes.py
     assert set(STORIES) == set(SagaKind) == EXPECTED.keys() | elsewhere

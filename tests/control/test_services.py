@@ -115,7 +115,7 @@ async def test_a_control_that_was_declared_dead_shows_up_again() -> None:
     await upkeep._once()
     await two.store.run(services.record_control_state, "one", State.DEAD, "its lease has not been renewed for 15 s")
     await upkeep._once()
-    assert [(row["is_up"], row["reason"]) for row in await two.rows("one")] == [(True, "its lease is renewed")] * 2
+    assert [(row["is_up"], row["reason"]) for row in await two.rows("one")] == [(True, "its lease is renewed")] * 3
     await two.store.close()
 
 
@@ -127,6 +127,7 @@ async def test_a_beat_of_a_host_is_not_one_of_the_control_of_that_name() -> None
     assert {row["binary"]: row["report_count"] for row in rows} == {
         "nova-scheduler": 0,
         "nova-conductor": 0,
+        "cinder-scheduler": 0,
         "nova-compute": 77,
     }
     await two.store.close()
@@ -143,7 +144,7 @@ async def test_a_control_that_is_stopped_in_order_says_so_unless_another_has_its
         await w._control.leave()
         rows = await w.store.read(services.list_all, "control")
         expected = (True, "it answers") if is_replaced else (False, "it was stopped")
-        assert [(row["is_up"], row["reason"]) for row in rows] == [expected] * 2
+        assert [(row["is_up"], row["reason"]) for row in rows] == [expected] * 3
 
 
 async def test_a_console_that_the_host_refuses_is_a_conflict_with_its_reason() -> None:

@@ -9,8 +9,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from droveway.agents.backup import BackupAgent
+from droveway.agents.backup_chunks import BackupChunks
 from droveway.agents.compute import ComputeAgent
-from droveway.agents.fences import MemoryFences
+from droveway.agents.fenced import FencedAgent
+from droveway.agents.fences import Fences, MemoryFences
+from droveway.agents.volume import VolumeAgent
 from droveway.control.control import Control
 from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.observer import LivenessSettings
@@ -18,10 +22,12 @@ from droveway.domain.faults import Busy, Conflict, Fault, Unreachable
 from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, Direction
 from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus, of_instance
 from droveway.domain.placement import HostFacts
+from droveway.domain.service_kinds import COMPUTE, VOLUME, address_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.images.simulated import SimulatedImages
+from droveway.drivers.storage.simulated import SimulatedPool, SimulatedStorage
 from droveway.ports.bus import READ_ONLY, AgentBus, Command, Hello, Inspect, Notice, Welcome
 from droveway.ports.replies import Answer, GuestStatus, Refused
 from droveway.store.compute import instances, migrations
@@ -29,6 +35,7 @@ from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.fleet import hosts
 from droveway.store.image import image_tickets, images
+from droveway.store.volume import backends as stored_backends
 from droveway.store.work import sagas
 from tests.store import databases
 
@@ -78,6 +85,10 @@ class DirectBus:
         for host, agent in self._world.agents.items():
             on_notice(Hello(host, "boot", "here"))  # type: ignore[operator]
             on_notice(await agent.reports.full())  # type: ignore[operator]
+        for (host, service), backend in self._world.backends.items():
+            on_notice(Hello(host, "boot", "here", service=service))  # type: ignore[operator]
+            await backend.look()
+            on_notice(backend.reports.full())  # type: ignore[operator]
 
     is_direct = True
 
@@ -91,7 +102,7 @@ class DirectBus:
         pass
 
     async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
-        world, agent = self._world, self._world.agents[host]
+        world, agent = self._world, self._world.service(host, service)
         if self.trouble:
             raise Unreachable(f"{host} is not connected: {self.trouble}")
         if isinstance(command.verb, READ_ONLY):
@@ -179,14 +190,19 @@ class TakingApis:
 
 class World:
     bus_type = DirectBus
+    is_apart = False  # each host has an instance store of its own
 
-    def __init__(self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2")) -> None:
+    def __init__(
+        self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2"), backends: Sequence[str] = ()
+    ) -> None:
         self.settings, self.host_names = settings, hosts
         self.clock = SystemClock()
         self.fleet = Fleet(self.clock, SystemChance())
         self.store = databases.with_schema(FailingStore(self.clock, SystemNames()))
         self.agents: dict[str, ComputeAgent] = {}
         self.images_of: Callable[[str], SimulatedImages | None] = self._images  # where a host fetches them from
+        self.pools = {name: SimulatedPool(name, 100.0) for name in backends}  # by HOST@BACKEND
+        self.backends: dict[tuple[str, str], VolumeAgent | BackupAgent] = {}  # by host, and service there
         self.commands: list[tuple[str, str]] = []
         self.at = 0
         self.breaks: Break | Bug | None = None
@@ -203,7 +219,7 @@ class World:
 
     async def open(self) -> None:
         for name in self.host_names:
-            self.fleet.add_host(name)
+            self.fleet.add_host(name, store=name if self.is_apart else "shared")
             hypervisor = SimulatedHypervisor(self.fleet, name, self.images_of(name))
             await hypervisor.open(lambda _: None, lambda *_: None)
             bus: AgentBus = NoBus()
@@ -212,9 +228,40 @@ class World:
                 call()  # type: ignore[operator]
 
             self.agents[name] = ComputeAgent(name, "boot", "here", hypervisor, bus, MemoryFences(), self.clock, inline)
+        for pool in self.pools.values():
+            self.open_backend(pool, MemoryFences())
         await self.start_control()
         while sum(one.hypervisor_up and one.is_up for one in await self.facts()) < len(self.host_names):
             await asyncio.sleep(0.005)
+        while sum(one.is_up for one in await self.store.read(stored_backends.facts_of_all)) < len(self.pools):
+            await asyncio.sleep(0.005)
+
+    def open_backend(self, pool: SimulatedPool, fences: Fences) -> None:
+        host, service = address_of(pool.name, VOLUME)
+        storage = SimulatedStorage(pool, self._images(host))
+
+        async def inline(call: Callable[[], None]) -> None:
+            call()
+
+        self.backends[host, service] = VolumeAgent(
+            *(host, service, "boot", "here", storage, NoBus(), fences, self.clock),
+            off_loop=inline,
+            backups=self.backup_chunks(host),
+        )
+
+    def backup_chunks(self, host: str) -> BackupChunks | None:
+        return None
+
+    async def look(self) -> None:
+        """Every backend is looked at, and control told."""
+        assert self.on_notice is not None
+        for backend in self.backends.values():
+            await backend.look()
+            self.on_notice(backend.reports.full())
+        await asyncio.sleep(0.02)
+
+    def service(self, host: str, service: str) -> ComputeAgent | VolumeAgent | BackupAgent:
+        return self.agents[host] if service == COMPUTE else self.backends[host, service]
 
     async def start_control(self) -> None:
         self._control = Control(
@@ -234,13 +281,13 @@ class World:
 
         self._restart = asyncio.create_task(again())
 
-    async def again_later(self, agent: ComputeAgent, command: Command) -> None:
+    async def again_later(self, agent: FencedAgent, command: Command) -> None:
         """The same message once more: at once, and when everything is long over."""
         await asyncio.sleep(0.01)
-        await agent.handle(command)
+        await agent.execute(command)
         while not self.fleet.hosts or await self.store.read(sagas.count_open):
             await asyncio.sleep(0.005)
-        await agent.handle(command)
+        await agent.execute(command)
 
     async def close(self) -> None:
         for task in (self._task, self._restart, *self.late):
@@ -317,13 +364,12 @@ class World:
         if row["vm_state"] in HELD:
             domain = self.fleet.hosts[row["host"] or ""].domains[instance_id]
             assert (domain.state, domain.saved) == HELD[row["vm_state"]] and not running
-        files = self.fleet.stores["shared"]
         if row["host"] is None:
-            assert instance_id not in files.disks
+            assert all(instance_id not in store.disks for store in self.fleet.stores.values())
             assert all(instance_id not in host.domains for host in self.fleet.hosts.values())
-        assert not files.probes and not files.copies
+        assert not any(store.probes or store.copies for store in self.fleet.stores.values())
         spares = {"rescue"} if row["vm_state"] == "rescued" else set()
-        assert {kind for _, kind in files.spares} == spares
+        assert {kind for store in self.fleet.stores.values() for _, kind in store.spares} == spares
         for host in self.fleet.hosts.values():
             assert host.name == row["host"] or instance_id not in host.domains, f"a husk on {host.name}"
         for one in await self.store.read(sagas.listing, limit=100, only_open=False):
@@ -337,8 +383,10 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2")) -> AsyncIterator[World]:
-    one = World(settings, hosts)
+async def world(
+    settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2"), backends: Sequence[str] = ()
+) -> AsyncIterator[World]:
+    one = World(settings, hosts, backends)
     await one.open()
     try:
         yield one

@@ -1,4 +1,7 @@
-"""Two hosts for the hypervisor contract: simulated ones, or real ones of a lab, behind the same few handles."""
+"""Two hosts for the hypervisor contract: simulated ones, or real ones of a lab, behind the same few handles.
+
+More than 400 lines because each handle stands once for each of the two.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -16,6 +20,7 @@ import msgspec
 
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, ImageRef
 from droveway.domain.network_plan import bridge_of, device_of
+from droveway.domain.volume.disks import DiskFormat, FileSource, SimulatedSource, VolumeDisk
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import Durations, Faults, Fleet, SimulatedHypervisor
 from droveway.drivers.images.shared_path import SharedPathImages
@@ -129,6 +134,23 @@ class World:
         """Device, bridge and MAC of each interface, as that hypervisor has them now."""
         raise NotImplementedError
 
+    def volume(
+        self, disk_format: DiskFormat = DiskFormat.RAW, size_gb: int = 1, data: bytes = b"", **more: Any
+    ) -> VolumeDisk:
+        """A new one, which both hosts can open."""
+        raise NotImplementedError
+
+    def grow(self, disk: VolumeDisk, size_gb: int) -> None:
+        """As its backend does."""
+
+    def volumes_of(self, which: str, instance_id: str) -> list[tuple[str, str]]:
+        """Device and id of each volume, as that hypervisor has them now."""
+        raise NotImplementedError
+
+    def size_seen(self, which: str, instance_id: str, disk: VolumeDisk) -> int:
+        """In GiB, as its guest sees it."""
+        raise NotImplementedError
+
     def drive_of(self, instance_id: str) -> bytes:
         """Whatever tells one config drive from another; empty where there is none."""
         raise NotImplementedError
@@ -195,11 +217,11 @@ class World:
 
 
 class SimulatedWorld(World):
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, *, apart: bool = False) -> None:
         super().__init__(tmp_path)
         self.fleet = Fleet(SystemClock(), SystemChance())
         for name in ("a", "b"):
-            self.fleet.add_host(name)
+            self.fleet.add_host(name, store=name if apart else "shared")
 
     def driver(self, which: str) -> Hypervisor:
         return SimulatedHypervisor(self.fleet, which)
@@ -210,6 +232,21 @@ class SimulatedWorld(World):
     def nics_of(self, which: str, instance_id: str) -> list[tuple[str, str, str]]:
         nics = self.fleet.hosts[which].domains[instance_id].nics
         return [(device_of(nic.port_id), bridge_of(nic.network_id), nic.mac) for nic in nics]
+
+    def volume(
+        self, disk_format: DiskFormat = DiskFormat.RAW, size_gb: int = 1, data: bytes = b"", **more: Any
+    ) -> VolumeDisk:
+        volume_id = SystemNames().uuid()
+        source = SimulatedSource("b", volume_id)
+        return VolumeDisk(volume_id, SystemNames().uuid(), source, "vdb", size_gb, disk_format, **more)
+
+    def volumes_of(self, which: str, instance_id: str) -> list[tuple[str, str]]:
+        there = self.fleet.hosts[which].domains[instance_id].volumes
+        return [(disk.device, disk.volume_id) for disk in there.values()]
+
+    def size_seen(self, which: str, instance_id: str, disk: VolumeDisk) -> int:
+        domain = self.fleet.hosts[which].domains[instance_id]
+        return domain.volume_sizes.get(disk.volume_id, domain.volumes[disk.volume_id].size_gb)
 
     def deaf(self) -> GuestSpec:
         spec = super().deaf()
@@ -240,9 +277,10 @@ class LabWorld(World):
     """Hosts `h1` and `h2` of a lab. The drivers run outside and reach each libvirtd by its socket; the shared store has
     the same path everywhere."""
 
-    def __init__(self, tmp_path: Path, lab: Any, image: ImageRef) -> None:
+    def __init__(self, tmp_path: Path, lab: Any, image: ImageRef, *, apart: bool = False) -> None:
         super().__init__(tmp_path)
         self.lab, self._image = lab, image
+        self.stores = {"a": lab.shared, "b": lab.shared / "apart" if apart else lab.shared}
         self.hosts = {"a": lab.host("h1"), "b": lab.host("h2")}
 
     def driver(self, which: str) -> Hypervisor:
@@ -251,14 +289,59 @@ class LabWorld(World):
         host = self.hosts[which]
         settings = LibvirtSettings(
             host=host.name,
-            instances_path=str(self.lab.shared),
+            instances_path=str(self.stores[which]),
             admissions_path=str(self.tmp_path / f"admissions-{host.name}"),
             peer_uri=host.peer_uri,
             data_uri=host.data_uri,
             uri=host.outside_uri(),
+            directories={"files": str(self._volumes)},
             host_root=str(host.outside("")),
         )
         return LibvirtHypervisor(settings, SystemClock(), SharedPathImages(settings.host))
+
+    @property
+    def _volumes(self) -> Path:
+        """Beside the instance store: every host sees it."""
+        path: Path = self.lab.shared / "volumes"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def volume(
+        self, disk_format: DiskFormat = DiskFormat.RAW, size_gb: int = 1, data: bytes = b"", **more: Any
+    ) -> VolumeDisk:
+        volume_id = SystemNames().uuid()
+        path = self._volumes / volume_id
+        if disk_format is DiskFormat.RAW:
+            path.write_bytes(data)
+            os.truncate(path, size_gb * GIB)
+        else:
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), f"{size_gb}G"], check=True)
+        source = FileSource("files", volume_id)
+        return VolumeDisk(volume_id, SystemNames().uuid(), source, "vdb", size_gb, disk_format, **more)
+
+    def grow(self, disk: VolumeDisk, size_gb: int) -> None:
+        os.truncate(self._volumes / disk.volume_id, size_gb * GIB)
+
+    def volumes_of(self, which: str, instance_id: str) -> list[tuple[str, str]]:
+        """And what libvirt keeps of them says the same."""
+        with libvirt_of(self.hosts[which].outside_uri()) as connection:
+            domain = connection.lookupByUUIDString(instance_id)
+            texts = [domain.XMLDesc()] + ([domain.XMLDesc(2)] if domain.isPersistent() else [])
+        found = [
+            [
+                (one.find("target").get("dev"), one.findtext("serial"))  # type: ignore[union-attr]
+                for one in ET.fromstring(text).iterfind("devices/disk")
+                if one.find("serial") is not None
+            ]
+            for text in texts
+        ]
+        assert all(sorted(one) == sorted(found[0]) for one in found)
+        return found[0]  # type: ignore[return-value]
+
+    def size_seen(self, which: str, instance_id: str, disk: VolumeDisk) -> int:
+        device = {volume_id: device for device, volume_id in self.volumes_of(which, instance_id)}[disk.volume_id]
+        with libvirt_of(self.hosts[which].outside_uri()) as connection:
+            return int(connection.lookupByUUIDString(instance_id).blockInfo(device)[0] // GIB)
 
     def image(self) -> ImageRef:
         return self._image

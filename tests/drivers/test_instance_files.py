@@ -352,6 +352,6 @@ async def test_what_is_in_the_way_of_an_image_is_swept(tmp_path: Path, monkeypat
         unneeded.write_bytes(bytes(512))
         an_hour_ago = unneeded.stat().st_mtime - 3600
         os.utime(unneeded, (an_hour_ago, an_hour_ago))
-        monkeypatch.setattr(bases, "_free", lambda _: 0 if unneeded.exists() else 1 << 40)
+        monkeypatch.setattr(bases, "free_bytes", lambda _: 0 if unneeded.exists() else 1 << 40)
         await files.prepare(spec(ref), TICKET)
         assert not unneeded.exists()

@@ -150,8 +150,8 @@ def test_db_the_beats_of_one_flush_are_one_statement(db: DbWorld) -> None:
 async def test_db_keeps_no_service_of_an_unknown_kind(db: DbWorld) -> None:
     async with db.opened() as seen:
         with pytest.raises(BadRequest, match=r"no kind of service here; there is .*nova-compute"):
-            await seen.end.join(EVERY_SERVICE, "h1/cinder-volume")
-        assert db.sql("SELECT count(*) FROM services WHERE binary = 'cinder-volume'") == [(0,)]
+            await seen.end.join(EVERY_SERVICE, "h1/nova-nothing")
+        assert db.sql("SELECT count(*) FROM services WHERE binary = 'nova-nothing'") == [(0,)]
 
 
 def test_db_says_enter_report_state_first_after_the_initial_delay(db: DbWorld) -> None:

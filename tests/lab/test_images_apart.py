@@ -121,3 +121,28 @@ def _kill(cloud: Cloud, start: str, host: str) -> None:
     for one in everyone():
         if all(word in one.command() for word in wanted) and one.name() != "nsenter":
             one.send(signal.SIGKILL)
+
+
+def test_a_guest_takes_its_disk_along_and_back_whatever_is_killed(apart: Cloud, compute: Compute) -> None:
+    """It counts on, and in one place: the other host keeps nothing of it."""
+    one, other = apart.lab.hosts
+    server = boot(compute, "moves", uploaded(apart, "moved", padding=1000), one.name)
+    compute.wait(server, "ACTIVE", BOOTS_S)
+    assert wait_for(lambda: len(ticks_of(compute, server)) > 1, BOOTS_S)
+    assert compute.act(server, {"os-migrateLive": {"host": None, "block_migration": False}}, "2.96")[0] == 202
+    assert compute.wait_migrated(server)["status"] == "error"  # they do not share their stores
+    for source, destination, killed in ((one, other, ""), (other, one, "control")):
+        counted = ticks_of(compute, server)[-1]
+        compute.migrate(server, destination.name)
+        if killed:
+            _kill(apart, killed, source.name)
+            assert wait_for(lambda: Client(apart.port).answers(), BOOTS_S)
+            compute.close()
+        assert compute.wait_migrated(server)["status"] == "completed"
+        assert compute.host_of(server) == destination.name
+        assert wait_for(lambda: not (of_its_own(source) / server).exists(), BOOTS_S)  # noqa: B023
+        assert (of_its_own(destination) / server / "disk").exists()
+        assert not (of_its_own(destination) / server / ".arriving").exists()
+        assert wait_for(lambda: ticks_of(compute, server)[-1:] > [counted], BOOTS_S)  # noqa: B023
+    compute.delete(server)
+    assert wait_for(lambda: not any((of_its_own(host) / server).exists() for host in apart.lab.hosts), BOOTS_S)

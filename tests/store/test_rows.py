@@ -14,6 +14,7 @@ from droveway.store.engine import results
 from droveway.store.identity import rows as identity_rows
 from droveway.store.network import rows as network_rows
 from droveway.store.schema import Json, metadata
+from droveway.store.volume import rows as volume_rows
 
 T = metadata.tables
 WHOLE = {
@@ -43,6 +44,7 @@ WHOLE = {
     rows.ServerPortRow: "server_ports",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
+    rows.FileCleanupRow: "file_cleanups",
     rows.ServerRequestRow: "server_requests",
     rows.SagaRow: "sagas",
     rows.LeaseRow: "leases",
@@ -56,6 +58,16 @@ WHOLE = {
     network_rows.RouterRow: "routers",
     network_rows.FloatingIpRow: "floating_ips",
     network_rows.SubnetPoolRow: "subnet_pools",
+    volume_rows.BackendRow: "backends",
+    volume_rows.VolumeRow: "volumes",
+    volume_rows.SnapshotRow: "snapshots",
+    volume_rows.AttachmentRow: "volume_attachments",
+    volume_rows.VolumeTypeRow: "volume_types",
+    volume_rows.VolumeQosRow: "volume_qos",
+    volume_rows.TransferRow: "volume_transfers",
+    volume_rows.VolumeMessageRow: "volume_messages",
+    volume_rows.BackupRow: "backups",
+    volume_rows.VolumePlacementRow: "volume_placements",
 }
 # Of what a part, or a join, is made: a column of that name in one of these tables, or one that is named here.
 SUMS: dict[str, Any] = dict.fromkeys(("vcpus_used", "ram_mb_used", "disk_gb_used", "running_vms"), int)
@@ -66,6 +78,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.UsableRow: (("services",), {}),
     rows.HostWithUse: (("hosts", "services"), SUMS | {"service_id": int, "service_uuid": str, "service_reason": str}),
     rows.HostHealth: (("hosts",), {}),
+    volume_rows.BackendWithService: (("backends", "services"), {}),
     rows.Aggregate: (("aggregates",), {"hosts": list[str]}),
     rows.BeatRow: (("services",), {"age_us": int, "is_alive": bool}),
     rows.DeferredCleanupRow: (("instances",), {"host": str}),  # where it is not null: those hosts were asked for
@@ -76,6 +89,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.ActionRow: (("sagas",), {"instance_id": str}),
     rows.WaitingRow: (("sagas", "instances"), {"blocked": str}),  # likewise
     network_rows.StandardRow: (("networks",), {}),
+    volume_rows.OwnedRow: (("volumes",), {}),
     network_rows.Network: (("networks",), {"subnets": list[str]}),
     network_rows.Port: (("ports",), {"addresses": list[tuple[str, str]], "groups": list[str]}),
     network_rows.Group: (("security_groups",), {"rules": list[network_rows.RuleRow]}),
@@ -128,7 +142,10 @@ def test_a_part_is_of_its_tables(row_type: type[Any]) -> None:
 
 def test_every_type_is_compared() -> None:
     known = {
-        one for module in (rows, identity_rows, network_rows) for one in vars(module).values() if is_typeddict(one)
+        one
+        for module in (rows, identity_rows, network_rows, volume_rows)
+        for one in vars(module).values()
+        if is_typeddict(one)
     }
     assert known == WHOLE.keys() | PARTS.keys()
 

@@ -6,21 +6,29 @@ from droveway.domain.model import Guest, GuestState
 from droveway.ports.bus import (
     AbortCopy,
     Admit,
+    AttachDisk,
     BeginCopy,
     CheckDestination,
     CheckSource,
     CopyDisk,
+    DetachDisk,
     Dismiss,
     DropCopy,
     DropDisk,
+    DropFiles,
+    Freeze,
+    GrowDisk,
     InjectNmi,
+    KeepArrival,
     Pause,
     Plug,
     PowerCycle,
     Prepare,
+    PrepareArrival,
     PrepareDisk,
     ReadConsole,
     ReadDiagnostics,
+    ReadLocalFiles,
     Release,
     Remove,
     RemoveProbe,
@@ -29,12 +37,22 @@ from droveway.ports.bus import (
     Start,
     Stop,
     Suspend,
+    Thaw,
     Unpause,
     Unplug,
     Verb,
 )
 from droveway.ports.hypervisor import Hypervisor
-from droveway.ports.replies import Answer, ConsoleText, Diagnostics, GuestAdmitted, GuestStatus, SourceChecked
+from droveway.ports.replies import (
+    Answer,
+    ConsoleText,
+    Diagnostics,
+    GuestAdmitted,
+    GuestFrozen,
+    GuestStatus,
+    LocalFilesRead,
+    SourceChecked,
+)
 
 
 async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -> Answer | None:
@@ -46,9 +64,14 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
             return Diagnostics(await h.diagnostics(instance_id))
         case CopyDisk(copy):
             return await h.copy_disk(instance_id, copy)
+        case Freeze():
+            held = await h.freeze(instance_id)
+            return GuestFrozen(await h.guest(instance_id), held, boot_id)
         case Remove():
             await h.remove(instance_id)
             return GuestStatus(Guest(instance_id, GuestState.ABSENT), boot_id)
+        case ReadLocalFiles():
+            return LocalFilesRead(await h.local_files(instance_id))
         case CheckSource(probe):
             seen = await h.sees_probe(probe)
             return SourceChecked(await h.guest(instance_id), seen, boot_id)
@@ -57,6 +80,7 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
                 await h.admit(spec)
             return GuestAdmitted(await h.guest(instance_id), h.endpoint(), boot_id)
     await _live(h, instance_id, verb)
+    await _change(h, instance_id, verb)
     await _move(h, instance_id, verb)
     return None
 
@@ -90,10 +114,23 @@ async def _live(h: Hypervisor, instance_id: str, verb: Verb) -> None:
             await h.drop_disk(instance_id, disk)
         case ReplaceDisk(spec, documents, keeps_ephemeral):
             await h.replace_disk(spec, documents, keeps_ephemeral)
+
+
+async def _change(h: Hypervisor, instance_id: str, verb: Verb) -> None:
+    """What it has of devices."""
+    match verb:
         case Plug(nic, model):
             await h.plug(instance_id, nic, model)
         case Unplug(nic, within_s):
             await h.unplug(instance_id, nic, within_s)
+        case AttachDisk(disk):
+            await h.attach_disk(instance_id, disk)
+        case DetachDisk(volume_id, within_s):
+            await h.detach_disk(instance_id, volume_id, within_s)
+        case GrowDisk(volume_id, size_gb):
+            await h.grow_disk(instance_id, volume_id, size_gb)
+        case Thaw():
+            await h.thaw(instance_id)
 
 
 async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
@@ -105,8 +142,14 @@ async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
             await h.remove_probe(probe)
         case Dismiss():
             await h.dismiss(instance_id)
-        case BeginCopy(spec, to):
-            await h.begin_migration(spec, to)
+        case PrepareArrival(spec, files, mark, room_bytes, ticket):
+            await h.prepare_arrival(spec, files, mark, room_bytes, ticket)
+        case KeepArrival():
+            await h.keep_arrival(instance_id)
+        case DropFiles(mark):
+            await h.drop_files(instance_id, mark)
+        case BeginCopy(spec, to, files):
+            await h.begin_migration(spec, to, files)
         case AbortCopy():
             await h.abort_migration(instance_id)
         case Release():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 from droveway.domain.metrics import TaskMetrics
+from droveway.domain.volume.model import StoragePool
 from droveway.ports.bus import AgentBus, ServiceReport
 from droveway.ports.clock import Clock
 
@@ -14,8 +16,14 @@ FULL_S = 60.0
 LOOK_S = 5.0  # between two looks
 
 
+class PoolReport(NamedTuple):
+    pool: StoragePool | None = None
+    generation: int = 0
+
+
 class HealthReports:
-    """`health` says whether all is well and how it is; `tasks`, the service's periodic tasks."""
+    """`health` says whether all is well and how it is; `tasks`, the service's periodic tasks; `pool`, how its backend
+    stands, with the generation of that."""
 
     def __init__(
         self,
@@ -26,11 +34,12 @@ class HealthReports:
         clock: Clock,
         health: Callable[[], tuple[bool, str]],
         tasks: Callable[[], tuple[TaskMetrics, ...]] = tuple,
+        pool: Callable[[], PoolReport] = PoolReport,
     ) -> None:
         self._host, self._service, self._boot_id = host, service, boot_id
-        self._bus, self._clock, self._health, self._tasks = bus, clock, health, tasks
+        self._bus, self._clock, self._health, self._tasks, self._pool = bus, clock, health, tasks, pool
         self._due = asyncio.Event()
-        self._sent: tuple[bool, str] | None = None
+        self._sent: tuple[tuple[bool, str], PoolReport] | None = None
 
     def ask(self) -> None:
         """Control knows nothing yet."""
@@ -41,14 +50,18 @@ class HealthReports:
         """It may have changed."""
         self._due.set()
 
+    def full(self) -> ServiceReport:
+        """How it is now."""
+        return ServiceReport(self._host, self._service, self._boot_id, *self._health(), self._tasks(), *self._pool())
+
     async def run(self) -> None:
         """Until cancelled."""
         full_at_s = self._clock.monotonic_s()
         while True:
-            health, now_s = self._health(), self._clock.monotonic_s()
-            if health != self._sent or now_s >= full_at_s:
-                self._sent, full_at_s = health, now_s + FULL_S
-                self._bus.notify(ServiceReport(self._host, self._service, self._boot_id, *health, self._tasks()))
+            health, pool, now_s = self._health(), self._pool(), self._clock.monotonic_s()
+            if (health, pool) != self._sent or now_s >= full_at_s:
+                self._sent, full_at_s = (health, pool), now_s + FULL_S
+                self._bus.notify(self.full())
             self._due.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_S, max(0.0, full_at_s - now_s))):

@@ -11,6 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from droveway.api.http.render import FOREVER
+from droveway.api.volume import attachments, backups, messages, qos, snapshots, transfers, volumes
+from droveway.api.volume import types as volume_types
+from droveway.api.volume.here import ROOT
+from droveway.api.volume.listing import Listed
 
 
 class Key(NamedTuple):
@@ -50,6 +54,47 @@ _ASSIGNMENTS = (
     *("effective", "group.id", "include_names", "include_subtree", "role.id", "scope.OS-INHERIT:inherited_to"),
     *("scope.domain.id", "scope.project.id", "scope.system", "user.id"),
 )
+_VOLUME_PAGE = ("all_tenants", "limit", "marker", "offset", "sort", "sort_dir", "sort_key")
+
+
+def _listed(of: Listed) -> tuple[Key, ...]:
+    """Those of a list of Block Storage: its filters stand in its own table."""
+    found = {name: Key(name, known.since) for name, known in of.filters.items()}
+    found |= {name: Key(name) for name in (*of.ignored, *_VOLUME_PAGE, "project_id", "tenant_id")}
+    found["with_count"] = Key("with_count", of.count_since)
+    return tuple(found[name] for name in sorted(found))
+
+
+_OF_VOLUMES: dict[str, tuple[Key, ...]] = {
+    "volumes": _listed(volumes.LISTED),
+    "volumes/detail": _listed(volumes.LISTED),
+    "volumes/summary": _listed(volumes.LISTED),
+    "snapshots": _listed(snapshots.LISTED),
+    "snapshots/detail": _listed(snapshots.LISTED),
+    "attachments": _listed(attachments.LISTED),
+    "attachments/detail": _listed(attachments.LISTED),
+    "backups": _listed(backups.LISTED),
+    "backups/detail": _listed(backups.LISTED),
+    "messages": _listed(messages.LISTED),
+    "os-volume-transfer": _listed(transfers.LISTED),
+    "os-volume-transfer/detail": _listed(transfers.LISTED),
+    "volume-transfers": _listed(transfers.LISTED),
+    "volume-transfers/detail": _listed(transfers.LISTED),
+    "types": _listed(volume_types.LISTED),
+    "qos-specs": _listed(qos.LISTED),
+    "qos-specs/{qos_id}/associate": _keys("vol_type_id"),
+    "qos-specs/{qos_id}/disassociate": _keys("vol_type_id"),
+    "scheduler-stats/get_pools": (Key("detail"), Key("name", 28), Key("volume_type", 35)),
+    **{
+        path: _keys("host", "limit", "offset", "sort", first=8)
+        for what in ("manageable_volumes", "manageable_snapshots", "os-volume-manage", "os-snapshot-manage")
+        for path in (what, f"{what}/detail")
+    },
+    "resource_filters": _keys("resource"),
+    "limits": _keys("project_id", "tenant_id", first=39),
+    "os-services": _keys("binary", "host", "service"),
+    "os-quota-sets/{target}": _keys("usage"),
+}
 
 KEYS: dict[str, tuple[Key, ...]] = {
     "/identity/v3/auth/tokens": _keys("nocatalog"),
@@ -109,12 +154,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         *(Key("limit", 16), Key("group_policy", 25), Key("in_tree*", 31), Key("root_required", 35)),
         Key("same_subtree", 36),
     ),
-    "/volume/v3/os-services": _keys("binary", "host"),
-    "/volume/v3/{project_id}/os-services": _keys("binary", "host"),
-    "/volume/v3/os-quota-sets/{target}": _keys("usage"),
-    "/volume/v3/os-quota-sets/{target}/defaults": _keys("usage"),
-    "/volume/v3/{project_id}/os-quota-sets/{target}": _keys("usage"),
-    "/volume/v3/{project_id}/os-quota-sets/{target}/defaults": _keys("usage"),
+    **{f"{ROOT}/{place}{path}": keys for path, keys in _OF_VOLUMES.items() for place in ("", "{project_id}/")},
     "/droveway/v1/join-tokens": _keys("all"),
     "/droveway/v1/placements": _keys("blocked", "limit"),
     "/droveway/v1/placements/{server_id}": _keys("all", "host"),

@@ -1,4 +1,5 @@
-"""The whole API on one page: method, path, handler, what the caller needs, from which microversion to which.
+"""The whole API on one page (Block Storage on its own): method, path, handler, what the caller needs, from which
+microversion to which.
 
 A path that is not here is a 404: what is not built is not advertised either. Admins reach every project's servers by
 id; everyone else's queries are bound to the project of the token.
@@ -37,6 +38,7 @@ from droveway.api.compute import (
     server_tags,
     server_topology,
     server_update,
+    server_volumes,
     servers,
     usage,
     zones,
@@ -95,8 +97,8 @@ from droveway.api.placement import candidates as placement_candidates
 from droveway.api.placement import consumers as placement_consumers
 from droveway.api.placement import names as placement_names
 from droveway.api.placement import providers as placement_providers
-from droveway.api.volume import services as volume_services
-from droveway.api.volume import volume
+from droveway.api.volume import versions as volume_versions
+from droveway.api.volume.routes import VOLUME_ROUTES
 from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
@@ -165,8 +167,8 @@ ROUTES = (
     Route("GET",    NOVA, discovery.compute_version, PUBLIC),
     Route("GET",    "/image", discovery.image_versions, PUBLIC),
     Route("GET",    "/image/versions", discovery.image_versions_list, PUBLIC),
-    Route("GET",    "/volume", volume.versions, PUBLIC),
-    Route("GET",    VOL, volume.version, PUBLIC),
+    Route("GET",    "/volume", volume_versions.versions, PUBLIC),
+    Route("GET",    VOL, volume_versions.version, PUBLIC),
     Route("GET",    "/network", network_discovery.versions, PUBLIC),
     Route("GET",    NET, network_discovery.version, PUBLIC),
     Route("GET",    PLC, discovery.placement_version, PUBLIC),
@@ -346,8 +348,11 @@ ROUTES = (
     Route("DELETE", NOVA + "/servers/{server_id}/os-server-password", server_insight.clear_password, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions", instance_actions.listing, READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions/{request_id}", instance_actions.show, READER),
-    Route("GET",    NOVA + "/servers/{server_id}/os-volume_attachments",
-          nothing.none_of_server("volumeAttachments", ("limit", "offset")), READER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-volume_attachments", server_volumes.listing, READER),
+    Route("POST",   NOVA + "/servers/{server_id}/os-volume_attachments", server_volumes.create, MEMBER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-volume_attachments/{volume_id}", server_volumes.show, READER),
+    Route("PUT",    NOVA + "/servers/{server_id}/os-volume_attachments/{volume_id}", server_volumes.update, MEMBER),
+    Route("DELETE", NOVA + "/servers/{server_id}/os-volume_attachments/{volume_id}", server_volumes.delete, MEMBER),
     Route("GET",    NOVA + "/servers/{server_id}/os-security-groups", server_interfaces.list_groups, READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-interface", server_interfaces.listing, READER),
     Route("POST",   NOVA + "/servers/{server_id}/os-interface", server_attach.create, MEMBER),
@@ -360,6 +365,8 @@ ROUTES = (
     Route("POST",   NOVA + "/servers/{server_id}/shares", refused.attach_share, MEMBER, 97),
     Route("GET",    NOVA + "/servers/{server_id}/shares/{share_id}", refused.show_share, READER, 97),
     Route("DELETE", NOVA + "/servers/{server_id}/shares/{share_id}", refused.show_share, MEMBER, 97),
+    Route("POST",   NOVA + "/os-assisted-volume-snapshots", server_volumes.assisted_snapshot, ADMIN),
+    Route("DELETE", NOVA + "/os-assisted-volume-snapshots/{snapshot_id}", server_volumes.assisted_snapshot, ADMIN),
     Route("POST",   NOVA + "/os-server-external-events", refused.external_events, ADMIN),
     # the keys are those of the caller: any role in a project will do
     Route("GET",    NOVA + "/os-keypairs", keypairs.listing, READER),
@@ -484,21 +491,8 @@ ROUTES = (
     Route("PUT",    PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
     Route("DELETE", PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
 
-    # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
-    *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name), each.need, each.since)
-      for each in volume.EMPTY for vol in (VOL, VOL + "/{project_id}")),
-    Route("GET",    VOL + "/os-services", volume_services.listing, ADMIN, 0),
-    Route("GET",    VOL + "/{project_id}/os-services", volume_services.listing, ADMIN, 0),
-    Route("POST",   VOL + "/volumes", volume.refuse, MEMBER, 0),
-    Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER, 0),
-    Route("GET",    VOL + "/limits", volume.limits, READER, 0),
-    Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER, 0),
-    Route("GET",    VOL + "/os-quota-sets/{target}", volume.quota_set, READER, 0),
-    Route("DELETE", VOL + "/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
-    Route("GET",    VOL + "/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
-    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}", volume.quota_set, READER, 0),
-    Route("DELETE", VOL + "/{project_id}/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
-    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
+    # -- volume: its table stands in api/volume/routes.py --------------------------------------------------------------
+    *VOLUME_ROUTES,
 
     # -- network v2.0 -------------------------------------------------------------------------------------------------
     *_of("networks", networks),

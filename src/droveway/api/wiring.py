@@ -20,6 +20,7 @@ from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.domain.resources import LastReport
+from droveway.domain.volume.quota import NO_VOLUME_LIMITS, VolumeQuotas
 from droveway.ports.clock import Clock, Names
 from droveway.ports.control import ControlQueries
 from droveway.ports.credentials import Credentials, Person
@@ -78,6 +79,15 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeSettings:
+    """Of Block Storage."""
+
+    quotas: VolumeQuotas = NO_VOLUME_LIMITS
+    default_type: str = ""  # the first one
+    zone: str = "nova"  # of volumes that name none
+
+
+@dataclass(frozen=True, slots=True)
 class IdentitySettings:
     """Of people: for how many days a password is good (0: for ever), and how often one may be wrong."""
 
@@ -107,6 +117,7 @@ class ApiSettings:
     placement: PlacementSettings = DEFAULTS  # control's: ratios and reserves, for what Placement shows
     quotas: Quotas = NO_LIMITS  # of a project for which nothing was set; the program takes its configuration's
     network: NetworkSettings = NetworkSettings()
+    volumes: VolumeSettings = VolumeSettings()
     identity: IdentitySettings = IdentitySettings()
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True

@@ -6,6 +6,7 @@ process that has chosen the driver (process/load.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -97,10 +98,25 @@ CREDENTIALS = {
     "table": CredentialsDriver(),
     "ldap": CredentialsDriver("droveway.drivers.credentials.ldap:make"),
 }
-Table = dict[str, HypervisorDriver] | dict[str, BusDriver] | dict[str, MembershipDriver] | dict[str, NetworkDriver]
 
 
-def known(table: Table) -> str:
+class StorageDriver(NamedTuple):
+    """`start(backend, host, directory, images)` makes the Storage (ports/storage.py) of one [[host.backend]];
+    `directory` is where its service alone keeps what it must not lose."""
+
+    start: str
+    needs: tuple[str, ...] = ()  # keys of a [[host.backend]] that may not be empty
+
+
+STORAGES = {
+    "dir": StorageDriver("droveway.drivers.storage.dir.start:make", ("path",)),
+    "rbd": StorageDriver("droveway.drivers.storage.rbd.start:make", ("pool", "ceph_conf", "ceph_user", "ceph_keyring")),
+    "lvm": StorageDriver("droveway.drivers.storage.lvm.start:make", ("volume_group", "address")),
+    "simulated": StorageDriver("droveway.drivers.storage.simulated_start:make"),
+}
+
+
+def known(table: Mapping[str, object]) -> str:
     """The names of that table, for a message."""
     *front, last = table
     return f"{', '.join(front)} or {last}"

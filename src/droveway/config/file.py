@@ -12,6 +12,7 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
+from droveway.config import backup as backup_config
 from droveway.config import (
     certificates,
     http_bounds,
@@ -23,9 +24,11 @@ from droveway.config import (
     roles,
     scripts,
     tls,
+    volume,
 )
 from droveway.config import consoles as console_config
 from droveway.config import hosts as host_config
+from droveway.config.backup import BackupConfig
 from droveway.config.certificates import CaConfig
 from droveway.config.consoles import ConsoleConfig
 from droveway.config.drivers import BUSES, known
@@ -36,6 +39,7 @@ from droveway.config.images import ImageCacheConfig
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.config.network import NetworkConfig
 from droveway.config.scripts import ScriptConfig
+from droveway.config.volume import VolumeConfig
 from droveway.domain import consoles, service_kinds
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
@@ -160,6 +164,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: str = ""  # sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in state_path
     images: str = ""  # where images lie, the same files for every API; empty: in state_path
     image_store: str = "file"  # file: hosts fetch them from any API; path: every host sees `images`
+    backup: BackupConfig = BackupConfig()  # where the backups of volumes lie
     image_cache: ImageCacheConfig = ImageCacheConfig()  # of the hosts of this file
     bus: str = "socket"  # socket | nats | rabbitmq
     nats: NatsConfig = NatsConfig()
@@ -184,6 +189,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scheduler: SchedulerConfig = SchedulerConfig()
     quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
     network: NetworkConfig = NetworkConfig()
+    volume: VolumeConfig = VolumeConfig()
     console: ConsoleConfig = ConsoleConfig()
     host: tuple[HostConfig, ...] = ()
     periodic: tuple[ScriptConfig, ...] = ()
@@ -356,6 +362,8 @@ def _problems(config: Config) -> list[str]:
         problems += http_bounds.wrong_url(config.api.listen, config.api.url, scheme=config.api_scheme)
         problems += tls.wrong_files("api", config.api.tls_ca, config.api.tls_cert, config.api.tls_key)
     problems += network.problems(config.network)
+    problems += volume.problems(config.volume)
+    problems += backup_config.problems(config.backup)
     problems += identity.problems(config.identity)
     problems += console_config.problems(config.console, config.api.allowed_origins)
     problems += certificates.problems(config.ca, config.api, config.host)
@@ -394,6 +402,7 @@ def _wrong_numbers(config: Config) -> list[str]:
         *_of_scheduler(config.scheduler),
         *_limits(config.quota),
         *network.numbers(config.network),
+        *volume.numbers(config.volume),
         *identity.numbers(config.identity),
         *console_config.numbers(config.console),
     )

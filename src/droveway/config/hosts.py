@@ -7,10 +7,13 @@ import re
 
 import msgspec
 
+from droveway.config import backends
+from droveway.config.backends import BackendConfig
 from droveway.config.drivers import HYPERVISORS, NETWORKS, HypervisorDriver, known
 from droveway.domain import peer_uri, service_kinds
 from droveway.domain.service_kinds import COMPUTE, NETWORK
 
+_BACKEND_PATH = re.compile(r"[A-Za-z0-9._-]{1,64}:/.*")
 _PHYSICAL_NETWORK = re.compile(r"[A-Za-z0-9._-]{1,64}:[^/:\s]{1,15}")
 
 
@@ -35,12 +38,22 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: str = ""  # bridge | simulated; empty where no neutron-linuxbridge-agent is carried
     tunnel_address: str = ""  # of VXLAN, an IP address of this host; empty: it has no part in such networks
     physical_networks: tuple[str, ...] = ()  # each NAME:DEVICE, a device or a bridge without an address of the host
+    backend_paths: tuple[str, ...] = ()  # each BACKEND:DIRECTORY, where the volumes of a backend are its files
+    ceph_conf: str = ""  # of the Ceph cluster in which its guests open volumes; empty: in none
+    ceph_user: str = ""  # as whom, without "client."; its own and no other host's
+    ceph_keyring: str = ""  # where the key of that user is
+    backend: tuple[BackendConfig, ...] = ()
+    disk_tls_path: str = ""  # what it opens served volumes with, nbd_tls_x509_cert_dir of its qemu.conf; empty: none
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
 
     @property
     def driver(self) -> HypervisorDriver | None:
         """None where no nova-compute is carried, or its name is none (problems says so)."""
         return HYPERVISORS.get(self.hypervisor)
+
+    def backend_named(self, name: str) -> BackendConfig:
+        """It is there: problems() saw to it."""
+        return next(one for one in self.backend if one.name == name)
 
     @property
     def shares_a_process(self) -> bool:
@@ -65,7 +78,23 @@ def problems(host: HostConfig) -> list[str]:
         found += [f"{key} is missing; a {host.hypervisor} host needs it" for key in needs if not getattr(host, key)]
         found += _wrong_uris(host) if host.driver.has_endpoints else []
     found += _wrong_network(host)
+    found += backends.problems(host.backend, host.services)
+    found += _wrong_volumes(host)
     return [f"host {host.name}: {reason}" for reason in found]
+
+
+def _wrong_volumes(host: HostConfig) -> list[str]:
+    found = [
+        f"backend_paths: {one!r} must be BACKEND:DIRECTORY, such as fast:/srv/volumes"
+        for one in host.backend_paths
+        if not _BACKEND_PATH.fullmatch(one)
+    ]
+    keys = ("ceph_conf", "ceph_user", "ceph_keyring")
+    if any(getattr(host, key) for key in keys):
+        found += [
+            f"{key} is missing; with one of {', '.join(keys)} go the others" for key in keys if not getattr(host, key)
+        ]
+    return found
 
 
 def _wrong_network(host: HostConfig) -> list[str]:

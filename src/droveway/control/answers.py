@@ -13,18 +13,21 @@ from droveway.control.liveness.lag import LoopLag
 from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.why import Why
 from droveway.control.scheduling.dry_run import DryRun
+from droveway.domain import service_kinds
 from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.model import of_host, of_instance
 from droveway.domain.resources import LastReport, without_guests
+from droveway.domain.volume.model import StoredVolume
 from droveway.domain.why import Explanation
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import ControlBus, ListTasks, OpenConsole, ReadConsole, ReadDiagnostics
 from droveway.ports.control import (
     CONSOLE_TIMEOUT_S,
     LIST_TASKS_TIMEOUT_S,
+    STORED_VOLUMES_TIMEOUT_S,
     AuditResult,
     ControlQueries,
     DryRunRequest,
@@ -32,6 +35,7 @@ from droveway.ports.control import (
     RepairResult,
     Replay,
 )
+from droveway.ports.volume_verbs import ListVolumes
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import services
 
@@ -82,6 +86,14 @@ class ControlAnswers(ControlQueries):
             await send(self._bus, host, of_instance(instance_id), 0, verb, CONSOLE_TIMEOUT_S)
         except StepFailed as refused:
             raise Conflict(refused.reason) from None
+
+    async def list_stored_volumes(self, backend: str) -> list[StoredVolume]:
+        host, service = service_kinds.address_of(backend, service_kinds.VOLUME)
+        try:
+            answer = await send(self._bus, host, of_host(host), 0, ListVolumes(), STORED_VOLUMES_TIMEOUT_S, service)
+        except StepFailed as refused:
+            raise Conflict(refused.reason) from None
+        return list(answer.volumes)
 
     async def list_tasks(self, host: str) -> list[TaskStatus]:
         """A control and a host may have the same name: then the tasks of both."""

@@ -11,27 +11,35 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 import structlog
 
 from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
-from droveway.domain.audit import audit
+from droveway.domain import service_kinds
+from droveway.domain.audit import audit, worst_first
 from droveway.domain.audit_findings import Finding, Listing, Repair, StoreSnapshot
 from droveway.domain.faults import BadRequest, Busy, Fault
 from droveway.domain.model import of_host
 from droveway.domain.placement import PlacementSettings
+from droveway.domain.volume.audit import BackendListing
+from droveway.domain.volume.audit import audit as audit_volumes
 from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
 from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, RepairResult, SkippedHost, UnrepairedFinding
+from droveway.ports.volume_verbs import ListVolumes
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.engine.transaction import Store, Tx
+from droveway.store.volume import audited as audited_volumes
 from droveway.store.work import audited
 
+L = TypeVar("L")
 log = structlog.get_logger("droveway.audit")
 HOSTS_AT_ONCE = 256
 HOST_ANSWERS_S = 3.0
+BACKEND_ANSWERS_S = 7.0  # it asks its pool, which may be far away
 FINDINGS_MAX = 1000  # told and repaired at once
 
 
@@ -110,20 +118,27 @@ class Audit:
     async def look(self) -> AuditPass:
         """Ask every host, between two looks at the rows."""
         before, known = await self._store.read(audited.before)
-        listings, silent = await self._ask(known)
+        volumes_before, backends = await self._store.read(audited_volumes.before)
+        (listings, silent), (of_backends, silent_backends) = await asyncio.gather(
+            self._ask(known, self._list), self._ask(backends, self._list_volumes)
+        )
 
         def compare(tx: Tx) -> tuple[StoreSnapshot, list[Finding]]:  # where the store is read: it takes a while
             rows = audited.rows(tx, listings)
-            return rows, audit(rows, listings, before, self._capacities)
+            found = audit(rows, listings, before, self._capacities)
+            of_volumes = audit_volumes(audited_volumes.rows(tx), of_backends, volumes_before)
+            return rows, worst_first([*found, *of_volumes])
 
         rows, findings = await self._store.read(compare)
         by_host = {listing.host: listing for listing in listings}
-        return AuditPass(self._clock.now_us(), findings, silent, by_host, rows)
+        return AuditPass(self._clock.now_us(), findings, silent | silent_backends, by_host, rows)
 
-    async def _ask(self, known: dict[str, str]) -> tuple[list[Listing], dict[str, str]]:
-        """What each host has, and why the others did not say. One that is shown down may answer all the same. Ends
-        within LOOK_MAX_S."""
-        found: list[Listing] = []
+    async def _ask(
+        self, known: dict[str, str], list_one: Callable[[str], Awaitable[L]]
+    ) -> tuple[list[L], dict[str, str]]:
+        """What each host or backend has, and why the others did not say. One that is shown down may answer all the
+        same. Ends within LOOK_MAX_S."""
+        found: list[L] = []
         silent = dict.fromkeys(known, f"it was not asked within {LOOK_MAX_S:.0f} s; ask again")
         waiting = iter(known)
 
@@ -131,7 +146,7 @@ class Audit:
             for host in waiting:  # shared by all that ask: each takes the next one
                 silent[host] = f"it did not answer within {LOOK_MAX_S:.0f} s"
                 try:
-                    found.append(await self._list(host))
+                    found.append(await list_one(host))
                     del silent[host]
                 except Fault as fault:
                     silent[host] = known[host] or fault.reason
@@ -153,6 +168,11 @@ class Audit:
     async def _list(self, host: str) -> Listing:
         has = await send(self._bus, host, of_host(host), 0, ListGuests(), HOST_ANSWERS_S)
         return Listing(host, has.boot_id, has.guests, has.admitted, has.files)
+
+    async def _list_volumes(self, backend: str) -> BackendListing:
+        host, service = service_kinds.address_of(backend, service_kinds.VOLUME)
+        has = await send(self._bus, host, of_host(host), 0, ListVolumes(), BACKEND_ANSWERS_S, service)
+        return BackendListing(backend, has.volumes)
 
     # -- repairing ----------------------------------------------------------------------------------------------------
     async def _repair(self, chosen: Iterable[Finding], seen: AuditPass) -> dict[str, str]:

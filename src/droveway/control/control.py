@@ -19,6 +19,7 @@ from droveway.control.liveness.members import Members
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.verdicts import DETECTOR, Verdicts
 from droveway.control.liveness.why import Why
+from droveway.control.loops.file_cleanup import FileCleanup
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.networks import NetworksLoop
 from droveway.control.loops.plans import KeptPlans
@@ -71,6 +72,7 @@ class Control:
         self.lag = LoopLag(clock)
         self.admission = Admission(store, self.nudges, self.observer, liveness.report_interval_s)
         self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings, self.admission)
+        self._file_cleanup = FileCleanup(store, bus, self.nudges, self.admission, settings)
         self.plans = KeptPlans(store, clock)
         self._networks = NetworksLoop(store, bus, self.observer, self.nudges, clock, self.plans)
         self._router_places = RouterPlaces(store, self.nudges, clock, self.observer.is_heard)
@@ -126,6 +128,7 @@ class Control:
                     self.admission,
                     self.runner,
                     self._guests,
+                    self._file_cleanup,
                     self._networks,
                     self._router_places,
                     upkeep,

@@ -12,21 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from droveway.domain.audit_findings import KINDS, Finding, Listing, Seen, Severity, StoreSnapshot
+from droveway.domain.audit_findings import Finding, Listing, Seen, Severity, StoreSnapshot, finding
 from droveway.domain.model import Guest, GuestState, SubjectKind, TaskState, VmState
 from droveway.domain.placement import HeldCell, HostFacts
 from droveway.domain.reconcile import PLACELESS, Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
 
 _RANK = {severity: rank for rank, severity in enumerate(Severity)}
-
-
-def _finding(
-    kind: str, what: str, where: str, reason: str, *, subject: str = "", since_us: int | None = None, remedy: str = ""
-) -> Finding:
-    severity, repair, plan = KINDS[kind]
-    key = f"{kind}/{subject or what}/{where}"
-    advice = plan.format(subject=subject[:8], where=where, remedy=remedy)
-    return Finding(key, kind, severity, what, where, since_us, reason, repair, advice, subject)
 
 
 # All that may be promised on a host: memory in MiB, vcpus, disk in GiB. The placement's own rule is handed in.
@@ -50,7 +41,7 @@ class _Case(msgspec.Struct):
 def audit(
     rows: StoreSnapshot, listings: Iterable[Listing], before: Mapping[str, Seen], capacities: Capacities
 ) -> list[Finding]:
-    """Whatever is wrong, the worst first. `before`: the instances that were at rest before the hosts were asked; one
+    """Whatever is wrong. `before`: the instances that were at rest before the hosts were asked; one
     that is not there cannot be held against what they say."""
     by_host = {listing.host: listing for listing in listings}
     quiet = {
@@ -63,8 +54,13 @@ def audit(
         for guest in listing.guests:
             guests[guest.instance_id].append((listing.host, guest))
     case = _Case(rows, by_host, quiet, capacities, guests)
-    found = {finding.key: finding for rule in RULES for finding in rule(case)}
-    return sorted(found.values(), key=lambda f: (_RANK[f.severity], f.kind, f.where, f.what))
+    return [one for rule in RULES for one in rule(case)]
+
+
+def worst_first(found: Iterable[Finding]) -> list[Finding]:
+    """Each once."""
+    each = {one.key: one for one in found}
+    return sorted(each.values(), key=lambda f: (_RANK[f.severity], f.kind, f.where, f.what))
 
 
 # -- rows against rows ------------------------------------------------------------------------------------------------
@@ -81,7 +77,7 @@ def _tasks(case: _Case) -> Iterator[Finding]:
             kind, reason = "forgotten task", f"it is shown as {row.task_state}, and nothing is at work on it"
         else:
             continue
-        yield _finding(kind, case.name(row.id), row.host or "-", reason, subject=row.id, since_us=row.updated_at_us)
+        yield finding(kind, case.name(row.id), row.host or "-", reason, subject=row.id, since_us=row.updated_at_us)
 
 
 def _places(case: _Case) -> Iterator[Finding]:
@@ -93,7 +89,7 @@ def _places(case: _Case) -> Iterator[Finding]:
         if row.host is None:
             if row.vm_state not in PLACELESS:
                 on = ", ".join(host for host, _ in case.guests.get(row.id, ())) or "no host that answered"
-                yield _finding(
+                yield finding(
                     "no place",
                     case.name(row.id),
                     "-",
@@ -102,7 +98,7 @@ def _places(case: _Case) -> Iterator[Finding]:
                     since_us=row.updated_at_us,
                 )
         elif row.host not in known:
-            yield _finding(
+            yield finding(
                 "unknown host",
                 case.name(row.id),
                 row.host,
@@ -119,7 +115,7 @@ def _migrations(case: _Case) -> Iterator[Finding]:
             continue
         what, where = f"migration {row.id} of {case.name(row.instance_id)}", row.destination or "-"
         if row.holds_claim:
-            yield _finding(
+            yield finding(
                 "stray claim",
                 what,
                 where,
@@ -128,7 +124,7 @@ def _migrations(case: _Case) -> Iterator[Finding]:
                 since_us=row.updated_at_us,
             )
         else:
-            yield _finding(
+            yield finding(
                 "forgotten migration",
                 what,
                 where,
@@ -145,7 +141,7 @@ def _broken(case: _Case) -> Iterator[Finding]:
         where = (row.host if row is not None else None) or "-"
         of = case.name(saga.subject.id) if is_server else f"{saga.subject.kind.value} {saga.subject.id}"
         what = "server" if is_server else saga.subject.kind.value
-        yield _finding(
+        yield finding(
             "broken saga",
             f"{saga.kind} of {of}",
             where,
@@ -168,9 +164,7 @@ def _ratios(case: _Case) -> Iterator[Finding]:
             ("disk", " GiB", host.disk_gb_used, disk_gb),
         ):
             if used > most:
-                yield _finding(
-                    "over-claimed", what, host.name, f"{used}{unit} are claimed, {max(0, most)}{unit} may be"
-                )
+                yield finding("over-claimed", what, host.name, f"{used}{unit} are claimed, {max(0, most)}{unit} may be")
 
 
 def _cells(case: _Case) -> Iterator[Finding]:
@@ -184,7 +178,7 @@ def _cells(case: _Case) -> Iterator[Finding]:
             lost = [cpu for cpu in part.cpus if cell is None or cpu not in cell.cpus]
             if host in known and (cell is None or lost):
                 which = f"cell {part.cell}" if cell is None else f"CPU {lost[0]} of cell {part.cell}"
-                yield _finding(
+                yield finding(
                     "cells overlap",
                     case.name(holder),
                     host,
@@ -194,7 +188,7 @@ def _cells(case: _Case) -> Iterator[Finding]:
             for cpu in part.cpus:
                 other = owners.setdefault((host, cpu), holder)
                 if other != holder:
-                    yield _finding(
+                    yield finding(
                         "cells overlap",
                         case.name(holder),
                         host,
@@ -217,7 +211,7 @@ def _running_twice(case: _Case) -> Iterator[Finding]:
     for instance_id, on in case.guests.items():
         running = sorted(host for host, guest in on if guest.state is GuestState.RUNNING)
         if len(running) > 1 and (instance_id in case.quiet or instance_id not in case.rows.instances):
-            yield _finding(
+            yield finding(
                 "runs twice",
                 case.name(instance_id),
                 ", ".join(running),
@@ -232,7 +226,7 @@ def _unexpected_guests(case: _Case) -> Iterator[Finding]:
         row = case.rows.instances.get(instance_id)
         for host, guest in on:
             if row is None:
-                yield _finding(
+                yield finding(
                     "orphaned guest",
                     f"guest {instance_id}",
                     host,
@@ -248,7 +242,7 @@ def _unexpected_guests(case: _Case) -> Iterator[Finding]:
             place = "nowhere" if row.host is None else row.host
             why = "its server is deleted" if row.deleted else f"its place is {place}"
             kind = "out of place" if found is UnexpectedGuestRemedy.ALARM else "left over"
-            yield _finding(
+            yield finding(
                 kind, case.name(instance_id), host, f"it is {guest.state} there, and {why}", subject=instance_id
             )
 
@@ -260,7 +254,7 @@ def _guests(case: _Case) -> Iterator[Finding]:
         if listing is None or row.id not in case.quiet:
             continue
         if row.deleted:
-            yield _finding(
+            yield finding(
                 "deferred removal",
                 case.name(row.id),
                 listing.host,
@@ -275,7 +269,7 @@ def _guests(case: _Case) -> Iterator[Finding]:
             continue  # out of place, or a husk that goes first: starting it here as well would be the worst of all
         found = remedy(row.vm_state, row.ran_boot_id, listing.boot_id, guest)
         if found is not Remedy.NOTHING:
-            yield _finding(
+            yield finding(
                 "differs",
                 case.name(row.id),
                 listing.host,
@@ -290,7 +284,7 @@ def _expected(case: _Case) -> Iterator[Finding]:
     for listing in case.listings.values():
         for instance_id in listing.admitted:
             if instance_id in case.quiet:
-                yield _finding(
+                yield finding(
                     "expected in vain",
                     case.name(instance_id),
                     listing.host,
@@ -307,12 +301,14 @@ def _files(case: _Case) -> Iterator[Finding]:
             seen.setdefault(instance_id, host)
     for instance_id, host in seen.items():
         row = case.rows.instances.get(instance_id)
+        if instance_id in case.rows.cleanups:
+            continue
         if case.guests.get(instance_id) or (row is not None and (not row.deleted or row.host is not None)):
             continue  # of a guest that is there, of a server that is not deleted, or owed already
         if row is None:
-            yield _finding("orphaned files", f"files {instance_id}", host, "no server has that id", subject=instance_id)
+            yield finding("orphaned files", f"files {instance_id}", host, "no server has that id", subject=instance_id)
         elif instance_id in case.quiet:
-            yield _finding(
+            yield finding(
                 "files left",
                 case.name(instance_id),
                 host,

@@ -62,6 +62,7 @@ class StoreSnapshot(msgspec.Struct):
     open_sagas: set[str] = set()
     busy: set[str] = set()  # instances with a saga that has not ended, be it queued
     broken: list[BrokenSaga] = []
+    cleanups: set[str] = set()  # instances with files that a host deletes as soon as it answers
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -88,6 +89,7 @@ class Repair(StrEnum):
     END_TASK = "end task"
     FAIL_BUILD = "fail build"
     DELETE = "delete"
+    TIDY_VOLUME = "tidy volume"  # a saga ends on that backend what no row wants
     REMOVE_FILES = "remove files"  # owed to a host from then on: the guests loop pays it
 
 
@@ -135,4 +137,20 @@ KINDS: dict[str, tuple[Severity, Repair, str]] = {
     "deferred removal": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
     "files left": (Severity.LOW, Repair.REMOVE_FILES, "the host removes them: the server is deleted and runs nowhere"),
     "orphaned files": (Severity.LOW, Repair.HUMAN, "no row names their instance: look at them, then delete them"),
+    "lost volume": (Severity.HIGH, Repair.HUMAN, "look at that backend: bring its volume back there, or delete it"),
+    "lost snapshot": (Severity.HIGH, Repair.HUMAN, "look at that backend: nothing can be made of it; delete it"),
+    "forgotten admission": (Severity.MEDIUM, Repair.TIDY_VOLUME, "the backend admits them no longer"),
+    "unserved backend": (Severity.MEDIUM, Repair.HUMAN, "put its [[host.backend]] back, or its host back in service"),
+    "volume left": (Severity.LOW, Repair.TIDY_VOLUME, "that copy is deleted there"),
+    "snapshots left": (Severity.LOW, Repair.TIDY_VOLUME, "they are deleted there"),
+    "orphaned volume": (Severity.LOW, Repair.HUMAN, "no row names it: look at it, then delete it there by hand"),
 }
+
+
+def finding(
+    kind: str, what: str, where: str, reason: str, *, subject: str = "", since_us: int | None = None, remedy: str = ""
+) -> Finding:
+    severity, repair, plan = KINDS[kind]
+    key = f"{kind}/{subject or what}/{where}"
+    advice = plan.format(subject=subject[:8], where=where, remedy=remedy)
+    return Finding(key, kind, severity, what, where, since_us, reason, repair, advice, subject)

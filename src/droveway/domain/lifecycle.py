@@ -48,13 +48,22 @@ LIFECYCLE: dict[SagaKind, Rule] = {
     K.LIVE_MIGRATION: _rule("live-migrate", T.MIGRATING, S.ACTIVE),
     K.ATTACH_INTERFACE: _rule("attach_interface", None, S.ACTIVE, S.STOPPED),
     K.DETACH_INTERFACE: _rule("detach_interface", None, S.ACTIVE, S.STOPPED),
+    K.ATTACH_VOLUME: _rule(
+        "attach_volume", None, S.ACTIVE, S.PAUSED, S.STOPPED, S.SHELVED, S.SHELVED_OFFLOADED, needs_host=False
+    ),
+    K.DETACH_VOLUME: _rule(
+        "detach_volume", None, S.ACTIVE, S.PAUSED, S.STOPPED, S.SHELVED, S.SHELVED_OFFLOADED, needs_host=False
+    ),
     K.SOFT_DELETE: Rule("delete", frozenset(S) - {S.SOFT_DELETED, S.DELETED}, T.SOFT_DELETING, needs_host=False),
     K.RESTORE: _rule("restore", T.RESTORING, S.SOFT_DELETED, needs_host=False),
     K.DELETE: Rule("delete", frozenset(S) - {S.DELETED}, T.DELETING, needs_host=False),
 }
 ENDINGS = frozenset({SagaKind.DELETE, SagaKind.SOFT_DELETE})  # always allowed; they cancel what is under way
 # One of these waits for its turn behind another one of them: clients ask for several at once.
-IN_TURN = frozenset({SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE})
+VOLUME_CHANGES = frozenset({SagaKind.ATTACH_VOLUME, SagaKind.DETACH_VOLUME})
+IN_TURN = frozenset({SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE}) | VOLUME_CHANGES
+# These let a host to the volumes of the instance, or take one from them: none of those is changed meanwhile.
+HOLDS_VOLUMES = frozenset({K.BOOT, K.DELETE, K.SHELVE_OFFLOAD, K.UNSHELVE, K.LIVE_MIGRATION, K.REBUILD})
 IN_TURN_MAX = 16  # of one server, that have not ended
 
 

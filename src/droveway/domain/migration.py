@@ -10,7 +10,9 @@ from enum import StrEnum
 from droveway.domain.model import START, Guest, GuestJob, GuestState
 
 # The steps of a live migration at which a check is still to be made; its first one, when nothing has begun.
-CHECKS = frozenset({START, "instance_runs", "choose_destination", "check_destination", "check_source", "remove_probe"})
+CHECKS = frozenset(
+    (START, "instance_runs", "withdraw_stale", "choose_destination", "check_destination", "check_source")
+) | {"remove_probe", "admit_destination", "prepare_files"}
 
 
 class ObservedState(StrEnum):

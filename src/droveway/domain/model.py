@@ -10,9 +10,10 @@ from typing import Annotated
 
 import msgspec
 
-from droveway.domain.hardware import Hardware
+from droveway.domain.hardware import UEFI, Hardware
 from droveway.domain.placement import HeldCell, NumaCell
-from droveway.domain.wire import FEW, LIST, Count, Description, Number, Reason, ShortText
+from droveway.domain.volume.disks import VolumeDisk
+from droveway.domain.wire import FEW, LIST, Count, Description, FileName, Number, Reason, ShortText, StorePath
 
 
 class GuestState(StrEnum):
@@ -66,6 +67,11 @@ class ImageRef(msgspec.Struct, frozen=True):
     sha512: str
     path: str = ""
 
+    @property
+    def file_name(self) -> str:
+        """Of its bytes on the instance store of a host: the same on each."""
+        return f"{self.sha512[:32]}.{self.disk_format}"
+
 
 class Nic(msgspec.Struct, frozen=True):
     """A port of a guest, as its host plugs it: the device is device_of(port_id), its bridge bridge_of(network_id)."""
@@ -93,6 +99,18 @@ class GuestSpec(msgspec.Struct, frozen=True):
     config_drive: bool = False  # a read-only one with what the guest is told of itself, made by `prepare`
     nics: Annotated[tuple[Nic, ...], FEW] = ()  # in the order in which the guest sees them
     rescue: bool = False  # it begins from a disk of its own for that, and finds its root disk behind it
+    volumes: Annotated[tuple[VolumeDisk, ...], FEW] = ()  # in the order in which the guest sees them
+
+    @property
+    def begins_from_volume(self) -> bool:
+        """Its root disk is a volume, and no file of its host."""
+        return any(volume.boot_index == 0 for volume in self.volumes)
+
+    @property
+    def needs_store(self) -> bool:
+        """It has files that lie with its host, so that it moves only between hosts that share them."""
+        has_files = self.ephemeral_gb or self.swap_mb or self.config_drive or self.rescue
+        return bool(not self.begins_from_volume or has_files or self.hardware.firmware == UEFI)
 
 
 class SpareDisk(StrEnum):
@@ -128,6 +146,30 @@ class Resources(msgspec.Struct, frozen=True):
     reserved_disk_gb: Number = 0
     host_uuid: ShortText = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
     store_trouble: Reason = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
+    disk_identity: Description = ""  # PEM: whom an export of a volume knows this host by; empty: by nothing
+
+
+class LocalDisk(msgspec.Struct, frozen=True):
+    """A disk of a guest that is a file of its host. `base`: the name of the image's file behind it, the same on every
+    host that has that image; empty: nothing is behind it."""
+
+    name: FileName
+    disk_format: Annotated[str, msgspec.Meta(pattern=r"^(qcow2|raw)\Z")]
+    size_bytes: Count
+    allocated_bytes: Count = 0
+    base: FileName = ""
+
+
+class LocalFiles(msgspec.Struct, frozen=True):
+    """What goes along with a guest to a host that does not see the store it lies on: its disks, of which the hypervisor
+    copies what they hold, and its config drive, which never changes, packed by zlib."""
+
+    disks: Annotated[tuple[LocalDisk, ...], FEW] = ()
+    drive: Annotated[bytes, msgspec.Meta(max_length=1 << 20)] = b""
+
+    @property
+    def is_on_base(self) -> bool:
+        return any(disk.base for disk in self.disks)
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):
@@ -136,6 +178,7 @@ class MigrationEndpoint(msgspec.Struct, frozen=True):
     host: ShortText
     peer_uri: ShortText
     data_uri: ShortText
+    instances_path: StorePath = ""  # where its guests' files lie; empty: where the source has them
 
 
 class VmState(StrEnum):
@@ -197,6 +240,7 @@ class SubjectKind(StrEnum):
     INSTANCE = "instance"
     VOLUME = "volume"
     SNAPSHOT = "snapshot"
+    BACKUP = "backup"
     IMAGE = "image"
     PORT = "port"
     HOST = "host"  # its id is its name
@@ -253,6 +297,21 @@ class SagaKind(StrEnum):
     LIVE_MIGRATION = "live_migration"
     ATTACH_INTERFACE = "attach_interface"
     DETACH_INTERFACE = "detach_interface"
+    ATTACH_VOLUME = "attach_volume"
+    DETACH_VOLUME = "detach_volume"
+    FREE_VOLUME = "free_volume"
+    CREATE_VOLUME = "create_volume"
+    DELETE_VOLUME = "delete_volume"
+    EXTEND_VOLUME = "extend_volume"
+    RETYPE_VOLUME = "retype_volume"
+    REVERT_VOLUME = "revert_volume"
+    UPLOAD_VOLUME = "upload_volume"
+    CREATE_SNAPSHOT = "create_snapshot"
+    DELETE_SNAPSHOT = "delete_snapshot"
+    TIDY_VOLUME = "tidy_volume"
+    BACKUP_VOLUME = "backup_volume"
+    RESTORE_BACKUP = "restore_backup"
+    DELETE_BACKUP = "delete_backup"
 
 
 class SagaStatus(StrEnum):

@@ -7,6 +7,7 @@ report, and is kept in memory only: nothing is decided by it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -23,6 +24,8 @@ MEMORY_MAX_MB = 1 << 40  # 1 EiB
 DISK_MAX_GB = 1 << 30  # 1 EiB
 NAME_MAX, LIST_MAX = 255, 4096
 SAME_NAMES_SHOWN = 4
+IDENTITY_MAX = 4096
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n?")
 REASON_MAX = 4096
 CELLS_MAX = 1024
 GENERATION_MAX = 1 << 40  # it begins at a clock's seconds and rises by one with each change
@@ -166,6 +169,8 @@ def _wrong_grammar(r: Resources) -> str | None:
         if r.host_ip:
             peer_uri.address(r.host_ip)
         canonical(r.cpu_xml)
+        if r.disk_identity and not (len(r.disk_identity) <= IDENTITY_MAX and _CERTIFICATE.fullmatch(r.disk_identity)):
+            return "what it says that exports of volumes know it by is no certificate"
     except (peer_uri.WrongUri, WrongCpu) as wrong:
         return f"{wrong}; set it right in the file of its agent" if isinstance(wrong, peer_uri.WrongUri) else str(wrong)
     return None

@@ -16,6 +16,7 @@ Address = tuple[str, str]  # a host, and the name of one of its services there
 COMPUTE = "nova-compute"
 SCRIPTS = "droveway-scripts"
 NETWORK = "neutron-linuxbridge-agent"
+VOLUME, BACKUP = "cinder-volume", "cinder-backup"
 INTERNAL_ZONE = "internal"
 BINARY_MAX, BACKEND_MAX = 64, 64
 _BACKEND = re.compile(rf"[A-Za-z0-9._-]{{1,{BACKEND_MAX}}}")
@@ -47,9 +48,12 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "nova-scheduler": Kind("scheduler", on_hosts=False),
     "nova-conductor": Kind("conductor", on_hosts=False),
+    "cinder-scheduler": Kind("cinder-scheduler", listed_by=ListedBy.VOLUME, on_hosts=False, zone="nova"),
     COMPUTE: Kind("compute", reports_guests=True, zone="", may_be_disabled=True),
     SCRIPTS: Kind("scripts"),
     NETWORK: Kind("network", listed_by=ListedBy.NETWORK, zone=""),
+    VOLUME: Kind("volume", listed_by=ListedBy.VOLUME, zone="", has_backends=True, may_be_disabled=True),
+    BACKUP: Kind("backup", listed_by=ListedBy.VOLUME, zone="", may_be_disabled=True),
 }
 OF_CONTROL = tuple(binary for binary, kind in KINDS.items() if not kind.on_hosts)
 

@@ -44,6 +44,8 @@ class ServiceFacts(msgspec.Struct, frozen=True):
     is_well: bool = True
     health_reason: str = ""
     certificate: str = ""  # what is wrong with its host's certificate
+    volumes: int | None = None  # how many lie on its backend; None: it has none
+    frozen: bool = False  # nothing new is made on its backend
 
 
 class CloudFacts(msgspec.Struct, frozen=True):
@@ -105,7 +107,7 @@ def explain(row: ServiceFacts, seen: HostObservation | None, now: CloudFacts) ->
             *_opinions(seen, row.binary),
             *_clock(seen, now),
         ]
-    evidence += [*_health(row, now), *_hypervisor(row, now)]
+    evidence += [*_health(row, now), *_backend(row, is_up=is_up), *_hypervisor(row, now)]
     return Explanation(verdict, evidence, _advice(row, state, seen, now))
 
 
@@ -218,11 +220,22 @@ def _clock(seen: HostObservation, now: CloudFacts) -> list[Evidence]:
 def _health(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
     if row.health_at_us is None:
         return []
-    words = [Evidence("report", f"{_ago(row.health_at_us, now.now_us)}: {row.health_reason}", not row.is_well)]
+    about = "report" if row.volumes is None else "pool"
+    words = [Evidence(about, f"{_ago(row.health_at_us, now.now_us)}: {row.health_reason}", not row.is_well)]
     if (now.now_us - row.health_at_us) / 1e6 > REPORT_LATE_S:
         late = f"it last reported {_ago(row.health_at_us, now.now_us)}, and should each minute"
         words.append(Evidence("report", late, True))
     return words
+
+
+def _backend(row: ServiceFacts, *, is_up: bool) -> list[Evidence]:
+    if row.volumes is None:
+        return []
+    words = [Evidence("pool", "an operator froze it: nothing new is made there", True)] if row.frozen else []
+    some = f"{row.volumes} volume lies there" if row.volumes == 1 else f"{row.volumes} volumes lie there"
+    if is_up or not row.volumes:
+        return [*words, Evidence("pool", some)]
+    return [*words, Evidence("pool", f"{some}: servers that have them go on, and nothing else is done to them", True)]
 
 
 def _hypervisor(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
@@ -266,6 +279,10 @@ def _advice(row: ServiceFacts, state: State, seen: HostObservation | None, now: 
     if row.binary != COMPUTE and state is State.HUNG:
         return [*words, _KILL_IT]
     words += _ADVICE.get(state, []) if not row.renamed_to or state in UP else _ADVICE_RENAMED
+    if row.volumes is not None and state in UP and row.health_at_us is not None and not row.is_well:
+        words.append("look at its pool, and at its [[host.backend]] on that host; it is looked at again every 2 s")
+    if row.volumes and state in (State.STOPPED, State.EXPECTED):
+        words.append("if its [[host.backend]] was removed: put it back, and move or delete its volumes before")
     if row.refused:
         words.append("look at what that host says of itself: droveway host show {host}")
     if row.store_trouble:

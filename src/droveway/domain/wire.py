@@ -14,6 +14,8 @@ from msgspec import Meta
 HostName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 ServiceName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 ShortText = Annotated[str, Meta(max_length=1024)]  # a name, an id, a version, an address, a URI
+FileName = Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?\Z")]  # in a directory that is known
+StorePath = Annotated[str, Meta(max_length=512, pattern=r"^(/[A-Za-z0-9._/@:+ -]*)?\Z")]  # absolute, or empty
 PrintableText = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*\Z")]  # a word that people are shown
 Reason = Annotated[str, Meta(max_length=65_536)]  # cut short where it is kept
 Description = Annotated[str, Meta(max_length=262_144)]

@@ -11,7 +11,7 @@ More than 400 lines because every message between them stands here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Generic, Protocol, TypeVar, get_args
+from typing import Annotated, Protocol, get_args
 
 import msgspec
 
@@ -20,11 +20,22 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk, Subject
+from droveway.domain.model import (
+    Guest,
+    GuestSpec,
+    LocalFiles,
+    MigrationEndpoint,
+    Nic,
+    Resources,
+    SpareDisk,
+    Subject,
+)
 from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
+from droveway.domain.volume.disks import VolumeDisk
+from droveway.domain.volume.model import StoragePool
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
 from droveway.ports.replies import (
     FAILURES,
@@ -36,16 +47,36 @@ from droveway.ports.replies import (
     Diagnostics,
     DiskCopied,
     GuestAdmitted,
+    GuestFrozen,
     GuestStatus,
     HostInventory,
+    LocalFilesRead,
     NetworksApplied,
     PingResult,
     ReachResult,
     SourceChecked,
     Tasks,
 )
+from droveway.ports.verb import VerbWithReply
+from droveway.ports.volume_verbs import (
+    AdmitVolume,
+    BackupVolume,
+    CreateVolume,
+    DeleteBackup,
+    DeleteSnapshot,
+    DeleteVolume,
+    ExtendVolume,
+    FillVolume,
+    ForgetBackup,
+    ListVolumes,
+    ReadPool,
+    RestoreBackup,
+    RevertVolume,
+    SendVolume,
+    SnapshotVolume,
+    WithdrawVolume,
+)
 
-R = TypeVar("R")
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 PROTOCOL_VERSION = 3
 # The oldest that is still understood: one of 2 knows neither subjects nor the types of replies, and does not say which
@@ -64,10 +95,6 @@ def wrong_protocol(spoken: int) -> str:
 
 
 # -- verbs: what control asks of a host ---------------------------------------------------------------------------
-class VerbWithReply(msgspec.Struct, Generic[R], frozen=True):
-    """A verb; in brackets the one type of reply to it. A failure (ports/replies.py) may come in its place."""
-
-
 class Inspect(VerbWithReply[GuestStatus], frozen=True, tag="inspect"):
     """Read-only: the guest as the hypervisor sees it now."""
 
@@ -170,6 +197,34 @@ class Unplug(VerbWithReply[GuestStatus], frozen=True, tag="unplug"):
     within_s: float
 
 
+class AttachDisk(VerbWithReply[GuestStatus], frozen=True, tag="attach_disk"):
+    """One volume more, now. A guest that does not run has it when it starts."""
+
+    disk: VolumeDisk
+
+
+class DetachDisk(VerbWithReply[GuestStatus], frozen=True, tag="detach_disk"):
+    """One volume less. Refused when the guest has not let it go within `within_s`."""
+
+    volume_id: ShortText
+    within_s: float
+
+
+class GrowDisk(VerbWithReply[GuestStatus], frozen=True, tag="grow_disk"):
+    """A volume of it has that size now, and the guest is to see it."""
+
+    volume_id: ShortText
+    size_gb: Count
+
+
+class Freeze(VerbWithReply[GuestFrozen], frozen=True, tag="freeze"):
+    """Let it write out and hold its file systems, for a moment (ports/hypervisor.py: FROZEN_MAX_S)."""
+
+
+class Thaw(VerbWithReply[GuestStatus], frozen=True, tag="thaw"):
+    """Let them go on."""
+
+
 class Remove(VerbWithReply[GuestStatus], frozen=True, tag="remove"):
     pass
 
@@ -192,6 +247,32 @@ class RemoveProbe(VerbWithReply[GuestStatus], frozen=True, tag="remove_probe"):
     probe: str
 
 
+class ReadLocalFiles(VerbWithReply[LocalFilesRead], frozen=True, tag="read_local_files"):
+    """Read-only: what of the guest lies on its host alone."""
+
+
+class PrepareArrival(VerbWithReply[GuestStatus], frozen=True, tag="prepare_arrival"):
+    """Make the files into which the guest's disks are copied, and its config drive. `mark`: the saga that wants them;
+    files that bear another mark are what an earlier one has left. Refused where the guest has files that bear none.
+    `room_bytes`: how much must be free."""
+
+    spec: GuestSpec
+    files: LocalFiles
+    mark: ShortText
+    room_bytes: Count
+    ticket: ImageTicket | None = None
+
+
+class KeepArrival(VerbWithReply[GuestStatus], frozen=True, tag="keep_arrival"):
+    """The guest has arrived: its files are its own, and no mark is on them."""
+
+
+class DropFiles(VerbWithReply[GuestStatus], frozen=True, tag="drop_files"):
+    """Delete its files here: with `mark`, those alone that bear it. Refused while the guest is here."""
+
+    mark: ShortText = ""
+
+
 class Admit(VerbWithReply[GuestAdmitted], frozen=True, tag="admit"):
     spec: GuestSpec
 
@@ -203,6 +284,7 @@ class Dismiss(VerbWithReply[GuestStatus], frozen=True, tag="dismiss"):
 class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
     spec: GuestSpec
     to: MigrationEndpoint
+    files: LocalFiles = LocalFiles()  # that the hypervisor copies; none on a shared store
 
 
 class AbortCopy(VerbWithReply[GuestStatus], frozen=True, tag="abort_copy"):
@@ -310,10 +392,19 @@ Verb = (
     | ReadDiagnostics
     | Plug
     | Unplug
+    | AttachDisk
+    | DetachDisk
+    | GrowDisk
+    | Freeze
+    | Thaw
     | Remove
     | CheckDestination
     | CheckSource
     | RemoveProbe
+    | ReadLocalFiles
+    | PrepareArrival
+    | KeepArrival
+    | DropFiles
     | Admit
     | Dismiss
     | BeginCopy
@@ -329,12 +420,28 @@ Verb = (
     | ChangeNetworks
     | ReadNetworks
     | SendGuestData
+    | ReadPool
+    | ListVolumes
+    | CreateVolume
+    | FillVolume
+    | SendVolume
+    | DeleteVolume
+    | ExtendVolume
+    | SnapshotVolume
+    | DeleteSnapshot
+    | RevertVolume
+    | AdmitVolume
+    | WithdrawVolume
+    | BackupVolume
+    | RestoreBackup
+    | ForgetBackup
+    | DeleteBackup
     | SaveConnections
     | RestoreConnections
 )
-ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
+ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests, ReadPool, ListVolumes)
 # Never fenced, never remembered.
-READ_ONLY = (Inspect, ReadConsole, ReadDiagnostics, OpenConsole, Ping, Reach, ListTasks, ListGuests)
+READ_ONLY = (Inspect, ReadLocalFiles, ReadConsole, ReadDiagnostics, OpenConsole, *ABOUT_HOST)
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -394,8 +501,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
 
 class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
-    """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `sentence`: how it
-    is, for people."""
+    """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `reason`: how it
+    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands."""
 
     host: HostName
     service: ServiceName
@@ -403,6 +510,8 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     is_well: bool
     reason: Reason
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
+    pool: StoragePool | None = None
+    generation: Number = 0
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
@@ -463,36 +572,6 @@ Notice = Beat | Report | ServiceReport | GuestChanged | Hello | AgentDisconnecte
 NO_MESSAGE = "its agent sent something that is no message"
 
 
-def wrong_sender(notice: Report | ServiceReport | GuestChanged | AgentDisconnected | Beat | Hello) -> str:
-    """Why what a service said of another one does not count."""
-    named = notice.service if isinstance(notice, (ServiceReport, AgentDisconnected, Hello)) else COMPUTE
-    of_service = "" if named == COMPUTE else f"{named[:64]} on "
-    return f"its agent spoke in the name of {of_service}host {notice.host[:64]}; nothing of that counts"
-
-
-def is_own(notice: Report | ServiceReport | GuestChanged | AgentDisconnected | Beat | Hello, hello: Hello) -> bool:
-    """Whether the service that said this hello may say that: of its host, and of itself alone. Guests are compute's;
-    beats are a heart's, for all services of the host."""
-    if notice.host != hello.host:
-        return False
-    if isinstance(notice, (ServiceReport, AgentDisconnected, Hello)):
-        return notice.service == hello.service
-    return isinstance(notice, Beat) or hello.service == COMPUTE
-
-
-def display_name(host: str, service: str) -> str:
-    """That service, in a sentence about what it did not do."""
-    return f"the agent of {host}" if service == COMPUTE else f"{service} on {host}"
-
-
-def name_taken(hello: Hello, holder: Hello) -> str:
-    """Why a second live process of that name is refused."""
-    return (
-        f"{hello.service} on host {hello.host} is taken by the agent at {holder.address}; the one at "
-        f"{hello.address} is refused: stop one of them or give it another name"
-    )
-
-
 class ControlBus(Protocol):
     """Control's end. `trouble` says why no message can arrive now (the broker is away), or is empty."""
 
@@ -539,6 +618,3 @@ class AgentBus(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-# -- between controls and APIs -----------------------------------------------------------------------------------------

@@ -17,12 +17,14 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.resources import LastReport
+from droveway.domain.volume.model import StoredVolume
 from droveway.domain.why import Explanation
 from droveway.ports.asking import Recipient, question
 
 # How long control may take over an answer; a caller in another process waits a little longer.
 CONSOLE_TIMEOUT_S = 5.0
 LIST_TASKS_TIMEOUT_S = 3.0
+STORED_VOLUMES_TIMEOUT_S = 10.0
 LOOK_MAX_S = 8.0  # hosts that have not been asked by then are said not to have been looked at
 COMPARE_MAX_S = 8.0  # a repair looks, repairs and looks: together it ends before a client gives up
 AUDIT_S = LOOK_MAX_S + 2.0
@@ -110,6 +112,10 @@ class ControlQueries(Protocol):
     async def open_console(self, host: str, instance_id: str, kind: ConsoleKind, url: str, session: str) -> None:
         """Let that host carry a console of the guest to the API at `url`, for the session of that secret name. Raises
         Unreachable, Conflict."""
+
+    @question("stored_volumes", within_s=STORED_VOLUMES_TIMEOUT_S)
+    async def list_stored_volumes(self, backend: str) -> list[StoredVolume]:
+        """Everything of ours that lies on HOST@BACKEND, from its service. Raises Unreachable, Conflict."""
 
     @question("tasks", within_s=LIST_TASKS_TIMEOUT_S, recipient=Recipient.NAMED)
     async def list_tasks(self, host: str) -> list[TaskStatus]:

@@ -12,7 +12,13 @@ Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _re
   config drive is read-only, and goes wherever its disk goes;
 - a guest whose spec names NUMA cells or a machine type is held to them while it runs; where this host has not those
   cells, CPUs or machines, it is refused and nothing is left;
+- a volume of a guest is opened in the format that its spec says, whatever its bytes are, by a way that this host's own
+  configuration knows; it bears the volume's id as its serial number, and the same device after every start. Where it
+  cannot be opened, the guest is refused it and has what it had. A guest whose write fails for want of room is paused,
+  and goes on when it is resumed;
 - no verb blocks the event loop; long ones run in a bounded pool;
+- what is copied to a host that does not see the store lies there in files that bear the mark of their saga until the
+  guest has arrived, so that no other files are ever taken for them, and deleted;
 - a migration that a dead client began goes on, and is seen by the next client as an outgoing job.
 """
 
@@ -26,10 +32,14 @@ from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Fault
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Nic, Resources, SpareDisk
+from droveway.domain.model import Guest, GuestSpec, LocalFiles, MigrationEndpoint, Nic, Resources, SpareDisk
 from droveway.domain.resources import HostUsage
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.ports.consoles import ConsoleStream
 from droveway.ports.replies import DiskCopied
+
+FROZEN_MAX_S = 2.0
+NO_FILES = LocalFiles()
 
 
 class HypervisorRefused(Fault):
@@ -122,6 +132,28 @@ class Hypervisor(Protocol):
         must let go of it: refused when it has not within `within_s`. It may still do so later."""
         ...
 
+    async def attach_disk(self, instance_id: str, disk: VolumeDisk) -> None:
+        """Give a guest that runs one volume more; nothing to do when it has it, or does not run."""
+        ...
+
+    async def detach_disk(self, instance_id: str, volume_id: str, within_s: float) -> None:
+        """As `unplug`, of a volume."""
+        ...
+
+    async def grow_disk(self, instance_id: str, volume_id: str, size_gb: int) -> None:
+        """Let a guest that runs see that a volume of it has that size now; nothing to do when it sees it, or does not
+        run. Refused when it has not got it."""
+        ...
+
+    async def freeze(self, instance_id: str) -> bool:
+        """Let the guest's agent write out and hold its file systems; False when there is none that answers. They are
+        held for FROZEN_MAX_S at most, whatever becomes of the client."""
+        ...
+
+    async def thaw(self, instance_id: str) -> None:
+        """Let them go on; nothing to do when they are not held."""
+        ...
+
     async def remove(self, instance_id: str) -> None:
         """End it, forget it, delete its files. For good."""
         ...
@@ -183,7 +215,8 @@ class Hypervisor(Protocol):
 
     async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
         """Refused, with the reason, when this host could not run that guest (CPU, a guest of that id running here, a
-        machine type it does not know), or the guest is held to NUMA cells: those of another host."""
+        machine type it does not know, a volume that it has no way to open), or the guest is held to NUMA cells: those
+        of another host."""
         ...
 
     async def write_probe(self, name: str) -> None:
@@ -195,6 +228,27 @@ class Hypervisor(Protocol):
         ...
 
     async def remove_probe(self, name: str) -> None: ...
+
+    async def local_files(self, instance_id: str) -> LocalFiles:
+        """What of the guest lies on this host's instance store: its disks with their sizes, and its config drive."""
+        ...
+
+    async def prepare_arrival(
+        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+    ) -> None:
+        """Make files of that kind and size, into which another host's hypervisor copies what its own hold. Until
+        `keep_arrival` they bear that mark. Refused where the guest has files here that bear none, or there is no room;
+        and what bears another mark goes first. TicketWanted where the image behind a disk is to be fetched."""
+        ...
+
+    async def keep_arrival(self, instance_id: str) -> None:
+        """The guest has arrived: its files are its own."""
+        ...
+
+    async def drop_files(self, instance_id: str, mark: str) -> None:
+        """Delete its files: with a mark those alone that bear it. Refused while the guest is here, running or not
+        ended."""
+        ...
 
     async def admit(self, spec: GuestSpec) -> None:
         """Expect that guest to arrive. Until admitted, or after `dismiss`, an arriving guest is ended unrun."""
@@ -209,9 +263,10 @@ class Hypervisor(Protocol):
         """The guests that are expected and have not arrived."""
         ...
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
+    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
         """Begin to move the guest, and return once it is under way (job `outgoing` is visible). Nothing to do when it
-        is under way already, or when the guest is no longer here."""
+        is under way already, or when the guest is no longer here. `files`: its disks that the other host does not see,
+        and whose contents are copied into those that were prepared there."""
         ...
 
     async def abort_migration(self, instance_id: str) -> None:

@@ -11,8 +11,10 @@ import msgspec
 
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import TaskStatus
-from droveway.domain.model import Guest, MigrationEndpoint
+from droveway.domain.model import Guest, LocalFiles, MigrationEndpoint
 from droveway.domain.network_plan import Address, Id, Name, NotInForce
+from droveway.domain.volume.disks import DiskSource
+from droveway.domain.volume.model import StoragePool, StoredVolume
 from droveway.domain.wire import FEW, LIST, Count, Number, Reason, ShortText, Text
 
 FILES_MAX = 65_536  # what one message holds
@@ -33,12 +35,24 @@ class GuestAdmitted(msgspec.Struct, frozen=True, tag="guest_admitted"):
     boot_id: ShortText = ""
 
 
+class GuestFrozen(msgspec.Struct, frozen=True, tag="guest_frozen"):
+    """Whether its file systems are held now; a guest without an agent holds none."""
+
+    guest: Guest
+    held: bool
+    boot_id: ShortText = ""
+
+
 class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
     """How the guest stands, and whether the test file of the other host is visible."""
 
     guest: Guest
     shared_store: bool
     boot_id: ShortText = ""
+
+
+class LocalFilesRead(msgspec.Struct, frozen=True, tag="local_files"):
+    files: LocalFiles
 
 
 class ConsoleText(msgspec.Struct, frozen=True, tag="console_text"):
@@ -117,6 +131,46 @@ class ConnectionsRestored(msgspec.Struct, frozen=True, tag="connections_restored
     pass
 
 
+class VolumeAdmitted(msgspec.Struct, frozen=True, tag="volume_admitted"):
+    """The host that was named may open it, in this way."""
+
+    source: DiskSource
+
+
+class VolumeDone(msgspec.Struct, frozen=True, tag="volume_done"):
+    """It is as it was to be."""
+
+
+class VolumeSent(msgspec.Struct, frozen=True, tag="volume_sent"):
+    """An API has so many bytes of it."""
+
+    size_bytes: Count
+
+
+class VolumeBackedUp(msgspec.Struct, frozen=True, tag="volume_backed_up"):
+    """Its backup is in the store: so many chunks, of which so many bytes were put for it."""
+
+    object_count: Count = 0
+    stored_bytes: Count = 0
+    read_bytes: Count = 0
+
+
+class BackupDone(msgspec.Struct, frozen=True, tag="backup_done"):
+    """Nothing of it is in the store any more."""
+
+
+class PoolStatus(msgspec.Struct, frozen=True, tag="pool"):
+    """How the backend stands at this moment."""
+
+    pool: StoragePool
+
+
+class VolumeList(msgspec.Struct, frozen=True, tag="volumes"):
+    """Every volume of ours that lies on the backend."""
+
+    volumes: Annotated[tuple[StoredVolume, ...], LIST] = ()
+
+
 # -- failures: any verb may meet them ---------------------------------------------------------------------------------
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The hypervisor or a check said no."""
@@ -154,7 +208,9 @@ FAILURES = (Refused, Working, ImageTicketNeeded, StaleFence, Unavailable)
 Answer = (
     GuestStatus
     | GuestAdmitted
+    | GuestFrozen
     | SourceChecked
+    | LocalFilesRead
     | ConsoleText
     | DiskCopied
     | Diagnostics
@@ -166,6 +222,13 @@ Answer = (
     | NetworksApplied
     | Connections
     | ConnectionsRestored
+    | VolumeAdmitted
+    | VolumeDone
+    | VolumeSent
+    | VolumeBackedUp
+    | BackupDone
+    | PoolStatus
+    | VolumeList
     | Refused
     | Working
     | ImageTicketNeeded

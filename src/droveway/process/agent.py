@@ -11,15 +11,15 @@ from typing import Any
 
 import structlog
 
-from droveway.config.drivers import HYPERVISORS, NETWORKS
+from droveway.config.drivers import HYPERVISORS, NETWORKS, STORAGES
 from droveway.config.file import Config
 from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
-from droveway.domain.service_kinds import COMPUTE, NETWORK, SCRIPTS, row_of
+from droveway.domain.service_kinds import BACKUP, COMPUTE, NETWORK, SCRIPTS, VOLUME, row_of, split
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.ports.hypervisor import MadeHypervisor
 from droveway.ports.images import Images
-from droveway.process import host_certificate
+from droveway.process import disk_identity, host_certificate
 from droveway.process.buses import agent_bus
 from droveway.process.load import load
 
@@ -32,7 +32,7 @@ async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
     hosts = [config.host_named(name) for name in names]
     if len(hosts) > 1 and not all(host.shares_a_process for host in hosts):
         raise WrongConfiguration(f"one process is a service of one real host; it was given {', '.join(names)}")
-    works = _STARTS[service](config, hosts)
+    works = _STARTS[split(service)[0]](config, hosts, service)
     async with asyncio.TaskGroup() as group:
         for name in names:
             group.create_task(_be_a_member(config, name, service))
@@ -43,10 +43,12 @@ async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
             group.create_task(work)
 
 
-def _compute(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+def _compute(config: Config, hosts: list[HostConfig], _service: str) -> list[Coroutine[Any, Any, None]]:
     from droveway.agents.pulse import LoopWatch
 
     driver = HYPERVISORS[hosts[0].hypervisor]
+    for host in hosts:
+        disk_identity.ensure(host)
     made = load(driver.start)(config, hosts, lambda name: _images(config, name))
     watch, is_alone = LoopWatch(SystemClock()), not driver.hosts_share_a_process
     return [_run_compute(config, host, one, watch, is_alone=is_alone) for host, one in zip(hosts, made, strict=True)]
@@ -121,7 +123,7 @@ def periodic_tasks(host: str, scripts: Sequence[Any], *owners: object) -> Any:
     return tasks
 
 
-def _scripts(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+def _scripts(config: Config, hosts: list[HostConfig], _service: str) -> list[Coroutine[Any, Any, None]]:
     from droveway.agents.pulse import LoopWatch
     from droveway.process import heart
 
@@ -149,7 +151,7 @@ async def _run_scripts(config: Config, host: HostConfig, boot_id: str, watch: An
         os.close(lock)
 
 
-def _network(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+def _network(config: Config, hosts: list[HostConfig], _service: str) -> list[Coroutine[Any, Any, None]]:
     from droveway.agents.pulse import LoopWatch
     from droveway.process import heart
 
@@ -187,15 +189,90 @@ async def _run_network(config: Config, host: HostConfig, boot_id: str, watch: An
         os.close(lock)
 
 
+def _volume(config: Config, hosts: list[HostConfig], service: str) -> list[Coroutine[Any, Any, None]]:
+    from droveway.agents.pulse import LoopWatch
+    from droveway.process import heart
+
+    watch = LoopWatch(SystemClock())
+    return [_run_volume(config, host, service, heart.boot_id(host), watch) for host in hosts]
+
+
+async def _run_volume(config: Config, host: HostConfig, service: str, boot_id: str, watch: Any) -> None:
+    from droveway.agents.fences import FileFences
+    from droveway.agents.volume import VolumeAgent
+    from droveway.process import heart
+
+    state, backend = directory(config, host, service), host.backend_named(split(service)[1])
+    lock = heart.only_one(state / "agent.lock", f"{service} of host {host.name}")
+    storage = load(STORAGES[backend.driver].start)(backend, host, state, _images(config, host.name))
+    try:
+        await VolumeAgent(
+            host.name,
+            service,
+            boot_id,
+            _address(),
+            storage,
+            agent_bus(config),
+            FileFences(state / "fences.log"),
+            SystemClock(),
+            backend.settings,
+            pulse=heart.pulse(config, host, boot_id, watch, service),
+            backups=_backup_chunks(config, host),
+        ).run()
+    finally:
+        os.close(lock)
+
+
+def _backup_chunks(config: Config, host: HostConfig) -> Any:
+    """None where the configuration names no store of backups."""
+    from droveway.agents.backup_chunks import BackupChunks
+    from droveway.process.backups import objects
+
+    found = objects(config.backup)
+    return None if found is None else BackupChunks(found, SystemClock(), host.name)
+
+
+def _backup(config: Config, hosts: list[HostConfig], service: str) -> list[Coroutine[Any, Any, None]]:
+    from droveway.agents.pulse import LoopWatch
+    from droveway.process import heart
+
+    watch = LoopWatch(SystemClock())
+    return [_run_backup(config, host, service, heart.boot_id(host), watch) for host in hosts]
+
+
+async def _run_backup(config: Config, host: HostConfig, service: str, boot_id: str, watch: Any) -> None:
+    from droveway.agents.backup import BackupAgent
+    from droveway.agents.fences import FileFences
+    from droveway.process import heart
+
+    state = directory(config, host, service)
+    lock = heart.only_one(state / "agent.lock", f"{service} of host {host.name}")
+    try:
+        await BackupAgent(
+            host.name,
+            boot_id,
+            _address(),
+            _backup_chunks(config, host),
+            agent_bus(config),
+            FileFences(state / "fences.log"),
+            SystemClock(),
+            pulse=heart.pulse(config, host, boot_id, watch, service),
+        ).run()
+    finally:
+        os.close(lock)
+
+
 async def _in_thread(call: Callable[[], None]) -> None:
     await asyncio.to_thread(call)
 
 
 # How each service of a host is started.
-_STARTS: dict[str, Callable[[Config, list[HostConfig]], list[Coroutine[Any, Any, None]]]] = {
+_STARTS: dict[str, Callable[[Config, list[HostConfig], str], list[Coroutine[Any, Any, None]]]] = {
     COMPUTE: _compute,
     SCRIPTS: _scripts,
     NETWORK: _network,
+    VOLUME: _volume,
+    BACKUP: _backup,
 }
 
 

@@ -16,6 +16,7 @@ from droveway.ports.clock import Clock
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.identity import accounts, catalog, directories
+from droveway.store.volume import types
 
 log = structlog.get_logger("droveway")
 ADMIN = "admin"
@@ -35,6 +36,7 @@ async def make(config: Config, store: Store) -> None:
     hashed = await asyncio.to_thread(hash_password, password)
     is_ours = await store.run(accounts.seed, hashed) or not is_new
     await store.run(flavors.seed)
+    await store.run(types.seed)
     if config.identity.ldap is not None:
         await store.run(directories.make_domain, config.identity.ldap.domain)
     await store.run(catalog.seed, served(with_network=bool(config.network.driver)), config.api.region)

@@ -17,7 +17,7 @@ from droveway.api.http.pool import ThreadPool
 from droveway.api.identity.attempts import AttemptBounds
 from droveway.api.identity.passwords import matches
 from droveway.api.image import host_images
-from droveway.api.wiring import IdentitySettings, NetworkSettings, SagasSettled
+from droveway.api.wiring import IdentitySettings, NetworkSettings, SagasSettled, VolumeSettings
 from droveway.config.drivers import CREDENTIALS
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
@@ -88,6 +88,7 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
             config.network.physical_networks,
             config.network.quota,
         ),
+        volumes=VolumeSettings(config.volume.quota, config.volume.default_type, config.volume.default_zone),
     )
     hashing = ThreadPool("hashing", 2, 128)
     return Api(

@@ -55,7 +55,7 @@ def _summary(fallen: RuleRejection) -> str:
     return f"{hosts}: {fallen.reason}{nearest}"
 
 
-def reason(plan: Plan) -> str:
+def reason(plan: Plan, not_found: str = NOT_FOUND) -> str:
     """`No valid host was found`, why, and what would have fitted. Few hosts are named each with its reason."""
     if not plan.hosts:
         return f"{NOT_FOUND}: there is no host yet; start an agent with 'droveway agent'"
@@ -66,7 +66,7 @@ def reason(plan: Plan) -> str:
         parts = [_summary(fallen) for fallen in sorted(plan.fallen, key=lambda fallen: -fallen.hosts)]
     if plan.would_fit:
         parts.append(f"it would fit {', or '.join(plan.would_fit)}")
-    return _bounded(f"{NOT_FOUND}: {'; '.join(parts)}")
+    return _bounded(f"{not_found}: {'; '.join(parts)}")
 
 
 def taken(races: Sequence[str]) -> str:

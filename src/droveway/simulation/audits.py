@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from droveway.simulation.world import World
 
 EVERY_S = 4.0
+STOPPED = "unserved backend"  # an operator stops its service for a while
 PATIENCE_S = 60.0
 
 
@@ -44,7 +45,7 @@ class Auditors:
             self._world.counts["audits in turbulence"] += 1
             for finding in seen.findings:
                 self._world.counts["audits: " + finding.kind] += 1
-                if finding.repair is not Repair.COMPARE:
+                if finding.repair is not Repair.COMPARE and finding.kind != STOPPED:
                     self._world.broken(
                         f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.reason}"
                     )

@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, select
 
 from droveway.agents.reports import LOOK_S
 from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, SubjectKind, VmState
+from droveway.domain.service_kinds import row_of
 from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S
 from droveway.simulation import network_laws, together
 from droveway.simulation.verdict_laws import NEWS_S
@@ -36,7 +37,9 @@ LIVES = {GuestState.RUNNING, GuestState.PAUSED}
 def broken_laws(world: World) -> list[str]:
     """Everything that was found to be broken so far: by the physics, by the rows, by a process that fell over."""
     networks = [] if world.networks is None else world.networks.look()
-    return [*world.fleet.violations, *world.database.broken_laws(), *world.violations, *_survivors(world), *networks]
+    of_volumes = [] if world.volumes is None else world.volumes.look()
+    found = [*world.fleet.violations, *world.database.broken_laws(), *world.violations, *_survivors(world)]
+    return [*found, *networks, *of_volumes]
 
 
 def _survivors(world: World) -> list[str]:
@@ -79,7 +82,8 @@ def unsettled(world: World) -> list[str]:
     """Why it may not be said yet that everything has ended."""
     rows = world.database.look(StoreSnapshot)
     looks = (_open, _hosts, _places, _stopped, _leftovers, network_laws.at_rest)
-    return [reason for look in looks for reason in look(world, rows)]
+    of_volumes = [] if world.volumes is None else world.volumes.at_rest()
+    return [reason for look in looks for reason in look(world, rows)] + of_volumes
 
 
 def _open(world: World, rows: StoreSnapshot) -> list[str]:
@@ -112,7 +116,7 @@ def _hosts(world: World, rows: StoreSnapshot) -> list[str]:
         f"{service} of {name} lives and no list shows it"
         for name, host in world.hosts.items()
         for service in host.services
-        if (name, service) not in shown
+        if row_of(name, service) not in shown
     ]
     return missing + [
         f"{row['binary']} on {row['host']} is shown down: {row['reason']}" for row in rows.services if not row["is_up"]
@@ -200,7 +204,12 @@ def _leftovers(world: World, rows: StoreSnapshot) -> list[str]:
         ]
         found += [f"{host.name} is in the middle of a call about {i}" for i in host.calls]
     for store in world.fleet.stores.values():
-        found += [f"the disk of {i} is left, whose place is {place.get(i)}" for i in store.disks if not place.get(i)]
+        if any(host.is_on for host in world.fleet.hosts.values() if host.store is store):
+            found += [
+                f"the disk of {i} is left, whose place is {place.get(i)}"
+                for i in store.disks
+                if not (at := place.get(i)) or world.fleet.hosts[at].store is not store
+            ]
     return found + [f"a copy of {i} is still under way" for i in world.fleet.copies] + passing(world)
 
 

@@ -56,6 +56,8 @@ class Faults:
                 (severity.fail_networks_s, self._fail_networks),
                 (severity.harm_networks_s, self._harm_networks),
             )
+        if world.volumes is not None:
+            happenings += ((severity.fail_pool_s, self._fail_pool),)
         self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
 
     async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:
@@ -303,6 +305,22 @@ class Faults:
         assert self._world.networks is not None, "it has networks"
         self._count("networks harmed by hand", self._world.networks.harm())
 
+    async def _fail_pool(self) -> None:
+        """A backend of volumes does not answer for a while, hangs, or refuses everything."""
+        assert self._world.volumes is not None, "it has volumes"
+        rng, pool = self._world.volumes.rng, self._world.volumes.any_pool()
+        how = rng.choice(["is away", "hangs", "refuses"])
+        self._count(f"pool {how}", pool.name)
+        if how == "is away":
+            pool.down = "the imagined pool does not answer"
+        elif how == "refuses":
+            pool.refuses = "the imagined pool takes nothing"
+        else:
+            pool.hangs.clear()
+        await asyncio.sleep(rng.uniform(0.5, 15.0))
+        pool.down = pool.refuses = ""
+        pool.hangs.set()
+
     # -- peace --------------------------------------------------------------------------------------------------------
     def stop(self) -> None:
         """Nothing breaks any more; what is broken is mended; what is under way is as it is."""
@@ -318,6 +336,8 @@ class Faults:
         world.fleet.faults = fleet.Faults()
         if world.networks is not None:
             world.networks.mend()
+        if world.volumes is not None:
+            world.volumes.mend()
         for host in world.hosts.values():
             world.fleet.return_hypervisor(host.name)
             world.fleet.mounts.answer(host.name)

@@ -22,12 +22,13 @@ from droveway.domain.faults import Busy, Stale, Unreachable
 from droveway.domain.liveness import DIED
 from droveway.domain.model import Subject
 from droveway.domain.placement import PlacementSettings
-from droveway.domain.service_kinds import COMPUTE, NETWORK, SCRIPTS
+from droveway.domain.service_kinds import COMPUTE, NETWORK, SCRIPTS, VOLUME, row_of, split
 from droveway.drivers.credentials.own_table import OwnTable
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
+from droveway.drivers.images.simulated import SimulatedImages
 from droveway.periodic.mark import periodic
 from droveway.periodic.tasks import PeriodicTasks
-from droveway.simulation import apis
+from droveway.simulation import apis, guest_volumes
 from droveway.simulation.database import DatabaseAccess
 from droveway.simulation.hearts import HeartProcess, SimPulse
 from droveway.simulation.loop import SimChance, SimClock
@@ -153,15 +154,7 @@ class AgentProcess(Process):
         self.bus = AgentEnd(world.network, (host.name, service), self.spawn, self)
         pulse = SimPulse(host, self, LIVENESS.report_interval_s)
         if service == COMPUTE:
-            images = world.parts.images(
-                host.name,
-                world.names.secret(),
-                host.clock,
-                SimChance(world.rng),
-                world.apis,
-                lambda: world.fleet.faults.images,
-            )
-            self.hypervisor = SimulatedHypervisor(world.fleet, host.name, images)
+            self.hypervisor = SimulatedHypervisor(world.fleet, host.name, self._images())
             agent = world.parts.agent(
                 host.name,
                 host.boot_id,
@@ -189,12 +182,41 @@ class AgentProcess(Process):
                 pulse,
             )
             self.spawn(networks.run())
+        elif split(service)[0] == VOLUME:
+            assert world.volumes is not None, "it has volumes"
+            name = row_of(host.name, service)[0]
+            storage = world.parts.storage(world.volumes.pools[name], self._images())
+            volume_agent = world.parts.volume_agent(
+                host.name,
+                service,
+                host.boot_id,
+                host.name,
+                storage,
+                self.bus,
+                world.volumes.fences[name],
+                host.clock,
+                guest_volumes.SETTINGS,
+                host.off_loop,
+                pulse,
+            )
+            self.spawn(volume_agent.run())
         else:
             chance = random.Random(world.rng.random())
             tasks = PeriodicTasks(host.clock, SimChance(chance))
             tasks.collect(Checks(chance))
             scripts = ScriptsAgent(host.name, host.boot_id, host.name, tasks, self.bus, host.clock, pulse)
             self.spawn(scripts.run())
+
+    def _images(self) -> SimulatedImages:
+        world, host = self.world, self._host
+        return world.parts.images(
+            host.name,
+            world.names.secret(),
+            host.clock,
+            SimChance(world.rng),
+            world.apis,
+            lambda: world.fleet.faults.images,
+        )
 
     def stop(self) -> None:
         self.world.truth.begin(AGENT_HUNG, self._host.name, self.service)
@@ -253,6 +275,7 @@ class Host:
             memory_mb=world.rng.choice([12288, 16384, 24576]),
             disk_gb=60,
             cpu_level=world.rng.choice(world.cpu_levels),
+            store=world.store_of(name),
         )
         self.fences = DiskFences()
         self.boot_id, self.clock = world.names.uuid(), SimClock(world.loop, world.rng)
@@ -261,6 +284,9 @@ class Host:
         self.wires = None if world.networks is None else world.networks.add_host(name)
         if self.wires is not None:
             self.services += (NETWORK,)
+        self.volume_fences = DiskFences()
+        if world.volumes is not None:
+            self.services += world.volumes.add_host(name, self.volume_fences)
         self.agents: dict[str, AgentProcess] = {}  # by service
         self.heart: HeartProcess | None = None
         for service in self.services:
@@ -319,6 +345,7 @@ class Host:
         for service in self.services:
             self.kill_agent(service, silently=True)
         self.fences.crash()
+        self.volume_fences.crash()
         self.world.fleet.crash_host(self.name)
         if self.wires is not None:
             self.wires.crash()

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 WITH_NETWORKS = "# Of worlds that may have networks:"  # behind that line
+WITH_VOLUMES = "# Of worlds that may have volumes:"  # likewise
 
 
 @cache
@@ -20,8 +21,18 @@ def once_bad() -> list[int]:
 @cache
 def before_networks() -> frozenset[int]:
     """Those of worlds that had no networks yet."""
+    return _before(WITH_NETWORKS)
+
+
+@cache
+def before_volumes() -> frozenset[int]:
+    """Those of worlds that had no volumes yet."""
+    return _before(WITH_VOLUMES)
+
+
+def _before(line: str) -> frozenset[int]:
     lines = _lines()
-    return frozenset(_seeds(lines[: lines.index(WITH_NETWORKS)]))
+    return frozenset(_seeds(lines[: lines.index(line)]))
 
 
 def _seeds(lines: tuple[str, ...]) -> list[int]:

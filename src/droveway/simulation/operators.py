@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from droveway.domain.liveness import UP, State
-from droveway.domain.service_kinds import COMPUTE
+from droveway.domain.service_kinds import COMPUTE, row_of
 from droveway.simulation.client import Client, Message, Reply, scope_of
 from droveway.simulation.machines import ControlProcess
 from droveway.simulation.world import HEARD_BY_ALL_S, World
@@ -91,7 +91,8 @@ class Operator:
             thought = _thought(control, host, service)
             known.extend(thought or before + self._world.database.look(lambda tx: _recorded(tx, host, service)))
 
-        reply = await self._client.ask(control, "GET", f"{OWN_SERVICES}/{host}/why?binary={service}", seen=look)
+        where, binary = row_of(host, service)
+        reply = await self._client.ask(control, "GET", f"{OWN_SERVICES}/{where}/why?binary={binary}", seen=look)
         if not reply.is_ok:
             return reply
         known += self._world.words.recorded_since(host, service, began_s)
@@ -194,7 +195,7 @@ def _thought(control: ControlProcess, host: str, name: str) -> list[State]:
 
 
 def _recorded(tx: Tx, host: str, name: str) -> list[State]:
-    return [State(row["state"]) for row in services.list_all(tx, host, name)]
+    return [State(row["state"]) for row in services.list_all(tx, *row_of(host, name))]
 
 
 def _words(state: State) -> tuple[str, ...]:

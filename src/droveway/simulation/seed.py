@@ -16,6 +16,7 @@ from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.network_users import NetworkUsers
 from droveway.simulation.operators import Listener, Operator
 from droveway.simulation.other_release import OtherRelease
+from droveway.simulation.volume_users import VolumeUsers
 from droveway.simulation.workloads import UserWorkload
 from droveway.simulation.world import Parts, World
 from droveway.store.engine.transaction import Tx
@@ -84,6 +85,7 @@ class _Play:
         nics = {} if of_networks is None else {"nics": of_networks.nics}
         users = self._users = UserWorkload(world, people=5, most=12, pause_s=0.8, **nics)
         listener = Listener(world)
+        of_volumes = self._of_volumes = None if world.volumes is None else VolumeUsers(world)
         operator = self._operator = Operator(world)
         trouble = Faults(world, severities.SEVERITIES[self._severity])
         other = OtherRelease(world)
@@ -93,6 +95,8 @@ class _Play:
         users.stopped = True
         if of_networks is not None:
             of_networks.stop()
+        if of_volumes is not None:
+            of_volumes.stop()
         auditors.stop()
         other.stop()
         await operator.put_right()
@@ -226,6 +230,9 @@ class _Play:
         wrong = await self._peace("all servers are deleted", 0.0) if self._of_networks is not None else []
         if self._of_networks is not None and not wrong:
             await self._of_networks.remove_all()
+        if self._of_volumes is not None and not wrong:
+            wrong = await self._peace("servers have left their volumes", 0.0)
+            await self._of_volumes.remove_all()
         return wrong or await self._peace("all is deleted", QUIET_S)
 
     def _enough(self, trouble: Faults) -> list[str]:

@@ -40,6 +40,7 @@ class Severity(msgspec.Struct, frozen=True):
     misconfigure_s: float = 90.0
     fail_networks_s: float = 40.0  # where there are networks
     harm_networks_s: float = 30.0
+    fail_pool_s: float = 25.0  # where there are volumes
 
 
 NEVER_S = 1e12

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from droveway.control.liveness.duty import LEASE_TTL_S
 from droveway.control.loops.upkeep import RENEW_S
 from droveway.domain.liveness import State
+from droveway.domain.service_kinds import Address, address_of, row_of
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.truth import (
@@ -102,7 +103,7 @@ class RecordedStates:
         self._listed[subject] = (became == "up", self._world.loop.time())
         if became == "up":
             return
-        host, _, binary = subject.rpartition("/")
+        host, binary = _address(subject)
         state, because = State(body["state"]), body["because"]
         process = self._world.controls.get(control)
         by_silence = binary not in CONTROL and state in {State.NOT_REPORTING, State.HOST_GONE}
@@ -124,7 +125,7 @@ class RecordedStates:
 
     def recorded_since(self, host: str, service: str, since_s: float) -> list[State]:
         """What it was recorded to be since then, if only for a moment."""
-        return [state for at_s, state in self._recorded.get(f"{host}/{service}", ()) if at_s >= since_s]
+        return [state for at_s, state in self._recorded.get("/".join(row_of(host, service)), ()) if at_s >= since_s]
 
     def verdicts_on(self, host: str) -> int:
         """How many there were on its agent."""
@@ -133,7 +134,7 @@ class RecordedStates:
     def _is_stable(self, subject: str) -> None:
         """A verdict changes only when evidence does."""
         self._verdicts[subject] += 1
-        host, _, binary = subject.rpartition("/")
+        host, binary = _address(subject)
         most = VERDICTS_MAX * (1 + self._world.truth.count(host, binary))
         if self._verdicts[subject] > most:
             self._world.broken(f"{self._verdicts[subject]} verdicts on {subject}: more than its troubles explain")
@@ -263,3 +264,9 @@ class RecordedStates:
     def _lasts(self, at_s: float, needed_s: float, whats: list[What]) -> bool:
         since_s = at_s - needed_s
         return needed_s - self._world.truth.length_s(since_s, at_s, whats) <= UNEXPLAINED_S
+
+
+def _address(subject: str) -> Address:
+    """The host of a service's row, and the service's name there."""
+    row_host, _, binary = subject.rpartition("/")
+    return address_of(row_host, binary)

@@ -14,6 +14,7 @@ from sqlalchemy import insert
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.network import NetworkAgent
+from droveway.agents.volume import VolumeAgent
 from droveway.api.wiring import hash_token
 from droveway.control.control import Control
 from droveway.control.engine.runner import Runner
@@ -21,10 +22,12 @@ from droveway.control.engine.saga import Saga
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.model import Flavor, Nic, SagaKind
 from droveway.domain.placement import GroupPolicy
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestCopy, SimulatedHost
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.network.simulated import SimulatedNetwork
-from droveway.simulation import guest_networks
+from droveway.drivers.storage.simulated import SimulatedStorage
+from droveway.simulation import guest_networks, guest_volumes
 from droveway.simulation.apis import DATA, IMAGE_ID, SHA512, Apis
 from droveway.simulation.database import Database
 from droveway.simulation.hearts import HeartProcess
@@ -54,6 +57,7 @@ DURATIONS = Durations(
 )
 FLAVORS = (Flavor("tiny", "tiny", 1, 512, 1), Flavor("small", "small", 2, 2048, 2), Flavor("big", "big", 4, 6144, 8))
 HUGE = Flavor("huge", "huge", 4, 32768, 8)  # fits nowhere
+STORES_APART = 0.2  # of the worlds
 TOKEN = "the token of everybody who asks the API"
 TOKEN_LASTS_US = 10 * 365 * 24 * 3600 * 1_000_000  # clocks step by a day
 HEARD_BY_ALL_S = 15.0
@@ -71,6 +75,8 @@ class Parts(msgspec.Struct, frozen=True):
     images: type[SimulatedImages] = SimulatedImages
     network_agent: type[NetworkAgent] = NetworkAgent
     network: type[SimulatedNetwork] = SimulatedNetwork
+    volume_agent: type[VolumeAgent] = VolumeAgent
+    storage: type[SimulatedStorage] = SimulatedStorage
     stories: dict[SagaKind, Saga] = msgspec.field(default_factory=lambda: TOGETHER)
 
 
@@ -90,6 +96,11 @@ class Trace:
 
     def digest(self) -> str:
         return self._hash.hexdigest()
+
+
+def stores_are_apart(seed: int) -> bool:
+    """Whether its first host does not see the store of the others."""
+    return random.Random(f"are stores apart in {seed}").random() < STORES_APART
 
 
 class World:
@@ -117,6 +128,8 @@ class World:
         self.database.on_host = self._is_declared
         self.cpu_levels = self.rng.choice([(1,), (1,), (1,), (1, 1, 1, 2)])
         self.networks = guest_networks.GuestNetworks(self) if guest_networks.are_played(seed) else None
+        self.volumes = guest_volumes.GuestVolumes(self) if guest_volumes.are_played(seed) else None
+        self._stores_apart = stores_are_apart(seed)
         self.hosts = {name: Host(self, name) for name in (f"h{i}" for i in range(self.rng.randint(3, 5)))}
         self.control_names = [f"c{i}" for i in range(self.rng.randint(2, 3))]
         self.controls: dict[str, ControlProcess] = {}
@@ -157,6 +170,10 @@ class World:
         elif "may be used again" in body:
             self.loop.call_later(HEARD_BY_ALL_S, self.truth.end, DECLARED, host, context=self.loop.outside)
 
+    def store_of(self, host: str) -> str:
+        """Of some worlds the first host does not see the store of the others."""
+        return host if self._stores_apart and host == "h0" else "shared"
+
     def broken(self, reason: str) -> None:
         """A law does not hold."""
         if len(self.violations) < 20:
@@ -184,8 +201,15 @@ class OutsideFleet(Fleet):
         super().__init__(clock, chance, durations)
         self.homes: dict[str, str] = {}  # where each guest lives, or has last lived
 
-    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int, nics: tuple[Nic, ...] = ()) -> None:
-        super().run(host, instance_id, ram_mb, nics)
+    def run(
+        self,
+        host: SimulatedHost,
+        instance_id: str,
+        ram_mb: int,
+        nics: tuple[Nic, ...] = (),
+        volumes: tuple[VolumeDisk, ...] = (),
+    ) -> None:
+        super().run(host, instance_id, ram_mb, nics, volumes)
         self.homes[instance_id] = host.name
 
     def _switch(self, copy: GuestCopy) -> None:

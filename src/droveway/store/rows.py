@@ -245,6 +245,14 @@ class ConsoleTokenRow(TypedDict):
     expires_at_us: int
 
 
+class FileCleanupRow(TypedDict):
+    host: str
+    instance_id: str
+    mark: str
+    when_deleted: bool
+    tried_at_us: int
+
+
 class DeferredCleanupRow(TypedDict):
     """A deleted instance whose removal was left for later, and the host that must do it."""
 

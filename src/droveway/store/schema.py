@@ -22,7 +22,8 @@ from sqlalchemy import (
 )
 
 import droveway.store.identity.tables
-import droveway.store.network.tables  # noqa: F401 - with those of identity and of networks they are all
+import droveway.store.network.tables
+import droveway.store.volume.tables  # noqa: F401 - with those of identity, networks and volumes they are all
 from droveway.store.columns import ID, LONG_ID, Json, metadata
 
 __all__ = ["ID", "LONG_ID", "Json", "metadata"]
@@ -388,6 +389,15 @@ migrations = Table(
     Index(
         "ix_migrations_claims", "destination", sqlite_where=text("holds_claim"), postgresql_where=text("holds_claim")
     ),
+)
+file_cleanups = Table(  # files of guests that are to be deleted on hosts which did not answer when they should
+    "file_cleanups",
+    metadata,
+    Column("host", String(255), primary_key=True),
+    Column("instance_id", ID, primary_key=True),
+    Column("mark", String(64), nullable=False),  # that they bear; empty: none
+    Column("when_deleted", Boolean, nullable=False, default=False),  # the server: until then they may be the only ones
+    Column("tried_at_us", BigInteger, nullable=False, default=0),
 )
 
 # -- will: sagas, leases, events --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from droveway.store.rows import (
     MigrationRow,
     ServerGroupWithMembers,
 )
+from droveway.store.volume.rows import AttachmentRow
 
 
 class View(msgspec.Struct, frozen=True):
@@ -32,6 +33,7 @@ class View(msgspec.Struct, frozen=True):
     user_data: dict[str, str] = {}  # by server, for administrators
     addresses: dict[str, list[Address]] = {}  # by server
     group_names: dict[str, list[str]] = {}
+    volumes: dict[str, list[AttachmentRow]] = {}  # by server
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------
@@ -140,6 +142,20 @@ def plain_addresses(server_id: str, view: View) -> dict[str, list[dict[str, Any]
     }
 
 
+def _volumes(row: InstanceRow, view: View) -> list[dict[str, Any]]:
+    return [{"id": one["volume_id"]} for one in view.volumes.get(row["id"], ())]
+
+
+def _volumes_with_fate(row: InstanceRow, view: View) -> list[dict[str, Any]]:
+    held = view.volumes.get(row["id"], ())
+    return [{"id": one["volume_id"], "delete_on_termination": one["delete_on_termination"]} for one in held]
+
+
+def _root_device(row: InstanceRow, view: View) -> str:
+    root = next((one for one in view.volumes.get(row["id"], ()) if one["boot_index"] == 0), None)
+    return f"/dev/{root['device']}" if root is not None else "/dev/vda"
+
+
 def _group_names(row: InstanceRow, view: View) -> Any:
     names = view.group_names.get(row["id"])
     return [{"name": name} for name in names] if names else ABSENT
@@ -180,7 +196,8 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     Field("OS-EXT-STS:power_state", "power_state"),
     Field("OS-SRV-USG:launched_at", lambda row, view: micros(row["launched_at_us"])),
     Field("OS-SRV-USG:terminated_at", lambda row, view: micros(row["terminated_at_us"])),
-    constant("os-extended-volumes:volumes_attached", []),
+    Field("os-extended-volumes:volumes_attached", _volumes, 1, 2),
+    Field("os-extended-volumes:volumes_attached", _volumes_with_fate, 3),
     Field(_ATTR + "host", "host", admin_only=True),
     Field(_ATTR + "hypervisor_hostname", _node, admin_only=True),
     Field(_ATTR + "instance_name", lambda row, view: instance_name(row["number"]), admin_only=True),
@@ -190,7 +207,7 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     constant(_ATTR + "ramdisk_id", "", 3, admin_only=True),
     Field(_ATTR + "launch_index", "launch_index", 3, admin_only=True),
     Field(_ATTR + "reservation_id", "reservation_id", 3, admin_only=True),
-    constant(_ATTR + "root_device_name", "/dev/vda", 3, admin_only=True),
+    Field(_ATTR + "root_device_name", _root_device, 3, admin_only=True),
     Field(_ATTR + "user_data", lambda row, view: view.user_data.get(row["id"]), 3, admin_only=True),
     Field("locked", "locked", 9),
     Field("host_status", _host_status, 16, admin_only=True),
@@ -223,7 +240,7 @@ SERVER_UPDATE = FieldTable(  # in the answers to PUT and to rebuild, which told 
     *(
         field._replace(since=75) if field.name.startswith(_LATE) and field.since < 75 and field.until > 75 else field
         for field in _SERVER_DETAIL
-        if field.name != "addresses"
+        if field.name != "addresses" and not (field.name.startswith(_LATE) and field.until < 75)
     ),
     Field("addresses", lambda row, view: plain_addresses(row["id"], view), 1, 74),
     Field("addresses", lambda row, view: addresses_of(row["id"], view), 75),

@@ -115,6 +115,7 @@ async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Respo
     params = {
         "destination": given.host,
         "block_migration": given.block_migration,
+        "disk_over_commit": given.disk_over_commit if request.version < 25 else None,
         "user_id": request.caller.user_id,
         "project_id": request.caller.project_id,
     }
@@ -141,11 +142,6 @@ def _refuse_unbuilt(given: MigrateLive) -> None:
         raise BadRequest(
             "Invalid input for os-migrateLive.force: no check of the destination is left out here; name the host "
             "without force."
-        )
-    if given.disk_over_commit:
-        raise BadRequest(
-            "Invalid input for os-migrateLive.disk_over_commit: hosts share their disks and none is copied, so there "
-            "is no disk to overcommit; set it to false."
         )
 
 

@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import msgspec
 
 from droveway.api.compute import hints
-from droveway.api.http.bodies import Body, Kind
+from droveway.api.compute.device_body import DEVICES_MAX, TAG_MAX, Device, OldDevice, as_tag
+from droveway.api.http.bodies import Body, Kind, several
 from droveway.api.http.kinds import FLAG, HOST, METADATA, NAME, anything, either, of, or_null, text, whole
 from droveway.api.http.validate import as_flag, as_metadata, as_name, as_text, canonical, is_dashed_uuid, is_uuid
 from droveway.domain import guest_data, quota
 from droveway.domain.faults import BadRequest, Forbidden
 from droveway.store.compute.server_ports import NicRequest
 
-TAGS_MAX, TAG_MAX = 50, 60
+TAGS_MAX = 50
 DESCRIPTION_MAX = 255
 
 # Asked for with any of these values, a feature that is not built is not asked for.
@@ -142,13 +143,6 @@ def _flavor_id(path: str, value: Any) -> str:
     return as_text(path, value, 255, 1).rsplit("/", 1)[-1]
 
 
-def as_tag(path: str, value: Any) -> str:
-    tag = as_text(path, value, TAG_MAX, 1)
-    if "," in tag or "/" in tag:
-        raise BadRequest(f"Invalid input for {path}: a tag holds neither comma nor slash.")
-    return tag
-
-
 def _tags(path: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > TAGS_MAX:
         raise BadRequest(f"Invalid input for {path}: it must be a list of at most {TAGS_MAX} texts.")
@@ -247,7 +241,6 @@ class Server(Body, frozen=True, kw_only=True):
     asked for."""
 
     personality: Annotated[None, NO_FILES] = None
-    block_device_mapping: Annotated[None, unbuilt("there are no volumes; name an image")] = None
     user_data: Annotated[str | None, USER_DATA] = None
     key_name: Annotated[str | None, of(_key_name, type=["string", "null"], maxLength=255)] = None
     trusted_image_certificates: Annotated[None, NO_CERTIFICATES] = None
@@ -270,9 +263,12 @@ class Server(Body, frozen=True, kw_only=True):
     host: Annotated[str | None, or_null(HOST).since(74)] = None
     hypervisor_hostname: Annotated[str | None, or_null(HOST).since(74)] = None
     image_id: Annotated[str, of(_image_id, type="string", maxLength=255)] = msgspec.field(default="", name="imageRef")
-    block_devices: Annotated[
-        Any, anything(type=["array", "null"], description="At most the one device that imageRef means.")
-    ] = msgspec.field(default=None, name="block_device_mapping_v2")
+    old_devices: Annotated[tuple[OldDevice, ...], several(OldDevice, DEVICES_MAX)] = msgspec.field(
+        default=(), name="block_device_mapping"
+    )
+    devices: Annotated[tuple[Device, ...], several(Device, DEVICES_MAX)] = msgspec.field(
+        default=(), name="block_device_mapping_v2"
+    )
     flavor_id: Annotated[str, _FLAVOR_ID] = msgspec.field(name="flavorRef")
     hostname: Annotated[
         str | None,

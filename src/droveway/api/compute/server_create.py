@@ -4,16 +4,19 @@ written, all in one transaction."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from droveway.api.compute import hints, server_nics
-from droveway.api.compute.server_body import NOTHING, NewServer, NicsAsked, Server, check_metadata
+from droveway.api.compute import block_devices, device_body, hints, server_nics
+from droveway.api.compute.block_devices import Disk
+from droveway.api.compute.device_body import Device
+from droveway.api.compute.server_body import NewServer, NicsAsked, Server, check_metadata
 from droveway.api.http.bodies import takes
 from droveway.api.http.render import links
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import as_flag, as_host, as_integer, as_name, as_text
+from droveway.api.http.validate import as_host, as_integer, as_name, as_text
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.domain.guest_data import GuestKey
@@ -55,14 +58,47 @@ class ServerRequest(NamedTuple):
     access_ipv4: str | None
     access_ipv6: str | None
     auto_disk_config: bool
+    devices: tuple[Device, ...]
+    disks: tuple[Disk, ...]  # the volumes among them
+
+
+def begins_from(disks: Sequence[Disk]) -> bool:
+    """Whether the server begins from one of these, and not from a disk of its image."""
+    return any(one.boot_index == 0 for one in disks)
+
+
+class Root(NamedTuple):
+    """What the server begins from, and what it says of it. `image_id`: of which its host makes its root disk."""
+
+    disks: tuple[Disk, ...]
+    properties: dict[str, Any]
+    image_id: str | None = None
+    virtual_bytes: int = 0
+
+
+def _root(tx: Tx, request: Request, wanted: ServerRequest, flavor: Flavor) -> Root:
+    """Raises BadRequest."""
+    image = image_of(tx, wanted.image_id, request.scope) if wanted.image_id else None
+    disks = wanted.disks
+    if image is not None and not begins_from(disks):
+        disks = (*block_devices.of_image(image), *disks)
+    block_devices.check_local_sizes(wanted.devices, flavor)
+    if image is not None and not begins_from(disks):
+        check_image(image, flavor)
+        return Root(disks, image["properties"], wanted.image_id, image["virtual_size_bytes"] or 0)
+    volume = block_devices.root_of(tx, request, disks)
+    properties = block_devices.without_mapping(image["properties"] if image is not None else volume.properties)
+    if flavor.ram_mb < (image["min_ram_mb"] if image is not None else volume.min_ram_mb):
+        raise BadRequest("Flavor's memory is too small for requested image.")
+    _check_properties(properties, flavor)
+    return Root(disks, properties)
 
 
 def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservation_id: str) -> list[str]:
     caller = request.caller
     assert caller.project_id is not None, "the route needs a project"
     flavor = _flavor(tx, wanted.flavor_id, request.scope)
-    image = image_of(tx, wanted.image_id, request.scope)
-    check_image(image, flavor)
+    root = _root(tx, request, wanted, flavor)
     check_zone(tx, wanted.zone)
     host = _check_host(tx, wanted)
     group_id = _check_group(tx, hints.group_of(wanted.hints), caller.project_id)
@@ -73,9 +109,9 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         name="",
         hostname="",
         flavor=flavor,
-        image_id=wanted.image_id,
-        image_properties=image_specs.kept(image["properties"]),
-        image_virtual_bytes=image["virtual_size_bytes"] or 0,
+        image_id=root.image_id,
+        image_properties=image_specs.kept(root.properties),
+        image_virtual_bytes=root.virtual_bytes,
         description=wanted.description,
         metadata=wanted.metadata,
         tags=wanted.tags,
@@ -84,7 +120,7 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         auto_disk_config=wanted.auto_disk_config,
         zone=wanted.zone,
         requested_host=host,
-        config_drive=wanted.config_drive or image["properties"].get("img_config_drive") == "mandatory",
+        config_drive=wanted.config_drive or root.properties.get("img_config_drive") == "mandatory",
         key=key_of(tx, caller.user_id, wanted.key_name),
         user_data=wanted.user_data,
         nics=server_nics.resolved(tx, api, request, wanted.networks, count, caller.project_id),
@@ -94,10 +130,13 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         reservation_id=reservation_id,
         request_id=request.id,
     )
+    if count > 1 and any(one.source == device_body.VOLUME for one in root.disks):
+        raise BadRequest("Cannot attach one or more volumes to multiple instances")
     ids = []
     for index, name in enumerate(_names(wanted.name, count)):
         hostname = wanted.hostname or _as_hostname(name, f"server-{request.id[4:12]}-{index}")
-        one = msgspec.structs.replace(new, name=name, hostname=hostname, launch_index=index)
+        disks = block_devices.attach_all(tx, api, request, root.disks)
+        one = msgspec.structs.replace(new, name=name, hostname=hostname, launch_index=index, volumes=disks)
         ids.append(instances.create(tx, one))
     return ids
 
@@ -194,16 +233,13 @@ def _check_group(tx: Tx, group_id: str | None, project_id: str) -> str | None:
 
 
 # -- the body ---------------------------------------------------------------------------------------------------------
-
-
 def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
     """What of it depends on the caller, or on more than one member."""
     server = given.server
     least, most = _count(api, server)
     zone, host, node = _place(request, server)
-    if not server.image_id:
-        raise BadRequest("A server boots from an image here: imageRef must name one.")
-    _check_block_devices(server.block_devices, server.image_id)
+    disks = block_devices.asked(server.old_devices, server.devices, server.image_id)
+    block_devices.check_order(disks, has_root_disk=bool(server.image_id) and not begins_from(disks))
     as_text("server.name", _names(server.name, most)[-1])  # the longest
     server_nics.check(api, request, server.networks, server.security_groups, most)
     if server.hostname is not None and most > 1:
@@ -232,6 +268,8 @@ def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
         access_ipv4=server.access_ipv4,
         access_ipv6=server.access_ipv6,
         auto_disk_config=server.auto_disk_config,
+        devices=server.devices,
+        disks=disks,
     )
 
 
@@ -263,24 +301,6 @@ def _place(request: Request, server: Server) -> tuple[str | None, str | None, st
         as_host("server.host", host) if host is not None else None,
         as_host("server.hypervisor_hostname", node) if node is not None else None,
     )
-
-
-def _check_block_devices(devices: Any, image_id: str) -> None:
-    """The one device that is understood says what imageRef says: the image, on a local disk."""
-    if devices in NOTHING:
-        return
-    device = devices[0] if isinstance(devices, list) and len(devices) == 1 else None
-    if (
-        not isinstance(device, dict)
-        or device.get("source_type") != "image"
-        or device.get("destination_type", "local") != "local"
-        or device.get("uuid", device.get("image_id")) != image_id
-    ):
-        raise BadRequest(
-            "Block Device Mapping is Invalid: there are no volumes; a server has one disk, made from imageRef."
-        )
-    if "delete_on_termination" in device and not as_flag("delete_on_termination", device["delete_on_termination"]):
-        raise BadRequest("Block Device Mapping is Invalid: a disk made from an image is deleted with its server.")
 
 
 def _as_hostname(name: str, otherwise: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from droveway.api.compute import server_snapshots
 from droveway.api.compute.server_intents import Params, intend
 from droveway.api.http.actions import Action
 from droveway.api.http.bodies import Body
@@ -47,7 +48,12 @@ async def _create_image(api: Api, request: Request, given: CreateImage) -> Respo
     image_id = api.names.uuid()
 
     def params(tx: Tx, row: InstanceRow) -> Params:
-        new_image(tx, api, row, request.caller.user_id, image_id, given.name, given.metadata)
+        given_by, named = request.caller.user_id, given.name
+        if server_snapshots.begins_from_volume(tx, row):
+            made, own = server_snapshots.begin(tx, api, row, given_by, named)
+            new_image(tx, api, row, given_by, image_id, named, own | given.metadata)
+            return {"image_id": image_id, "snapshots": made}
+        new_image(tx, api, row, given_by, image_id, named, given.metadata)
         return {"image_id": image_id}
 
     await intend(api, request, SagaKind.CREATE_IMAGE, params)
@@ -59,6 +65,8 @@ async def _create_backup(api: Api, request: Request, given: CreateBackup) -> Res
     own = {**given.metadata, "image_type": given.backup_type, backups.KIND: given.backup_type}
 
     def params(tx: Tx, row: InstanceRow) -> Params:
+        if server_snapshots.begins_from_volume(tx, row):
+            raise BadRequest("Backup is not supported for volume-backed instances: back its volumes up.")
         wanted: Params = {"backup_type": given.backup_type, "rotation": given.rotation}
         if given.rotation:
             new_image(tx, api, row, request.caller.user_id, image_id, given.name, own)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from droveway.api.compute import fields, server_body, server_create
+from droveway.api.compute import fields, server_body, server_create, server_snapshots
 from droveway.api.compute.server_intents import Params, intend
 from droveway.api.compute.servers import view_of
 from droveway.api.http.actions import Action
@@ -25,6 +25,12 @@ from droveway.store.rows import ImageRow, InstanceRow
 
 PASSWORD_LENGTH = 12
 USER_DATA_SINCE, KEY_SINCE = 57, 54
+REIMAGE_SINCE, RESCUE_OF_VOLUME_SINCE = 93, 87
+_NO_OTHER_IMAGE = "Unable to rebuild with a different image for a volume-backed server."
+_NO_REBUILD = (
+    "The root disk of this server is a volume, which is not written over by a rebuild here: make a volume of that "
+    "image, and a server that begins from it."
+)
 _UNSET = "\0"  # no name, and no user data
 
 
@@ -62,6 +68,8 @@ async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
     password = given.admin_password or api.names.secret()[:PASSWORD_LENGTH]
 
     def params(tx: Tx, row: InstanceRow) -> Params:
+        if server_snapshots.begins_from_volume(tx, row):
+            raise BadRequest(_NO_REBUILD if request.version >= REIMAGE_SINCE else _NO_OTHER_IMAGE)
         image = _fitting(tx, request, row, given.image_id)
         wanted: Params = {
             "image_id": given.image_id,
@@ -123,6 +131,8 @@ async def _rescue(api: Api, request: Request, given: Rescue | None) -> Response:
     asked = given or Rescue()
 
     def params(tx: Tx, row: InstanceRow) -> Params:
+        if server_snapshots.begins_from_volume(tx, row) and request.version < RESCUE_OF_VOLUME_SINCE:
+            raise BadRequest("Cannot rescue a volume-backed instance")
         image_id = asked.image_id or row["image_id"]
         if image_id is None:
             raise BadRequest("The server was made of no image: name one as rescue_image_ref.")

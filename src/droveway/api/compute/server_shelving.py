@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from droveway.api.compute import server_create
+from droveway.api.compute import server_create, server_snapshots
 from droveway.api.compute.server_images import SNAPSHOT, new_image
 from droveway.api.compute.server_intents import Params, intend
 from droveway.api.http.actions import Action
@@ -28,6 +28,8 @@ async def _shelve(api: Api, request: Request, value: Any) -> Response:
     image_id = api.names.uuid()
 
     def params(tx: Tx, row: InstanceRow) -> Params:
+        if server_snapshots.begins_from_volume(tx, row):  # its disk is a volume, and stays one
+            return {"image_id": "", "user_id": request.caller.user_id}
         name = f"{row['name'][:240]}-shelved"
         new_image(tx, api, row, request.caller.user_id, image_id, name, {"image_type": SNAPSHOT})
         return {"image_id": image_id, "user_id": request.caller.user_id}

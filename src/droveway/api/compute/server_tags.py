@@ -7,7 +7,8 @@ from typing import Annotated
 from urllib.parse import quote
 
 from droveway.api.compute import server_access
-from droveway.api.compute.server_body import TAGS, TAGS_MAX, as_tag
+from droveway.api.compute.device_body import as_tag
+from droveway.api.compute.server_body import TAGS, TAGS_MAX
 from droveway.api.http.bodies import Body, takes
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api

@@ -14,6 +14,7 @@ from droveway.store.compute import guest_data, instance_list, instances, server_
 from droveway.store.compute.instance_list import Filters
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow
+from droveway.store.volume import attachments
 
 USER_DATA_SINCE = 3
 
@@ -39,6 +40,7 @@ def view_of(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> 
         user_data=guest_data.user_data_of(tx, ids) if shows_user_data else {},
         addresses=server_ports.addresses(tx, ids) if has_networks else {},
         group_names=server_ports.group_names(tx, ids) if has_networks else {},
+        volumes=attachments.of_instances(tx, ids),
     )
 
 

@@ -25,8 +25,8 @@ class Action(NamedTuple):
     may_be_null: bool = False
 
 
-def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
-    """The handler of these actions; `says` describes it."""
+def dispatch(actions: Mapping[str, Action], says: str, major: int = 2) -> Handler:
+    """The handler of these actions; `says` describes it. `major`: of the microversions of their service."""
     bodies = {name: RequestBody(one.form, name) for name, one in actions.items()}
 
     async def action(api: Api, request: Request) -> Response:
@@ -43,7 +43,9 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
         if reason is not None:
             raise Forbidden(reason)
         if request.version < wanted.since:
-            raise BadRequest(f"There is no such action: {name}; it is there from microversion 2.{wanted.since} on.")
+            raise BadRequest(
+                f"There is no such action: {name}; it is there from microversion {major}.{wanted.since} on."
+            )
         says_nothing = wanted.may_be_null and body[name] is None
         given = None if says_nothing else bodies[name].read(body, request.version)
         return await wanted.perform(api, request, given)

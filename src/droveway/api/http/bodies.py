@@ -44,6 +44,7 @@ class Kind:
     last: int = FOREVER
     is_needed: bool = False
     form: type[Body] | None = None  # an object, which is read by its own declaration
+    most: int = 0  # above it: a list of at most so many of them, or null
 
     def since(self, minor: int) -> Kind:
         return replace(self, first=minor)
@@ -112,6 +113,11 @@ def nested(form: type[Body]) -> Kind:
     return Kind(_of_form, {}, form=form)
 
 
+def several(form: type[Body], most: int) -> Kind:
+    """Of a member that is a list of objects."""
+    return Kind(_of_form, {}, form=form, most=most)
+
+
 def _of_form(path: str, value: Any) -> Any:
     raise AssertionError(f"{path} is read by its own declaration")
 
@@ -127,13 +133,23 @@ def _plan(form: type[Body], version: int) -> _Plan:
         for kind in member.kinds:
             if kind.first <= version <= kind.last:
                 is_required = member.is_required or kind.is_needed
-                reads = kind.read if kind.form is None else _nested(kind.form, version)
+                reads = kind.read if kind.form is None else _nested(kind.form, version, kind.most)
                 readers.append(_Reader(member.name, member.attribute, is_required, reads))
     return _Plan(frozenset(one.name for one in readers), tuple(readers))
 
 
-def _nested(form: type[Body], version: int) -> Callable[[str, Any], Any]:
+def _nested(form: type[Body], version: int, most: int) -> Callable[[str, Any], Any]:
+    if most:
+        return lambda path, value: _each(form, value, path, version, most)
     return lambda path, value: read(form, value, path, version)
+
+
+def _each(form: type[BodyT], values: Any, path: str, version: int, most: int) -> tuple[BodyT, ...]:
+    if values is None:
+        return ()
+    if not isinstance(values, list) or len(values) > most:
+        raise BadRequest(f"Invalid input for {path}: it must be a list of at most {most} objects.")
+    return tuple(read(form, value, f"{path}.{number}", version) for number, value in enumerate(values))
 
 
 def read(form: type[BodyT], value: Any, where: str, version: int) -> BodyT:
@@ -167,7 +183,8 @@ def given_in(body: Body) -> dict[str, Any]:
 def schema(form: Form, major: str = "") -> Schema:
     """`major` is that of the microversions which it names: "2."."""
     if isinstance(form, Kind):
-        return dict(form.schema) if form.form is None else schema(form.form, major)
+        one = dict(form.schema) if form.form is None else schema(form.form, major)
+        return {"type": ["array", "null"], "items": one, "maxItems": form.most} if form.most else one
     properties, required = {}, []
     for member in members(form):
         properties[member.name] = _of_member(member, major)

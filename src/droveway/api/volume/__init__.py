@@ -1,1 +1,1 @@
-"""Block storage v3, as far as it is built."""
+"""Block storage v3."""

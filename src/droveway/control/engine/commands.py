@@ -13,9 +13,10 @@ from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, Subject
 from droveway.domain.resources import is_name, storable
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import Command, ControlBus, Verb, VerbWithReply, why_no_reply
+from droveway.ports.bus import Command, ControlBus, Verb, why_no_reply
 from droveway.ports.replies import (
     GuestAdmitted,
+    GuestFrozen,
     GuestStatus,
     HostInventory,
     ImageTicketNeeded,
@@ -26,6 +27,7 @@ from droveway.ports.replies import (
     Unavailable,
     Working,
 )
+from droveway.ports.verb import VerbWithReply
 
 R = TypeVar("R")
 WORKING_S = 1.0
@@ -65,7 +67,7 @@ async def send(
             if not 0 <= seen <= GENERATION_MAX:
                 raise Unreachable(f"{host}: its answer is invalid: it names the generation {seen}")
             raise Stale(f"{host} has seen a newer command for {subject}", seen)
-        case GuestStatus() | GuestAdmitted() | SourceChecked():
+        case GuestStatus() | GuestAdmitted() | GuestFrozen() | SourceChecked():
             _must_be_boot(host, answer.boot_id)
             answer = msgspec.structs.replace(answer, guest=_checked_guest(host, subject, answer.guest))
         case HostInventory():

@@ -23,8 +23,9 @@ from droveway.control.liveness.admission import Admission, DeclaredGone
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus, Subject
-from droveway.ports.bus import ControlBus, VerbWithReply
+from droveway.ports.bus import ControlBus
 from droveway.ports.clock import Clock
+from droveway.ports.verb import VerbWithReply
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.rows import SagaRow
 from droveway.store.work import sagas

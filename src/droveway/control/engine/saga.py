@@ -18,8 +18,9 @@ from droveway.domain.model import END, START, GuestSpec, SagaKind, Subject, Subj
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import VerbWithReply
+from droveway.ports.verb import VerbWithReply
 from droveway.store.engine.transaction import Store, Tx
+from droveway.store.volume.attachments import HeldVolume
 from droveway.store.work import sagas
 
 if TYPE_CHECKING:
@@ -272,3 +273,4 @@ class SpecNotes(msgspec.Struct):
     boot_id: str = ""  # of the host, when the guest was seen to run there
     tries_again: bool = False  # on another host, once it has been undone
     is_left: bool = False  # what is on that host, and the claim with it, for the deletion that comes next
+    volumes: tuple[HeldVolume, ...] = ()  # of the server

@@ -186,9 +186,11 @@ class FailureDetector:
         heartbeat; likewise after a silence of all, and after it was itself stopped for so long that what was sent
         meanwhile may have been dropped. Granted only to hosts heard shortly before: where a broker stalls every few
         seconds, or one of two hosts beats too slowly, a host that is off would never be found down. After a longer loss
-        to all without a verdict: they may have come back meanwhile."""
-        monotonic_s = self._clock.monotonic_s()
-        was_stopped = monotonic_s - self._looked_s > self.timing.suspect_after_s
+        to all without a verdict: they may have come back meanwhile. After a short stop one heartbeat of each may have
+        been lost that would have come by then."""
+        monotonic_s, interval_s = self._clock.monotonic_s(), self.timing.report_interval_s
+        stopped_s = monotonic_s - self._looked_s
+        was_stopped = stopped_s > self.timing.suspect_after_s
         silence_ended = self._observer.take_silence_ended()
         before, self.no_input = self.no_input, self.input.missing(self._observer.now_s())
         if self.no_input is not None or before is not None:
@@ -207,6 +209,9 @@ class FailureDetector:
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s, undecided=is_long)
         elif silence_ended or was_stopped:
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
+        elif stopped_s > interval_s:
+            now_s = self._observer.now_s()
+            self._observer.discount(now_s - interval_s, now_s)
 
     def _find_silent(self, now_s: float) -> None:
         for host in self._observer.find_silent(now_s, self.timing.suspect_after_s):

@@ -16,6 +16,7 @@ import msgspec
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.resources import LastReport, is_name
 from droveway.domain.service_kinds import Address
+from droveway.domain.volume.model import StoragePool
 from droveway.ports.bus import GuestChanged, Report
 
 TASKS_MAX = 100  # of one service, in the metrics
@@ -41,6 +42,7 @@ class Inbox:
         self._changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
         self._tasks: dict[Address, tuple[TaskMetrics, ...]] = {}  # periodic tasks, as the last report told them
         self._health: dict[Address, Health] = {}  # of services that report no guests
+        self._pools: dict[Address, tuple[StoragePool, int]] = {}  # what volume services said, not yet in the store
         self._peer_uris: dict[str, str] = {}  # where other hosts reach a host's hypervisor
 
     # -- reports that wait to be written ------------------------------------------------------------------------------
@@ -142,6 +144,22 @@ class Inbox:
         if self._refused.get(host) == refusal:
             del self._refused[host]
 
+    # -- pools that wait to be written --------------------------------------------------------------------------------
+    def put_pool(self, address: Address, pool: StoragePool, generation: int) -> None:
+        """The newest of each backend is kept."""
+        self._pools[address] = (pool, generation)
+        self.to_write.set()
+
+    def take_pools(self, but: Container[str] = ()) -> dict[Address, tuple[StoragePool, int]]:
+        """They wait no longer; those of the hosts that are named do."""
+        taken = {address: pool for address, pool in self._pools.items() if address[0] not in but}
+        self._pools = {address: pool for address, pool in self._pools.items() if address not in taken}
+        return taken
+
+    def return_pools(self, pools: Mapping[Address, tuple[StoragePool, int]]) -> None:
+        """The store did not take them. One that has come since is newer."""
+        self._pools = {**pools, **self._pools}
+
     # -- what is only remembered --------------------------------------------------------------------------------------
     def put_tasks(self, host: str, service: str, tasks: Iterable[TaskMetrics]) -> None:
         own = {one.name: one for one in islice(tasks, TASKS_MAX) if (one.host, one.service) == (host, service)}
@@ -174,3 +192,4 @@ class Inbox:
         """It was deleted."""
         self._tasks.pop((host, service), None)
         self._health.pop((host, service), None)
+        self._pools.pop((host, service), None)

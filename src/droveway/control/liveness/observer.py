@@ -258,6 +258,8 @@ class Observer(DetectorState):
             return
         health = Health(self._clock.now_us(), report.is_well, storable(report.reason))
         self.inbox.put_health(host, service, health)
+        if report.pool is not None and service_kinds.KINDS[service_kinds.split(service)[0]].has_backends:
+            self.inbox.put_pool((host, service), report.pool, report.generation)
         self._take_tasks(host, service, report.tasks)
 
     def _on_hello(self, hello: Hello) -> Welcome:

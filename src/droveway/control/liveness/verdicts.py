@@ -16,6 +16,7 @@ import structlog
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.observer import LivenessSettings, Observer
+from droveway.control.liveness.pools import PoolReports
 from droveway.control.liveness.reports import HostReports
 from droveway.domain import service_kinds
 from droveway.domain.faults import Busy, Stale
@@ -73,6 +74,7 @@ class Verdicts:
         self._snapshot_due_s = self._learn_due_s = clock.monotonic_s() + SNAPSHOT_S
         self._snapped: dict[str, int] = {}  # beats of each host at the last snapshot
         self.reports = HostReports(store, clock, nudges, observer)
+        self.pools = PoolReports(store, observer)
 
     def put(self, verdict: Verdict) -> None:
         """To be written; a newer one of the same service replaces it."""
@@ -139,6 +141,7 @@ class Verdicts:
             if self.epoch is not None:
                 await self._write_down(verdicts[start : start + RECORD_AT_ONCE], self.epoch)
         await self.reports.save()
+        await self.pools.save()
 
     async def _write_down(self, verdicts: Sequence[Verdict], epoch: int) -> None:
         await self._store.run(_record, verdicts, epoch, self.stamps)

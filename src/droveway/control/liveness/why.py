@@ -19,6 +19,7 @@ from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import certificates, host_reports, hosts, services
 from droveway.store.rows import HostHealth, ServiceRow
+from droveway.store.volume import backends
 
 ALIKE_MAX = 16
 
@@ -87,6 +88,8 @@ def _read(tx: Tx, host: str, binary: str) -> ServiceFacts:
     machine, service = service_kinds.address_of(host, binary)
     late = certificates.late(tx, machine).get(machine, "")
     row = msgspec.structs.replace(_row(found[0], machine, service, hosts.health(tx, machine)), certificate=late)
+    if service_kinds.KINDS[binary].has_backends:
+        return msgspec.structs.replace(row, volumes=backends.count_on(tx, host), frozen=backends.is_frozen(tx, host))
     if service != COMPUTE:
         return row
     called, warning = _names(tx, machine)

@@ -34,8 +34,8 @@ from droveway.ports.bus import (
     Report,
     Stop,
     Verb,
-    VerbWithReply,
 )
+from droveway.ports.verb import VerbWithReply
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Store
 from droveway.store.rows import DeferredCleanupRow, InstanceRow

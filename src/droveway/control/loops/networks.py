@@ -26,9 +26,16 @@ from droveway.domain.model import of_host
 from droveway.domain.network_change import between
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.service_kinds import NETWORK
-from droveway.ports.bus import ApplyNetworks, ChangeNetworks, ControlBus, ReadNetworks, SendGuestData, VerbWithReply
+from droveway.ports.bus import (
+    ApplyNetworks,
+    ChangeNetworks,
+    ControlBus,
+    ReadNetworks,
+    SendGuestData,
+)
 from droveway.ports.clock import Clock
 from droveway.ports.replies import NetworksApplied
+from droveway.ports.verb import VerbWithReply
 from droveway.store.compute import guest_data
 from droveway.store.engine.transaction import Store
 from droveway.store.network import changes, in_force

@@ -1,6 +1,7 @@
 """What must end: one story a file. `STORIES` is all of them."""
 
 from droveway.control.engine.saga import Saga
+from droveway.control.sagas.attaching import ATTACH_VOLUME, DETACH_VOLUME, FREE_VOLUME
 from droveway.control.sagas.boot import BOOT
 from droveway.control.sagas.delete import DELETE
 from droveway.control.sagas.holding import PAUSE, RESUME, SUSPEND, TRIGGER_CRASH_DUMP, UNPAUSE
@@ -13,11 +14,14 @@ from droveway.control.sagas.reset_state import RESET_STATE
 from droveway.control.sagas.shelve import SHELVE, SHELVE_OFFLOAD, UNSHELVE
 from droveway.control.sagas.snapshot import CREATE_BACKUP, CREATE_IMAGE
 from droveway.control.sagas.soft_delete import RESTORE, SOFT_DELETE
+from droveway.control.sagas.volumes import STORIES_OF_VOLUMES
 from droveway.domain.model import SagaKind
 
 _ALL = (
     *(BOOT, DELETE, START, STOP, HARD_REBOOT, SOFT_REBOOT, LIVE_MIGRATION, ATTACH_INTERFACE, DETACH_INTERFACE),
+    *(ATTACH_VOLUME, DETACH_VOLUME, FREE_VOLUME),
     *(PAUSE, UNPAUSE, SUSPEND, RESUME, TRIGGER_CRASH_DUMP, RESET_STATE),
     *(CREATE_IMAGE, CREATE_BACKUP, REBUILD, RESCUE, UNRESCUE, SHELVE, SHELVE_OFFLOAD, UNSHELVE, SOFT_DELETE, RESTORE),
+    *STORIES_OF_VOLUMES,
 )
 STORIES: dict[SagaKind, Saga] = {saga.kind: saga for saga in _ALL}

@@ -1,4 +1,5 @@
-"""Boot: make its ports, choose a host, make the guest's files there, start it. An instance is never half there.
+"""Boot: make its ports, choose a host, let it to the volumes, make the guest's files there, start it. An instance is
+never half there. Volumes that are made for it have sagas of their own, which this one stands behind: it holds them.
 
 A host that refuses is not the end: once nothing of the guest is left there, the same request is tried on another one,
 a few times. Until the last try has failed the instance is being built, and shows no fault; unless a host that may have
@@ -13,7 +14,7 @@ import msgspec
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, SpecNotes, Step, TicketNeeded, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas import ports, tickets
+from droveway.control.sagas import held_volumes, ports, tickets
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
 from droveway.domain.guest_data import Document
@@ -38,11 +39,15 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     held = msgspec.to_builtins(decision.cells) if decision.cells else None
     instances.set_(tx, ctx.instance_id, host=decision.host, held_cells=held, **shown)
     spec = msgspec.structs.replace(spec, cells=decision.cells)
-    ctx.notes = SpecNotes(decision.host, spec, has_ports=ctx.notes.has_ports)
+    ctx.notes = SpecNotes(decision.host, spec, has_ports=ctx.notes.has_ports, volumes=ctx.notes.volumes)
 
 
 def has_host(notes: SpecNotes) -> bool:
     return bool(notes.host)
+
+
+def may_be_admitted(notes: SpecNotes) -> bool:
+    return has_host(notes) and held_volumes.has_any(notes)
 
 
 def release_host(tx: Tx, ctx: Context) -> None:
@@ -101,6 +106,7 @@ def record_running(tx: Tx, ctx: Context) -> None:
         ran_boot_id=ctx.notes.boot_id,
     )
     server_ports.set_status(tx, ctx.instance_id, is_running=True)
+    held_volumes.record_in_use(tx, ctx)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -173,7 +179,14 @@ def _try_again(tx: Tx, ctx: Context) -> None:
         tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value, fault=None
     )
     sagas.enqueue(
-        tx, SagaKind.BOOT, ctx.subject, ctx.project_id, params, request_id=old["request_id"], user_id=old["user_id"]
+        tx,
+        SagaKind.BOOT,
+        ctx.subject,
+        ctx.project_id,
+        params,
+        request_id=old["request_id"],
+        user_id=old["user_id"],
+        holds=instances.needs_of(tx, ctx.instance_id, SagaKind.BOOT, params),
     )
 
 
@@ -182,8 +195,17 @@ BOOT = Saga(
     SpecNotes,
     (
         Step("create_ports", write=ports.create, unwrite=ports.release, did=ports.has_ports),
+        Step("find_volumes", write=held_volumes.find, harmless=True),
         Step("choose_host", write=choose_host, unwrite=release_host, did=has_host),
         Step("bind_ports", write=ports.bind, unwrite=ports.unbind, did=ports.is_bound),
+        Step(
+            "admit_host",
+            do=held_volumes.admit_all,
+            needed=held_volumes.has_any,
+            undo=held_volumes.withdraw_all,
+            did=may_be_admitted,
+        ),
+        Step("take_along", write=held_volumes.take_along, harmless=True),
         Step("prepare_guest", do=prepare_guest, undo=remove_guest, did=has_host),
         Step("await_ports", do=ports.await_in_force, needed=ports.is_bound, harmless=True),
         Step("start_guest", do=start_guest, pivot=True),

@@ -1,10 +1,12 @@
-"""Delete: end the guest and its files where they are, then the row. There is no way back from the first step."""
+"""Delete: end the guest and its files where they are, take its host from the volumes, then the row. There is no way
+back from the first step."""
 
 from __future__ import annotations
 
 import contextlib
 
 from droveway.control.engine.saga import Context, Saga, SpecNotes, Step
+from droveway.control.sagas import held_volumes
 from droveway.control.sagas.power import record_failure
 from droveway.domain.faults import Forbidden, NotFound
 from droveway.domain.model import SagaKind, VmState
@@ -13,10 +15,12 @@ from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.image import images
+from droveway.store.volume import attachments
 
 
 def find_guest(tx: Tx, ctx: Context) -> None:
-    ctx.notes = SpecNotes(host=instances.get(tx, ctx.instance_id)["host"] or "")
+    host = instances.get(tx, ctx.instance_id)["host"] or ""
+    ctx.notes = SpecNotes(host, volumes=attachments.held_by(tx, ctx.instance_id))
 
 
 async def remove_guest(ctx: Context) -> None:
@@ -43,6 +47,7 @@ def record_deleted(tx: Tx, ctx: Context) -> None:
     _forget_shelved(tx, ctx.instance_id)
     guest_data.forget(tx, ctx.instance_id)
     server_ports.release(tx, ctx.instance_id)
+    held_volumes.let_go_of_all(tx, ctx)
     hosts.touch(tx, was_on)
 
 
@@ -65,6 +70,7 @@ DELETE = Saga(
     (
         Step("find_guest", write=find_guest, pivot=True),
         Step("remove_guest", do=remove_guest, deferred_cleanup=True),
+        Step("withdraw_left", do=held_volumes.withdraw_left, needed=held_volumes.has_any),
         Step("record_deleted", write=record_deleted),
     ),
     failed=record_failure,

@@ -17,6 +17,7 @@ from droveway.ports.bus import CopyDisk, DropCopy, SendCopy
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 from droveway.store.rows import ImageRow
+from droveway.store.volume.attachments import HeldVolume
 
 DISK_FORMATS = ("qcow2", "raw")
 ROOM_BYTES = 1 << 40  # no disk is larger
@@ -30,6 +31,7 @@ class CopyNotes(msgspec.Struct):
     spec: GuestSpec | None = None
     ran: bool = False  # before it was stopped for this
     boot_id: str = ""
+    volumes: tuple[HeldVolume, ...] = ()  # of which snapshots are made instead
 
 
 def may_have_copy(notes: CopyNotes) -> bool:

@@ -1,8 +1,10 @@
-"""Live migration on a shared store, told once, top to bottom.
+"""Live migration, told once, top to bottom.
 
-Is the instance running; is its host up; which destination; do both see the same store; then copy, switch, record,
-clean. The copy goes from hypervisor to hypervisor and needs none of us: only what both hosts say decides where the
-guest is (domain/migration.py).
+Is the instance running; is its host up; which destination; do both see the same store, or do the disks go along; then
+copy, switch, record, clean. The copy goes from hypervisor to hypervisor and needs none of us: only what both hosts say
+decides where the guest is (domain/migration.py).
+
+More than 400 lines because a story is told once, in one file.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas import ports
+from droveway.control.sagas import held_volumes, local_files, ports
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
@@ -36,6 +38,7 @@ from droveway.ports.bus import (
     Dismiss,
     Inspect,
     Release,
+    Remove,
     RemoveProbe,
     Start,
     Stop,
@@ -44,6 +47,7 @@ from droveway.scheduler.plan import first_failing
 from droveway.store.compute import instances, migrations, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.volume import attachments
 from droveway.store.work import sagas
 
 
@@ -67,6 +71,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
         spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
         probe=f"probe-{ctx.id}",
         may_copy=False,
+        volumes=attachments.held_by(tx, ctx.instance_id),
     )
     migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=source.name)
 
@@ -132,15 +137,17 @@ async def check_source(ctx: Context) -> None:
     answer = await ctx.ask(move.source, CheckSource(move.probe))
     require(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
+    asked, both = ctx.params.get("block_migration"), f"{move.source} and {move.destination}"
+    needs_store = move.spec is not None and move.spec.needs_store
+    move.apart = not answer.shared_store and not needs_store
+    move.copies_files = not answer.shared_store and needs_store
     require(
-        answer.shared_store,
-        f"{move.source} and {move.destination} do not share their instance store, and only a shared one can "
-        "be migrated on; give both the same instances_path on shared storage",
+        not move.copies_files or asked is not False,
+        f"{both} do not share their instance store: the guest's disks have to go along; ask with block migration",
     )
     require(
-        ctx.params.get("block_migration") is not True,
-        f"block migration is refused: {move.source} and "
-        f"{move.destination} share their instance store; ask without block migration",
+        not answer.shared_store or asked is not True,
+        f"block migration is refused: {both} share their instance store; ask without block migration",
     )
 
 
@@ -194,6 +201,8 @@ async def dismiss_guest(ctx: Context) -> None:
         raise TooLate
     if guest.kept and (await look(ctx)).verdict in {Verdict.SWITCHED, Verdict.COPYING}:
         raise TooLate
+    if move.apart:
+        await ctx.ask(move.destination, Remove())  # its directory there is its own
 
 
 def bind_ports(tx: Tx, ctx: Context) -> None:
@@ -223,7 +232,10 @@ async def await_ports(ctx: Context) -> None:
 
 
 async def begin_copy(ctx: Context) -> None:
-    await ctx.ask(ctx.notes.source, BeginCopy(ctx.notes.spec, ctx.notes.endpoint), ctx.settings.long_command_timeout_s)
+    move: MoveNotes = ctx.notes
+    assert move.spec is not None and move.endpoint is not None, "it was admitted"
+    begin = BeginCopy(move.spec, move.endpoint, move.files)
+    await ctx.ask(move.source, begin, ctx.settings.long_command_timeout_s)
 
 
 async def abort_copy(ctx: Context) -> None:
@@ -232,7 +244,7 @@ async def abort_copy(ctx: Context) -> None:
     with contextlib.suppress(DeclaredGone):  # what it may still send is ended where it arrives
         await ctx.ask(move.source, AbortCopy(), ctx.settings.long_command_timeout_s)
     looked = await look(ctx)
-    if looked.verdict is Verdict.SWITCHED:
+    if looked.verdict is Verdict.SWITCHED or looked.ended_there(move):
         raise TooLate
     if looked.verdict is Verdict.UNDECIDED:
         if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
@@ -252,6 +264,9 @@ async def await_switch(ctx: Context) -> None:
     looked.must_be_decided(move)
     if looked.verdict is Verdict.SWITCHED:
         await _resume_once(ctx, looked)
+        move.power_state = looked.power_state
+        return
+    if looked.ended_there(move):
         move.power_state = looked.power_state
         return
     if looked.verdict is Verdict.LEFT:
@@ -299,19 +314,24 @@ def record_switch(tx: Tx, ctx: Context) -> None:
         host=move.destination,
         power_state=move.power_state,
         progress=0,
-        ran_boot_id=move.boot_id or None,
+        ran_boot_id=None if move.died else move.boot_id or None,
     )
+    local_files.record_arrival(tx, ctx)
     if is_bound(move):
         server_ports.arrived(tx, ctx.instance_id, move.destination)
+    held_volumes.arrive(tx, move)
     hosts.touch(tx, move.source, move.destination)
 
 
 async def release_source(ctx: Context) -> None:
-    """The source forgets what is left of it there."""
+    """The source forgets what is left of it there; where that is its own, with the directory."""
     await ctx.ask(ctx.notes.source, Release())
+    if ctx.notes.apart:
+        await ctx.ask(ctx.notes.source, Remove())
 
 
 def record_done(tx: Tx, ctx: Context) -> None:
+    local_files.record_left(tx, ctx)
     migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
     instances.set_idle(tx, ctx.instance_id, progress=0)
 
@@ -327,6 +347,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
+    local_files.record_not_arrived(tx, ctx)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
     if move.left:
         reason = (
@@ -351,6 +372,7 @@ LIVE_MIGRATION = Saga(
     MoveNotes,
     (
         Step("instance_runs", write=instance_runs, harmless=True),
+        Step("withdraw_stale", do=held_volumes.withdraw_stale, needed=held_volumes.has_volumes, harmless=True),
         Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
         Step(
             "check_destination",
@@ -361,6 +383,22 @@ LIVE_MIGRATION = Saga(
         ),
         Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
         Step("remove_probe", do=remove_probe, harmless=True),
+        Step(
+            "admit_destination",
+            do=held_volumes.admit_destination,
+            needed=held_volumes.has_volumes,
+            undo=held_volumes.withdraw_destination,
+            did=held_volumes.moves_with_volumes,
+            deferred_cleanup=True,
+        ),
+        Step(
+            "prepare_files",
+            do=local_files.prepare_files,
+            undo=local_files.drop_prepared,
+            needed=local_files.are_copied,
+            did=local_files.are_copied,
+            deferred_cleanup=True,
+        ),
         Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, deferred_cleanup=True),
         Step("bind_ports", write=bind_ports, unwrite=unbind_ports, did=is_bound),
         Step("await_ports", do=await_ports, needed=is_bound, harmless=True),
@@ -369,7 +407,15 @@ LIVE_MIGRATION = Saga(
         Step("await_switch", do=await_switch, pivot=True),
         Step("carry_connections", do=carry_connections, needed=is_bound),
         Step("record_switch", write=record_switch),
+        Step("keep_files", do=local_files.keep_arrived, needed=local_files.are_copied, deferred_cleanup=True),
         Step("release_source", do=release_source, deferred_cleanup=True),
+        Step(
+            "withdraw_source",
+            do=held_volumes.withdraw_source,
+            needed=held_volumes.has_volumes,
+            deferred_cleanup=True,
+        ),
+        Step("drop_files", do=local_files.drop_left, needed=local_files.are_copied, deferred_cleanup=True),
         Step("record_done", write=record_done),
     ),
     failed=record_failure,

@@ -13,7 +13,8 @@ from droveway.control.engine.saga import Context, NotYet, SpecNotes
 from droveway.domain.faults import Fault, StepFailed, Unreachable
 from droveway.domain.model import Nic, of_host
 from droveway.domain.service_kinds import NETWORK
-from droveway.ports.bus import RestoreConnections, SaveConnections, VerbWithReply
+from droveway.ports.bus import RestoreConnections, SaveConnections
+from droveway.ports.verb import VerbWithReply
 from droveway.store.compute import instances, server_ports
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine.transaction import Tx

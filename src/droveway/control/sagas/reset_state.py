@@ -49,6 +49,9 @@ def record(tx: Tx, ctx: Context) -> None:
         return
     is_running = guest.state is GuestState.RUNNING
     was = instances.get(tx, ctx.instance_id)
+    if was["launched_at_us"] is None and guest.state in (GuestState.ABSENT, GuestState.SHUTOFF):
+        set_idle(tx, ctx)  # it never ran, so there is nothing that could be started: its fault says why
+        return
     power = {GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED}
     ran = ctx.notes.boot_id if guest.state in power else was["ran_boot_id"]
     instances.set_idle(

@@ -1,6 +1,8 @@
 """Shelve: the server is stopped, its disk becomes an image, and then its host is free of it. Unshelve: it begins from
 that image, on any host that fits; or, where its host is not free of it yet, there and from its own disk.
 
+One that begins from a volume leaves that as it is, and nothing is copied.
+
 Its host must have removed it before it is offloaded: on a store that hosts share, a removal that comes late would
 delete the disk that the next host has made. So a host that does not answer keeps a shelved server, visibly, until it is
 back.
@@ -13,17 +15,18 @@ import contextlib
 import msgspec
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, SpecNotes, Step, require
-from droveway.control.sagas import boot, disk_images, ports
+from droveway.control.sagas import boot, disk_images, held_volumes, ports
 from droveway.control.sagas.disk_images import CopyNotes
-from droveway.control.sagas.power import FIND, find_guest, must_run, record_failure, record_running, set_idle
+from droveway.control.sagas.power import find_guest, must_run, record_failure, record_running, set_idle
 from droveway.control.scheduling import requests
-from droveway.domain.faults import Forbidden, NotFound
+from droveway.domain.faults import Forbidden, NotFound, StepFailed
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState, of_instance
 from droveway.ports.bus import Remove, Start, Stop
-from droveway.store.compute import instances, server_ports
+from droveway.store.compute import file_cleanups, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.image import images
+from droveway.store.volume import attachments
 from droveway.store.work import sagas
 
 
@@ -54,8 +57,9 @@ async def start_again(ctx: Context) -> None:
 
 
 def show_upload(tx: Tx, ctx: Context) -> None:
-    disk_images.set_format(tx, ctx)
-    instances.show_task(tx, ctx.instance_id, TaskState.SHELVING_IMAGE_UPLOADING)
+    if disk_images.may_have_copy(ctx.notes):
+        disk_images.set_format(tx, ctx)
+        instances.show_task(tx, ctx.instance_id, TaskState.SHELVING_IMAGE_UPLOADING)
 
 
 def record_shelved(tx: Tx, ctx: Context) -> None:
@@ -66,7 +70,7 @@ def record_shelved(tx: Tx, ctx: Context) -> None:
         vm_state=VmState.SHELVED.value,
         fault=None,
         power_state=instances.POWER_SHUTDOWN,
-        shelved_image_id=ctx.notes.image_id,
+        shelved_image_id=ctx.notes.image_id or None,
         shelved_at_us=tx.now_us,
     )
     server_ports.set_status(tx, ctx.instance_id, is_running=False)
@@ -82,7 +86,9 @@ def offload(tx: Tx, instance_id: str, project_id: str) -> None:
     instances.show_task(tx, instance_id, TaskState.SHELVING_OFFLOADING)
     row = instances.get(tx, instance_id)
     if row["task_state"] == TaskState.SHELVING_OFFLOADING:
-        sagas.enqueue(tx, SagaKind.SHELVE_OFFLOAD, of_instance(instance_id), project_id, {}, request_id="")
+        kind = SagaKind.SHELVE_OFFLOAD
+        holds = instances.needs_of(tx, instance_id, kind, {})
+        sagas.enqueue(tx, kind, of_instance(instance_id), project_id, {}, request_id="", holds=holds)
 
 
 def end_shelve(tx: Tx, ctx: Context) -> None:
@@ -108,12 +114,13 @@ SHELVE = Saga(
             do=disk_images.copy_disk,
             undo=disk_images.drop_copy,
             did=disk_images.may_have_copy,
+            needed=disk_images.may_have_copy,
             deferred_cleanup=True,
         ),
         Step("show_upload", write=show_upload, harmless=True),
-        Step("send_copy", do=disk_images.send_copy, harmless=True),
+        Step("send_copy", do=disk_images.send_copy, needed=disk_images.may_have_copy, harmless=True),
         Step("record_shelved", write=record_shelved, pivot=True),
-        Step("drop_copy", do=disk_images.drop_copy, deferred_cleanup=True),
+        Step("drop_copy", do=disk_images.drop_copy, needed=disk_images.may_have_copy, deferred_cleanup=True),
         Step("offload_next", write=offload_next),
     ),
     failed=record_failure,
@@ -140,12 +147,18 @@ def record_offloaded(tx: Tx, ctx: Context) -> None:
     hosts.touch(tx, ctx.notes.host)
 
 
+def find_all(tx: Tx, ctx: Context) -> None:
+    find_guest(tx, ctx)
+    ctx.notes.volumes = attachments.held_by(tx, ctx.instance_id)
+
+
 SHELVE_OFFLOAD = Saga(
     SagaKind.SHELVE_OFFLOAD,
     SpecNotes,
     (
-        FIND,
+        Step("find_guest", write=find_all, harmless=True),
         Step("remove_guest", do=remove_guest, pivot=True),
+        Step("withdraw_host", do=held_volumes.withdraw_all, needed=held_volumes.has_any),
         Step("record_offloaded", write=record_offloaded),
     ),
     failed=record_failure,
@@ -165,8 +178,11 @@ def choose_host(tx: Tx, ctx: Context) -> None:
         find_guest(tx, ctx)
         ctx.notes = UnshelveNotes(ctx.notes.host, ctx.notes.spec)
         return
+    if hosts_of := file_cleanups.hosts_of(tx, ctx.instance_id):
+        raise StepFailed(f"{hosts_of[0]} has not deleted yet what an earlier stay of it has left there")
     spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=False)
-    image = images.ref(tx, instance["shelved_image_id"] or "", ctx.settings.images_path)
+    is_copied = attachments.root_of(tx, ctx.instance_id) is None
+    image = images.ref(tx, instance["shelved_image_id"] or "", ctx.settings.images_path) if is_copied else None
     decision = ctx.placer.choose(tx, requests.to_boot(tx, instance, ctx.params))
     if decision.host is None:
         raise NoValidHost(decision, may_wait=False)
@@ -176,6 +192,7 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     spec = msgspec.structs.replace(spec, image=image, cells=decision.cells)
     has_ports = server_ports.has_any(tx, ctx.instance_id)
     ctx.notes = UnshelveNotes(decision.host, spec, has_ports=has_ports, chosen=True)
+    held_volumes.find(tx, ctx)
 
 
 def is_chosen(notes: UnshelveNotes) -> bool:
@@ -204,6 +221,14 @@ UNSHELVE = Saga(
     (
         Step("choose_host", write=choose_host, unwrite=boot.release_host, did=is_chosen),
         Step("bind_ports", write=ports.bind, unwrite=ports.unbind, did=ports.is_bound),
+        Step(
+            "admit_host",
+            do=held_volumes.admit_all,
+            needed=held_volumes.has_any,
+            undo=held_volumes.withdraw_all,
+            did=held_volumes.has_any,
+        ),
+        Step("take_along", write=held_volumes.take_along, harmless=True),
         Step("prepare_guest", do=boot.prepare_guest, undo=boot.remove_guest, did=is_chosen, needed=is_chosen),
         Step("await_ports", do=ports.await_in_force, needed=ports.is_bound, harmless=True),
         Step("start_guest", do=boot.start_guest, pivot=True),

@@ -1,9 +1,10 @@
-"""An image of a server that goes on meanwhile; as a backup, beside those of the same kind of which the oldest go."""
+"""An image of a server that goes on meanwhile, or snapshots of its volumes where it begins from one; as a backup,
+beside those of the same kind of which the oldest go."""
 
 from __future__ import annotations
 
 from droveway.control.engine.saga import Context, Saga, Step
-from droveway.control.sagas import disk_images
+from droveway.control.sagas import disk_images, server_snapshots
 from droveway.control.sagas.disk_images import CopyNotes
 from droveway.domain.model import SagaKind, TaskState
 from droveway.store.compute import instances
@@ -13,7 +14,9 @@ from droveway.store.image import backups
 
 def find_guest(tx: Tx, ctx: Context) -> None:
     instance = instances.get(tx, ctx.instance_id)
-    ctx.notes = CopyNotes(instances.host_of(instance), ctx.params.get("image_id", ""))
+    copied = "" if ctx.params.get("snapshots") else ctx.params.get("image_id", "")
+    ctx.notes = CopyNotes(instances.host_of(instance), copied)
+    server_snapshots.find(tx, ctx)
 
 
 def wants_image(notes: CopyNotes) -> bool:
@@ -39,6 +42,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 
 def end(tx: Tx, ctx: Context) -> None:
     disk_images.forget_image(tx, ctx)
+    server_snapshots.forget(tx, ctx)
     instances.set_idle(tx, ctx.instance_id)
 
 
@@ -58,6 +62,13 @@ def _story(kind: SagaKind) -> Saga:
             ),
             Step("show_upload", write=show_upload, harmless=True),
             Step("send_copy", do=disk_images.send_copy, needed=wants_image, harmless=True),
+            Step(
+                "snapshot_volumes",
+                do=server_snapshots.make,
+                needed=server_snapshots.are_wanted,
+                undo=server_snapshots.delete,
+                did=server_snapshots.are_wanted,
+            ),
             Step("confirm", write=confirm, pivot=True),
             Step("drop_copy", do=disk_images.drop_copy, needed=wants_image, deferred_cleanup=True),
             Step("record", write=record),
@@ -69,6 +80,7 @@ def _story(kind: SagaKind) -> Saga:
 
 def confirm(tx: Tx, ctx: Context) -> None:
     """The image is there, and is its owner's: from here on nothing takes it back."""
+    server_snapshots.record(tx, ctx)
 
 
 CREATE_IMAGE, CREATE_BACKUP = _story(SagaKind.CREATE_IMAGE), _story(SagaKind.CREATE_BACKUP)

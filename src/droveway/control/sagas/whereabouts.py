@@ -11,10 +11,19 @@ from droveway.control.engine.saga import Context, NotYet, Undecided
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.migration import Verdict, verdict
-from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint
+from droveway.domain.model import (
+    CopyProgress,
+    Guest,
+    GuestJob,
+    GuestSpec,
+    GuestState,
+    LocalFiles,
+    MigrationEndpoint,
+)
 from droveway.ports.bus import Inspect
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
+from droveway.store.volume.attachments import HeldVolume
 
 POLL_S = 0.5
 PROGRESS_S = 1.0
@@ -39,6 +48,11 @@ class MoveNotes(msgspec.Struct):
     power_state: int = instances.POWER_RUNNING  # as it was found at the destination
     left: str = ""  # the host that was declared gone and is the only one that may have it: its place from then on
     doomed: str = ""  # deleted while its place is unknown: the host of the deferred cleanup
+    volumes: tuple[HeldVolume, ...] = ()
+    apart: bool = False  # the two share no instance store, and the guest has nothing there that would be missed
+    copies_files: bool = False  # the two do not see one store: its disks go along
+    files: LocalFiles = LocalFiles()  # of which these are copied; its config drive is in no notes
+    files_deleted: bool = False  # by the host that has not got the guest
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 
 
@@ -55,8 +69,16 @@ class GuestOnBothHosts(msgspec.Struct, frozen=True):
         """At the destination."""
         if self.destination is None:
             return instances.POWER_NONE
+        if self.destination.state is GuestState.SHUTOFF:
+            return instances.POWER_SHUTDOWN
         is_paused = self.destination.state is GuestState.PAUSED
         return instances.POWER_PAUSED if is_paused else instances.POWER_RUNNING
+
+    def ended_there(self, move: MoveNotes) -> bool:
+        """It has run at the destination and ended there. Where its disks went along, the only ones that are of now are
+        there: then that is its place."""
+        is_left_there = self.destination is not None and self.destination.state is GuestState.SHUTOFF
+        return move.copies_files and self.verdict is Verdict.ENDED and is_left_there
 
     def must_be_decided(self, move: MoveNotes) -> None:
         if self.verdict is Verdict.COPYING:

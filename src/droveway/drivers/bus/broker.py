@@ -48,15 +48,12 @@ from droveway.ports.bus import (
     MalformedMessage,
     Notice,
     Welcome,
-    display_name,
-    is_own,
-    name_taken,
     why_no_reply,
     wrong_protocol,
-    wrong_sender,
 )
 from droveway.ports.clock import Names
 from droveway.ports.replies import Answer
+from droveway.ports.senders import display_name, is_own, name_taken, wrong_sender
 
 COMMANDS_MAX = 1024  # in flight to one agent
 SECRET = 22  # characters of a request's secret, six bits each

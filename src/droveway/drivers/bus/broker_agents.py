@@ -4,7 +4,7 @@ subjects."""
 from __future__ import annotations
 
 from droveway.drivers.bus.broker_messages import HelloFrom, word
-from droveway.ports.bus import display_name
+from droveway.ports.senders import display_name
 
 
 class Agent:

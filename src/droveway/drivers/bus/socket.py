@@ -38,15 +38,12 @@ from droveway.ports.bus import (
     MalformedMessage,
     Notice,
     Welcome,
-    display_name,
-    is_own,
-    name_taken,
     why_no_reply,
     wrong_protocol,
-    wrong_sender,
 )
 from droveway.ports.clock import Chance
 from droveway.ports.replies import Answer
+from droveway.ports.senders import display_name, is_own, name_taken, wrong_sender
 
 log = structlog.get_logger("droveway.bus")
 RECONNECT_FIRST_S, RECONNECT_MAX_S = 0.05, 1.0

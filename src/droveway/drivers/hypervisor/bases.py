@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,20 +16,16 @@ from typing import Any
 
 import msgspec
 
-from droveway.domain import qcow2_tables
-from droveway.domain.faults import BadRequest
-from droveway.domain.image_format import DISK_FORMATS, HEAD_BYTES, inspect
+from droveway.domain.image_format import DISK_FORMATS
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
 from droveway.drivers.hypervisor.libvirt import base_sweep
-from droveway.drivers.hypervisor.store_files import now_s, publish
+from droveway.drivers.hypervisor.store_files import free_bytes, now_s, publish
+from droveway.drivers.images.inspection import virtual_size
 from droveway.ports.hypervisor import HypervisorRefused
 from droveway.ports.images import ImageRefused, Images
 
 MIB, GIB = 1024**2, 1024**3
-BASE_NAME_HEX = 32
-MAX_VIRTUAL_BYTES = 1 << 46  # what no image of a store of this kind reaches; a header that says more is damaged
-RESERVE_BYTES, RESERVE_SHARE = 256 * MIB, 20  # of the store's disk stay free; of a small disk that share
 
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
@@ -91,7 +86,7 @@ class Bases:
             raise HypervisorRefused(f"Image {image.id} is refused: its format {image.disk_format!r} is not accepted.")
         if not re.fullmatch("[0-9a-f]{128}", image.sha512):
             raise HypervisorRefused(f"Image {image.id} carries no sha512 to check it by.")
-        return self._directory / f"{image.sha512[:BASE_NAME_HEX]}.{image.disk_format}"
+        return self._directory / image.file_name
 
     async def _fetch(self, image: ImageRef, base: Path, ticket: ImageTicket | None) -> None:
         unfinished = self._directory / f"{self._unfinished}{base.name}"
@@ -118,10 +113,10 @@ class Bases:
         there = unfinished.stat().st_size if unfinished.exists() else 0
         missing = image.size_bytes - there
         self._sweep(max(0, self._bounds.max_bytes - image.size_bytes))
-        if _free(self._directory) >= missing:
+        if free_bytes(self._directory) >= missing:
             return
         self._sweep(0)
-        if (free := _free(self._directory)) < missing:
+        if (free := free_bytes(self._directory)) < missing:
             raise HypervisorRefused(
                 f"Host {self._host} has no room for image {image.id}: it needs {missing / MIB:.1f} MiB more, and "
                 f"{max(0, free) / MIB:.1f} MiB are free at {self._directory}, beside a reserve."
@@ -152,20 +147,8 @@ def _check_size(image: ImageRef, virtual_bytes: int, most_bytes: int) -> None:
         )
 
 
-def _free(directory: Path) -> int:
-    found = os.statvfs(directory)
-    reserve = min(RESERVE_BYTES, found.f_blocks * found.f_frsize // RESERVE_SHARE)
-    return found.f_bavail * found.f_frsize - reserve
-
-
 def _virtual_size(image: ImageRef, path: Path, *, is_whole: bool = False) -> int:
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-        size_bytes = os.fstat(file.fileno()).st_size
-        try:
-            found = inspect(image.disk_format, head, size_bytes, MAX_VIRTUAL_BYTES)
-            if is_whole and image.disk_format == "qcow2":
-                qcow2_tables.check(head, size_bytes, lambda at, size: os.pread(file.fileno(), size, at))
-        except BadRequest as fault:
-            raise HypervisorRefused(f"Image {image.id} is refused: {fault.reason}") from None
-    return found.virtual_size_bytes
+    try:
+        return virtual_size(image, path, is_whole=is_whole)
+    except ImageRefused as fault:
+        raise HypervisorRefused(fault.reason) from None

@@ -64,6 +64,17 @@ def not_let_go(instance_id: str, nic: Nic, within_s: float) -> str:
     )
 
 
+def volume_not_let_go(instance_id: str, volume_id: str, within_s: float) -> HypervisorRefused:
+    return HypervisorRefused(
+        f"Guest {instance_id} has not let go of volume {volume_id} within {within_s:.0f} s: its operating system did "
+        "not answer. Try again when it has booted and has the volume unmounted, or stop the server and detach it then."
+    )
+
+
+def no_such_volume(instance_id: str, volume_id: str) -> HypervisorRefused:
+    return HypervisorRefused(f"Guest {instance_id} has no volume {volume_id}.")
+
+
 def check_movable(spec: GuestSpec) -> None:
     """A running guest takes its memory and its CPUs' numbers along: on another host these are other cells."""
     if spec.cells:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from droveway.ports.hypervisor import HypervisorRefused
 
 T = TypeVar("T")
+RESERVE_BYTES, RESERVE_SHARE = 256 * 1024**2, 20  # of its disk stay free; of a small one that share
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -28,6 +29,13 @@ def now_s(root: Path) -> float:
     """By the store's own clock, which sets the times of its files; another host's is not compared with ours."""
     with tempfile.TemporaryFile(dir=root) as mark:
         return os.fstat(mark.fileno()).st_mtime
+
+
+def free_bytes(directory: Path) -> int:
+    """What may be written there, beside a reserve."""
+    found = os.statvfs(directory)
+    reserve = min(RESERVE_BYTES, found.f_blocks * found.f_frsize // RESERVE_SHARE)
+    return found.f_bavail * found.f_frsize - reserve
 
 
 def publish(unfinished: Path, final: Path, mode: int) -> None:

@@ -12,11 +12,12 @@ from sqlalchemy import ColumnElement, bindparam, case, func, insert, null, selec
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.guest_data import GuestKey
 from droveway.domain.hardware import claimed_disk_gb
-from droveway.domain.lifecycle import ENDINGS, IN_TURN, IN_TURN_MAX, LIFECYCLE, refusal
-from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState, of_instance
+from droveway.domain.lifecycle import ENDINGS, HOLDS_VOLUMES, IN_TURN, IN_TURN_MAX, LIFECYCLE, VOLUME_CHANGES, refusal
+from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, Subject, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
+from droveway.domain.volume.model import of_volume
 from droveway.scheduler import hardware
-from droveway.store.compute import guest_data, migrations, server_ports
+from droveway.store.compute import guest_data, migrations, server_ports, server_volumes
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
@@ -25,6 +26,8 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow, SagaRow
 from droveway.store.schema import instances
+from droveway.store.volume import attachments
+from droveway.store.volume.attachments import NewAttachment
 from droveway.store.work import counters, events, sagas
 
 _GET = Prepared(select(instances).where(instances.c.id == bindparam("of")))
@@ -73,6 +76,11 @@ class NewInstance(msgspec.Struct, frozen=True):
     launch_index: int = 0  # among the servers of one request
     reservation_id: str = ""
     request_id: str = ""
+    volumes: tuple[NewAttachment, ...] = ()  # in the order in which its guest sees them
+
+    @property
+    def begins_from_volume(self) -> bool:
+        return any(one.boot_index == 0 for one in self.volumes)
 
 
 def create(tx: Tx, new: NewInstance) -> str:
@@ -102,7 +110,10 @@ def create(tx: Tx, new: NewInstance) -> str:
             "vcpus": new.flavor.vcpus,
             "ram_mb": new.flavor.ram_mb,
             "disk_gb": claimed_disk_gb(
-                new.flavor.disk_gb, new.flavor.ephemeral_gb, new.flavor.swap_mb, new.image_virtual_bytes
+                0 if new.begins_from_volume else new.flavor.disk_gb,
+                new.flavor.ephemeral_gb,
+                new.flavor.swap_mb,
+                new.image_virtual_bytes,
             ),
             "launch_index": new.launch_index,
             "hints": new.hints or None,
@@ -120,15 +131,13 @@ def create(tx: Tx, new: NewInstance) -> str:
     params: dict[str, Any] = {"requested_host": new.requested_host} if new.requested_host else {}
     if new.nics:
         params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}
-    sagas.enqueue_first(
-        tx,
-        SagaKind.BOOT,
-        of_instance(instance_id),
-        new.project_id,
-        params,
-        request_id=new.request_id,
-        user_id=new.user_id,
-    )
+    asked = {"request_id": new.request_id, "user_id": new.user_id}
+    if new.volumes:
+        server_volumes.reserve_all(tx, get(tx, instance_id), new.volumes)
+        holds = needs_of(tx, instance_id, SagaKind.BOOT, params)
+        sagas.enqueue(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, **asked, holds=holds)
+    else:
+        sagas.enqueue_first(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, **asked)
     return instance_id
 
 
@@ -163,6 +172,10 @@ def intend(
     reason = refusal(kind, instance["name"], instance["vm_state"], instance["task_state"], instance["host"])
     if reason is not None:
         raise Conflict(reason)
+    if active is None and kind in ENDINGS:
+        waiting = sagas.waiting_or_active(tx, subject, SagaKind.BOOT)
+        if waiting is not None:
+            sagas.cancel(tx, waiting, "the instance is to be deleted")
     if active is not None and not _takes_its_turn(tx, kind, active):
         if kind not in ENDINGS:
             rule = LIFECYCLE[kind]
@@ -175,12 +188,32 @@ def intend(
             return deleting
         if (active["subject_kind"], active["subject_id"]) == (subject.kind, subject.id):
             sagas.cancel(tx, active["id"], "the instance is to be deleted")
-    saga_id = sagas.enqueue(tx, kind, subject, instance["project_id"], params, request_id=request_id, user_id=user_id)
+    saga_id = sagas.enqueue(
+        tx,
+        kind,
+        subject,
+        instance["project_id"],
+        params,
+        request_id=request_id,
+        user_id=user_id,
+        holds=needs_of(tx, instance_id, kind, params),
+    )
     if kind is SagaKind.LIVE_MIGRATION:
         migrations.create(tx, instance, saga_id, params)
     if (task := LIFECYCLE[kind].task) is not None:
         set_(tx, instance_id, task_state=task.value)
     return saga_id
+
+
+def needs_of(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any]) -> tuple[Subject, ...]:
+    """The volumes that a saga of that kind holds: those to which it lets a host, or takes one from."""
+    if kind in VOLUME_CHANGES:
+        return (of_volume(params["volume_id"]),)
+    if "snapshots" in params:
+        return tuple(map(of_volume, params["snapshots"]))
+    if kind not in HOLDS_VOLUMES:
+        return ()
+    return tuple(of_volume(row["volume_id"]) for row in attachments.of_instance(tx, instance_id))
 
 
 def _takes_its_turn(tx: Tx, kind: SagaKind, active: SagaRow) -> bool:
@@ -189,8 +222,8 @@ def _takes_its_turn(tx: Tx, kind: SagaKind, active: SagaRow) -> bool:
         return False
     if sagas.count_open_of(tx, sagas.subject_of(active)) >= IN_TURN_MAX:
         raise Conflict(
-            f"Cannot '{LIFECYCLE[kind].verb}': {IN_TURN_MAX} changes of its interfaces wait for their turn; try again "
-            "when some have ended"
+            f"Cannot '{LIFECYCLE[kind].verb}': {IN_TURN_MAX} changes of its interfaces and volumes wait for their "
+            "turn; try again when some have ended"
         )
     return True
 
@@ -280,6 +313,7 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         instance["config_drive"],
         server_ports.nics(tx, instance["id"]),
         rescue=instance["vm_state"] == VmState.RESCUED,
+        volumes=attachments.disks(tx, instance["id"]),
     )
 
 

@@ -10,6 +10,7 @@ from droveway.domain.model import LockedBy
 from droveway.store.compute import instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import changes
+from droveway.store.schema import instances as instances_table
 
 TOLD = frozenset({"name", "hostname", "metadata"})  # to the guest
 
@@ -20,7 +21,7 @@ def change(tx: Tx, instance_id: str, **values: Any) -> None:
         return
     instances.set_(tx, instance_id, **values)
     if TOLD.intersection(values) and server_ports.has_any(tx, instance_id):
-        changes.changed(tx)
+        changes.changed(tx, instances_table, instance_id)
 
 
 def set_metadata(tx: Tx, instance_id: str, metadata: Mapping[str, str]) -> None:

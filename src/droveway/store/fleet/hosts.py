@@ -337,6 +337,12 @@ def reached_at(tx: Tx, name: str) -> tuple[str, str]:
     return str(reported.get("peer_uri", "")), str(reported.get("host_ip", ""))
 
 
+def disk_identity(tx: Tx, name: str) -> str:
+    """Whom exports of volumes know it by, as it said last; empty where it has said nothing."""
+    reported = tx.execute(_RESOURCES, {"of": name}).scalar() or {}
+    return str(reported.get("disk_identity", ""))
+
+
 def _no_host(name: str) -> NotFound:
     return NotFound(f"there is no host {name[:64]}; 'openstack hypervisor list' shows those there are")
 

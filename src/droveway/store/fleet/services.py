@@ -22,6 +22,7 @@ from droveway.store.fleet import hosts as places
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.rows import ServiceRow
 from droveway.store.schema import hosts, instances, migrations, services
+from droveway.store.volume import backends
 from droveway.store.work import events, subjects
 
 CONTROL = service_kinds.OF_CONTROL  # the services that a control shows under its name
@@ -251,6 +252,9 @@ def remove(tx: Tx, uuid: str) -> None:
         _must_hold_nothing(tx, row["host"])
         aggregates.forget_host(tx, row["host"])
         tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
+    if row["binary"] == service_kinds.VOLUME:
+        backends.must_hold_nothing(tx, row["host"])
+        backends.remove(tx, row["host"])
     tx.execute(delete(services).where(services.c.uuid == uuid))
     host, _ = service_kinds.address_of(row["host"], row["binary"])
     if row["binary"] not in CONTROL and not on_host(tx, host):  # it was the last one there

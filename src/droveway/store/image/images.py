@@ -90,6 +90,8 @@ def ref(tx: Tx, image_id: str, directory: str) -> ImageRef:
         why = "is deactivated" if row is not None and row["status"] == DEACTIVATED else "is no longer there"
         raise NotFound(f"image {image_id} {why}; choose another one")
     disk_format, size_bytes, sha512 = row["disk_format"], row["size_bytes"], row["sha512"]
+    if sha512 is None and size_bytes == 0:
+        raise NotFound(f"image {image_id} has no data of its own, only snapshots of volumes; choose another one")
     assert disk_format is not None and size_bytes is not None and sha512 is not None, f"{image_id} was never uploaded"
     path = str(path_of(directory, row["id"])) if directory else ""
     return ImageRef(row["id"], disk_format, size_bytes, sha512, path)
@@ -255,6 +257,13 @@ def set_active(tx: Tx, image_id: str, *, active: bool) -> None:
     status = ACTIVE if active else DEACTIVATED
     if row["status"] != status:
         tx.execute(update(images).where(images.c.id == image_id).values(status=status, updated_at_us=tx.now_us))
+
+
+def set_whole(tx: Tx, image_id: str) -> None:
+    """queued -> active, of one that has no data: its properties say all that it is. Raises NotFound."""
+    if get(tx, image_id, None)["status"] == QUEUED:
+        whole = {"status": ACTIVE, "size_bytes": 0, "virtual_size_bytes": 0, "updated_at_us": tx.now_us}
+        tx.execute(update(images).where(images.c.id == image_id).values(whole))
 
 
 # -- upload -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from droveway.domain.audit_findings import (
 from droveway.domain.faults import NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState
 from droveway.domain.placement import HeldCell
-from droveway.store.compute import instances, migrations
+from droveway.store.compute import file_cleanups, instances, migrations
 from droveway.store.engine.in_list import in_list, one_of
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
@@ -30,6 +30,7 @@ from droveway.store.rows import InstanceRow
 from droveway.store.schema import instances as i
 from droveway.store.schema import migrations as m
 from droveway.store.schema import sagas as s
+from droveway.store.volume import audited as audited_volumes
 from droveway.store.work import sagas, subjects
 
 IDS_AT_ONCE = 500
@@ -77,6 +78,7 @@ def rows(tx: Tx, listings: list[Listing]) -> StoreSnapshot:
         {saga.id for saga in opened},
         busy,
         [_broken(saga) for saga in opened if saga.status == SagaStatus.BROKEN],
+        file_cleanups.instance_ids(tx),
     )
 
 
@@ -172,4 +174,5 @@ WRITES: dict[Repair, Write] = {
     Repair.END_MIGRATION: _end_migration,
     Repair.RELEASE_CLAIM: _end_migration,
     Repair.REMOVE_FILES: _defer_removal,
+    Repair.TIDY_VOLUME: audited_volumes.tidy,
 }

@@ -368,7 +368,7 @@ def _record(tx: Tx, saga_id: str, body: dict[str, Any], project_id: str) -> None
 
 def _activate_next(tx: Tx, freed: Sequence[Subject]) -> None:
     for saga_id, needs in subjects.next_ones(tx, freed):
-        generation = subjects.fence(tx, needs) + 1
+        generation = subjects.highest_fence(tx, needs) + 1
         subjects.set_fence(tx, needs, generation)
         if len(needs) > 1:
             subjects.hold_what_it_wants(tx, saga_id)

@@ -29,11 +29,15 @@ from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import SagaRow
 from droveway.store.schema import hosts, instances, saga_subjects, sagas
+from droveway.store.volume.tables import backups, snapshots, volumes
 
 ACTIVE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value, SagaStatus.BROKEN.value)
 _FENCED = {
     SubjectKind.INSTANCE: (instances.c.id, instances.c.fence),
     SubjectKind.HOST: (hosts.c.name, hosts.c.fence),
+    SubjectKind.VOLUME: (volumes.c.id, volumes.c.fence),
+    SubjectKind.SNAPSHOT: (snapshots.c.id, snapshots.c.fence),
+    SubjectKind.BACKUP: (backups.c.id, backups.c.fence),
 }
 _READ = {kind: Prepared(select(fence).where(name == bindparam("of"))) for kind, (name, fence) in _FENCED.items()}
 _RAISE = {
@@ -149,6 +153,12 @@ def _fence(tx: Tx, subject: Subject) -> int:
     if found is None:
         raise NotFound(f"there is no {subject.kind.value} {subject.id[:64]}")
     return int(found)
+
+
+def highest_fence(tx: Tx, subjects: Iterable[Subject]) -> int:
+    """Of those that are there still: one may have been deleted for good while a saga waited for it."""
+    found = (tx.execute(_READ[one.kind], {"of": one.id}).scalar() for one in subjects)
+    return max((int(fence) for fence in found if fence is not None), default=0)
 
 
 def set_fence(tx: Tx, subjects: Iterable[Subject], generation: int) -> None:

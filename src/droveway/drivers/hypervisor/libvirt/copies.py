@@ -13,7 +13,7 @@ from typing import Any
 
 import libvirt
 
-from droveway.domain.model import MigrationEndpoint
+from droveway.domain.model import LocalFiles, MigrationEndpoint
 from droveway.domain.peer_uri import WrongUri
 from droveway.domain.peer_uri import checked as checked_endpoint
 from droveway.drivers.hypervisor.libvirt.connection import (
@@ -23,7 +23,7 @@ from droveway.drivers.hypervisor.libvirt.connection import (
     open_connection,
     reason_of,
 )
-from droveway.drivers.hypervisor.libvirt.own_cpus import for_another_host
+from droveway.drivers.hypervisor.libvirt.leaving import targets, xml_there
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 AT_ONCE = 4
@@ -42,8 +42,8 @@ FLAGS = (
 class OutgoingCopies:
     """In the event loop only."""
 
-    def __init__(self, uri: str, changed: Callable[[str], None]) -> None:
-        self._uri, self._changed = uri, changed
+    def __init__(self, uri: str, instances_path: str, changed: Callable[[str], None]) -> None:
+        self._uri, self._instances_path, self._changed = uri, instances_path, changed
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._calls: dict[str, asyncio.Task[str]] = {}
         self._waiting: dict[str, None] = {}  # calls that have not got a slot yet
@@ -59,11 +59,11 @@ class OutgoingCopies:
     def forget(self, instance_id: str) -> None:
         self._errors.pop(instance_id, None)
 
-    def begin(self, instance_id: str, to: MigrationEndpoint) -> asyncio.Task[str]:
+    def begin(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> asyncio.Task[str]:
         """The task ends when the call has, with its complaint; it never raises."""
         self._errors.pop(instance_id, None)
         self._waiting[instance_id] = None
-        task = asyncio.create_task(self._carry(instance_id, to), name=f"copy {instance_id}")
+        task = asyncio.create_task(self._carry(instance_id, to, files), name=f"copy {instance_id}")
         self._calls[instance_id] = task
         task.add_done_callback(lambda ended: self._ended(instance_id, ended))
         return task
@@ -80,11 +80,11 @@ class OutgoingCopies:
         for task in tuple(self._calls.values()):
             task.cancel()
 
-    async def _carry(self, instance_id: str, to: MigrationEndpoint) -> str:
+    async def _carry(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> str:
         try:
             async with self._slots:
                 self._waiting.pop(instance_id, None)
-                await in_daemon_thread(f"copy-{instance_id[:8]}", lambda: self._call(instance_id, to))
+                await in_daemon_thread(f"copy-{instance_id[:8]}", lambda: self._call(instance_id, to, files))
         except ConnectionLost as lost:
             # No verdict: a libvirtd that was killed has ended the copy, a connection that was cut has not.
             return f"The hypervisor's connection broke during the copy: {lost}."
@@ -104,7 +104,7 @@ class OutgoingCopies:
                 self._errors.pop(next(iter(self._errors)))
         self._changed(instance_id)
 
-    def _call(self, instance_id: str, to: MigrationEndpoint) -> None:
+    def _call(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> None:
         # Where libvirtd, which is root, connects to was said by another host: nothing passes but an address.
         try:
             peer_uri, data_uri = checked_endpoint(to)
@@ -113,10 +113,11 @@ class OutgoingCopies:
 
         def migrate(connection: Any) -> None:
             domain = connection.lookupByUUIDString(instance_id)
-            parameters = {libvirt.VIR_MIGRATE_PARAM_URI: data_uri}
-            if (xml := for_another_host(domain)) is not None:
-                parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = xml
-            domain.migrateToURI3(peer_uri, parameters, FLAGS)
+            parameters: dict[str, Any] = {libvirt.VIR_MIGRATE_PARAM_URI: data_uri}
+            parameters |= xml_there(domain, self._instances_path, to.instances_path)
+            if files.disks:
+                parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = targets(domain, files)
+            domain.migrateToURI3(peer_uri, parameters, FLAGS | _copying(files))
 
         connection = open_connection(self._uri)
         try:
@@ -124,3 +125,10 @@ class OutgoingCopies:
         finally:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()
+
+
+def _copying(files: LocalFiles) -> int:
+    """What of its disks is copied: what differs from the image behind them, where the destination has that, or all."""
+    if not files.disks:
+        return 0
+    return int(libvirt.VIR_MIGRATE_NON_SHARED_INC if files.is_on_base else libvirt.VIR_MIGRATE_NON_SHARED_DISK)

@@ -18,11 +18,13 @@ from droveway.domain.model import GuestSpec
 from droveway.domain.placement import NumaCell
 from droveway.drivers.hypervisor.libvirt import console_xml, hardware_xml
 from droveway.drivers.hypervisor.libvirt.numa_xml import guest_numa, own_cpus, parse_cells, tuning
+from droveway.drivers.hypervisor.libvirt.volume_xml import OwnWays
 
 NAMESPACE = "urn:droveway:guest:1"
 NAME_PREFIX = "dw-"
 ARCH = "x86_64"
 MACHINE = "pc"
+NO_WAYS = OwnWays()
 
 # Everything that XML 1.0 cannot carry, not even escaped: control characters, lone surrogates, U+FFFE and U+FFFF.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -67,9 +69,16 @@ def is_instance_id(text: str) -> bool:
         return False
 
 
-def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool, host_cells: Sequence[NumaCell] = ()) -> str:
+def domain_xml(
+    spec: GuestSpec,
+    instance_dir: str,
+    use_kvm: bool,
+    host_cells: Sequence[NumaCell] = (),
+    ways: OwnWays = NO_WAYS,
+) -> str:
     """The domain of a guest. Everything in it is the same on every host that shares the instance store, but where it
-    is held to NUMA cells. Refused when this host has not those cells."""
+    is held to NUMA cells, and by which of a host's own ways it opens its volumes. Refused when this host has not those
+    cells, or not those ways."""
     domain = ET.Element("domain", type="kvm" if use_kvm else "qemu")
     _leaf(domain, "name", domain_name(spec.instance_id))
     _leaf(domain, "uuid", spec.instance_id)
@@ -102,13 +111,13 @@ def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool, host_cells: Se
     _leaf(domain, "on_reboot", "restart")
     _leaf(domain, "on_crash", "destroy")
     devices = ET.SubElement(domain, "devices")
-    _devices(devices, spec, directory)
+    _devices(devices, spec, directory, ways)
     console_xml.add(devices, spec.instance_id, directory, hardware.video)
     return ET.tostring(domain, encoding="unicode")
 
 
-def _devices(devices: ET.Element, spec: GuestSpec, instance_dir: str) -> None:
-    devices.extend(hardware_xml.disks(spec, instance_dir))
+def _devices(devices: ET.Element, spec: GuestSpec, instance_dir: str, ways: OwnWays) -> None:
+    devices.extend(list(hardware_xml.disks(spec, instance_dir, ways)))  # what is raised in a generator would be hidden
     devices.extend(hardware_xml.nics(spec))
     devices.extend(hardware_xml.free_slots(spec.machine_type or MACHINE))
     ET.SubElement(devices, "controller", type="usb", model="none")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+import os.path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,37 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Nic, Resources, SpareDisk
+from droveway.domain.model import (
+    Guest,
+    GuestJob,
+    GuestSpec,
+    GuestState,
+    LocalFiles,
+    MigrationEndpoint,
+    Nic,
+    Resources,
+    SpareDisk,
+)
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
+from droveway.domain.volume.disks import RbdSource, VolumeDisk
 from droveway.drivers.hypervisor import console_socket
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
-from droveway.drivers.hypervisor.libvirt import consoles, diagnostics, hardware_xml, held, interfaces, reach
+from droveway.drivers.hypervisor.libvirt import (
+    ceph_keys,
+    consoles,
+    diagnostics,
+    hardware_xml,
+    held,
+    interfaces,
+    reach,
+    stalled,
+    volumes,
+)
 from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
+from droveway.drivers.hypervisor.libvirt.arrivals import Arrivals
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
 from droveway.drivers.hypervisor.libvirt.disk_copies import DiskCopies
@@ -41,19 +64,22 @@ from droveway.drivers.hypervisor.libvirt.facts import (
 )
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
-from droveway.drivers.hypervisor.promises import check_machine, check_movable, not_let_go
+from droveway.drivers.hypervisor.libvirt.volume_xml import OwnWays
+from droveway.drivers.hypervisor.promises import check_machine, check_movable, not_let_go, volume_not_let_go
 from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import FROZEN_MAX_S, NO_FILES, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused, Images
 from droveway.ports.replies import DiskCopied
 
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 ASKED_TO_LET_GO_EVERY_S, LET_GO_LOOK_S = 5.0, 0.1  # the same
 COPY_VISIBLE_WITHIN_S = 2.0
+OWN_CA = "own-ca.pem"
 SWEEP_EVERY_S = 3600.0
+STALLED_AGAIN_S = 2.0
 ABORT_WITHIN_S = 60.0
 WATCH_EVERY_S = 0.25
 SETTLES_WITHIN_S = 5.0
@@ -73,6 +99,10 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     reserved_memory_mb: int = 0  # kept back for the host itself
     reserved_disk_gb: int = 0
     cache: CacheBounds = DAY  # of images that no disk needs
+    directories: Mapping[str, str] = {}  # of backends whose volumes are files, by backend
+    ceph: tuple[str, str, str] | None = None  # its configuration, user and keyring; None: no volume is opened there
+    disk_tls_path: str = ""  # where its certificate for served disks is (nbd_tls_x509_cert_dir); empty: it has none
+    tls: bool = True  # an NBD export is opened with this host's certificate; off only in tests
     host_root: str = ""  # where this process sees the host's root directory; empty: it runs there
 
 
@@ -86,9 +116,13 @@ class LibvirtHypervisor:
         self._files = InstanceFiles(settings.instances_path, settings.host, images, self._store, settings.cache)
         self._admissions = Admissions(settings.admissions_path)
         self._connection = LibvirtConnection(settings.uri, clock)
-        self._copies = OutgoingCopies(settings.uri, self._note_change)
+        self._copies = OutgoingCopies(settings.uri, os.path.abspath(settings.instances_path), self._note_change)
         self._disk_copies, self._images = DiskCopies(self._connection, self._files, clock), images
+        self._arrivals = Arrivals(self._files, self._files.bases)
         self._own_cpus = OwnCpus()
+        self._frozen = Admissions(settings.admissions_path + "-frozen")  # guests that an earlier client may have held
+        self._ways = OwnWays(dict(settings.directories), tls=settings.tls)
+        self._identity = ""
         self._facts: HostFacts | None = None
         self._stops: dict[str, asyncio.Event] = {}  # guests whose power-off is awaited
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -109,6 +143,12 @@ class LibvirtHypervisor:
     async def sweep_bases(self) -> None:
         """Now and then deletes bases that no disk needs, and partial downloads that were abandoned."""
         await self._files.sweep_bases()
+
+    @periodic(every_s=STALLED_AGAIN_S)
+    async def resume_stalled(self) -> None:
+        """Lets guests that wait for a disk to take a write try it again."""
+        for instance_id in await self._connection.call(stalled.resume_all):
+            self._changed(instance_id)
 
     async def close(self) -> None:
         self._changed, self._notify = lambda _instance_id: None, lambda _is_up, _reason: None
@@ -134,7 +174,16 @@ class LibvirtHypervisor:
             reserved_memory_mb=s.reserved_memory_mb,
             store_trouble=store_trouble,
             reserved_disk_gb=s.reserved_disk_gb,
+            disk_identity=self._disk_identity(),
         )
+
+    def _disk_identity(self) -> str:
+        """Its own CA for opening served disks, once that is there."""
+        if self._identity or not self._settings.disk_tls_path:
+            return self._identity
+        with contextlib.suppress(OSError):
+            self._identity = (Path(self._settings.disk_tls_path) / OWN_CA).read_text()
+        return self._identity
 
     def _known(self, connection: Any) -> HostFacts:
         if (facts := self._facts) is None:
@@ -184,7 +233,7 @@ class LibvirtHypervisor:
                 check_machine(spec, self._known(connection).machine_types)
                 cells = self._known(connection).cells
             consoles.make_directory(self._settings.host_root)
-            xml = domain_xml(spec, directory, self._use_kvm, cells)
+            xml = domain_xml(spec, directory, self._use_kvm, cells, self._ways_for(connection, spec.volumes))
             with self._own_cpus.around_start(connection, spec):
                 acts.start(connection, spec.instance_id, xml)
 
@@ -269,16 +318,72 @@ class LibvirtHypervisor:
 
     async def unplug(self, instance_id: str, nic: Nic, within_s: float) -> None:
         self._files.directory(instance_id)
+        await self._until_let_go(
+            within_s,
+            lambda c: interfaces.has_let_go(c, instance_id, nic),
+            lambda c: interfaces.ask_to_let_go(c, instance_id, nic),
+            HypervisorRefused(not_let_go(instance_id, nic, within_s)),
+        )
+
+    async def _until_let_go(
+        self, within_s: float, has_let_go: Callable[[Any], bool], ask: Callable[[Any], None], refused: HypervisorRefused
+    ) -> None:
         ask_at_s = now_s = self._clock.monotonic_s()
-        deadline_s = now_s + within_s
-        while not await self._connection.call(lambda c: interfaces.has_let_go(c, instance_id, nic)):
+        deadline_s, step_s = now_s + within_s, LET_GO_LOOK_S / 8
+        while not await self._connection.call(has_let_go):
             now_s = self._clock.monotonic_s()
             if now_s >= deadline_s:
-                raise HypervisorRefused(not_let_go(instance_id, nic, within_s))
+                raise refused
             if now_s >= ask_at_s:
                 ask_at_s = now_s + ASKED_TO_LET_GO_EVERY_S
-                await self._connection.call(lambda c: interfaces.ask_to_let_go(c, instance_id, nic))
-            await self._clock.sleep(LET_GO_LOOK_S)
+                await self._connection.call(ask)
+            await self._clock.sleep(step_s)
+            step_s = min(2 * step_s, LET_GO_LOOK_S)
+
+    # -- volumes --------------------------------------------------------------------------------------------------
+    def _ways_for(self, connection: Any, disks: Sequence[VolumeDisk]) -> OwnWays:
+        """With the secret of its Ceph cluster, where one of them lies there: libvirt keeps it in memory alone."""
+        if self._settings.ceph is None or not any(isinstance(disk.source, RbdSource) for disk in disks):
+            return self._ways
+        fsid, access, key = ceph_keys.read(*self._settings.ceph)
+        ceph_keys.define_secret(connection, fsid, access, key)
+        return msgspec.structs.replace(self._ways, ceph={fsid: access})
+
+    async def attach_disk(self, instance_id: str, disk: VolumeDisk) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: volumes.attach(c, instance_id, disk, self._ways_for(c, (disk,))))
+
+    async def detach_disk(self, instance_id: str, volume_id: str, within_s: float) -> None:
+        self._files.directory(instance_id)
+        await self._until_let_go(
+            within_s,
+            lambda c: volumes.has_let_go(c, instance_id, volume_id),
+            lambda c: volumes.ask_to_let_go(c, instance_id, volume_id),
+            volume_not_let_go(instance_id, volume_id, within_s),
+        )
+
+    async def grow_disk(self, instance_id: str, volume_id: str, size_gb: int) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: volumes.grow(c, instance_id, volume_id, size_gb))
+
+    async def freeze(self, instance_id: str) -> bool:
+        self._files.directory(instance_id)
+        await self._files.run_beside(lambda: self._frozen.admit(instance_id))
+        is_held = await self._connection.call(lambda c: volumes.freeze(c, instance_id))
+        if is_held:
+            self._spawn(f"thaw {instance_id}", partial(self._thaw_soon, instance_id))
+        else:
+            await self._files.run_beside(lambda: self._frozen.discard(instance_id))
+        return is_held
+
+    async def _thaw_soon(self, instance_id: str) -> None:
+        await self._clock.sleep(FROZEN_MAX_S)
+        await self.thaw(instance_id)
+
+    async def thaw(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: volumes.thaw(c, instance_id))
+        await self._files.run_beside(lambda: self._frozen.discard(instance_id))
 
     async def remove(self, instance_id: str) -> None:
         self._files.directory(instance_id)
@@ -303,7 +408,8 @@ class LibvirtHypervisor:
         return await reach.why_not(peer_uri, within_s)
 
     def endpoint(self) -> MigrationEndpoint:
-        return MigrationEndpoint(self._settings.host, self._settings.peer_uri, self._settings.data_uri)
+        s = self._settings
+        return MigrationEndpoint(s.host, s.peer_uri, s.data_uri, os.path.abspath(s.instances_path))
 
     async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
         self._files.directory(spec.instance_id)
@@ -315,6 +421,9 @@ class LibvirtHypervisor:
             check_movable(spec)
             check_machine(spec, self._known(connection).machine_types)
             check_cpu(connection, spec, source_cpu_xml, self._use_kvm)
+            ways = self._ways_for(connection, spec.volumes)
+            for disk in spec.volumes:
+                ways.check(disk)
 
         await self._connection.call(work)
 
@@ -327,11 +436,33 @@ class LibvirtHypervisor:
     async def remove_probe(self, name: str) -> None:
         await self._files.remove_probe(name)
 
+    async def local_files(self, instance_id: str) -> LocalFiles:
+        return await self._arrivals.read(instance_id)
+
+    async def prepare_arrival(
+        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+    ) -> None:
+        await self._arrivals.prepare(spec, files, mark, room_bytes, ticket)
+
+    async def keep_arrival(self, instance_id: str) -> None:
+        await self._arrivals.keep(instance_id)
+
+    async def drop_files(self, instance_id: str, mark: str) -> None:
+        self._files.directory(instance_id)
+        found = await self._connection.call(lambda c: acts.look(c, instance_id))
+        if found.state in (GuestState.RUNNING, GuestState.PAUSED) or found.job is not GuestJob.NONE:
+            raise HypervisorRefused(f"Guest {instance_id} is on this host ({found.state}): its files stay.")
+        await self._arrivals.drop(instance_id, mark)
+
     async def admit(self, spec: GuestSpec) -> None:
         self._files.directory(spec.instance_id)
         consoles.make_directory(self._settings.host_root)
         # A definition that is found here later was then left by this arrival: the guest did run here.
         await self._connection.call(lambda c: acts.forget(c, spec.instance_id))
+        if not spec.needs_store:
+            await self._files.make_directory(spec.instance_id)
+        if spec.volumes:
+            await self._connection.call(lambda c: self._ways_for(c, spec.volumes))
         await self._files.run_beside(lambda: self._admissions.admit(spec.instance_id))
 
     async def dismiss(self, instance_id: str) -> None:
@@ -348,7 +479,7 @@ class LibvirtHypervisor:
     async def admitted(self) -> tuple[str, ...]:
         return await self._files.run_beside(self._admissions.all)
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
+    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
         instance_id = spec.instance_id
         if self._copies.in_flight(instance_id) is not None:
             return
@@ -361,7 +492,7 @@ class LibvirtHypervisor:
             return
         if found.state is not GuestState.RUNNING or found.job is GuestJob.INCOMING:
             raise HypervisorRefused(f"Guest {instance_id} cannot be moved: it is {found.state}, not running.")
-        call = self._copies.begin(instance_id, to)
+        call = self._copies.begin(instance_id, to, files)
         await self._until_visible(instance_id, call)
         if call.done() and (complaint := call.result()):
             raise HypervisorRefused(complaint)
@@ -444,6 +575,8 @@ class LibvirtHypervisor:
     async def _take_stock(self) -> None:
         """After (re)connecting: adopt copies that an earlier client began, meet guests that arrived unseen."""
         self._spawn("cpus", self._keep_cpus)
+        for instance_id in await self._files.run_beside(self._frozen.all):
+            self._spawn(f"thaw {instance_id}", partial(self.thaw, instance_id))
         for instance_id, guest in (await self._connection.call(acts.look_all)).items():
             if guest.job is GuestJob.OUTGOING:
                 self._watch(instance_id)

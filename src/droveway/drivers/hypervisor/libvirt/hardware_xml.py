@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from string import ascii_lowercase
 
 from droveway.domain.hardware import UEFI, Hardware
 from droveway.domain.model import GuestSpec, Nic, SpareDisk
 from droveway.domain.network_plan import bridge_of, device_of
+from droveway.drivers.hypervisor.libvirt import volume_xml
 from droveway.drivers.hypervisor.libvirt.config_drive import NAME
+from droveway.drivers.hypervisor.libvirt.volume_xml import OwnWays
 
 NVRAM = "nvram.fd"
 ROOT_PORTS = 24  # one a device, those with which the guest starts among them
 EPHEMERAL, SWAP = "disk.eph0", "disk.swap"
 _PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
-_LETTERS = "abcde"
 _WRITABLE_ONLY = frozenset(("sata", "ide"))  # a disk there cannot be read-only: a drive is a CD
 
 
@@ -28,15 +30,20 @@ def local_disks(spec: GuestSpec) -> tuple[str, ...]:
     return (*((EPHEMERAL,) if spec.ephemeral_gb else ()), *((SWAP,) if spec.swap_mb else ()))
 
 
-def disks(spec: GuestSpec, instance_dir: str) -> Iterator[ET.Element]:
-    """The root disk, the ephemeral one, the one for swap; and the controller that they may need. Before the root disk
-    of a guest that is rescued is the one that it begins from."""
+def disks(spec: GuestSpec, instance_dir: str, ways: OwnWays) -> Iterator[ET.Element]:
+    """The root disk, the ephemeral one, the one for swap, then the volumes; and the controller that they may need.
+    Before the root disk of a guest that is rescued is the one that it begins from. Volumes have the devices that they
+    were given; the others take what is left."""
     hardware = spec.hardware
     rescue = ((spare_name(SpareDisk.RESCUE), "qcow2"),) if spec.rescue else ()
-    files = (*rescue, ("disk", "qcow2"), *((name, "raw") for name in local_disks(spec)))
-    if hardware.disk_bus == "scsi":
+    root = () if spec.begins_from_volume else (("disk", "qcow2"),)
+    files = (*rescue, *root, *((name, "raw") for name in local_disks(spec)))
+    if "scsi" in {hardware.disk_bus, *(volume.bus for volume in spec.volumes)}:
         yield ET.Element("controller", type="scsi", index="0", model="virtio-scsi")
-    for letter, (name, kind) in zip(_LETTERS, files, strict=False):
+    taken = {volume.device[2:] for volume in spec.volumes}
+    free = [letter for letter in ascii_lowercase if letter not in taken]
+    orders = _boot_orders(spec)
+    for letter, (name, kind) in zip(free, files, strict=False):
         disk = ET.Element("disk", type="file", device="disk")
         ET.SubElement(disk, "driver", name="qemu", type=kind, cache="none", discard="unmap")
         ET.SubElement(disk, "source", file=f"{instance_dir}/{name}")
@@ -45,9 +52,24 @@ def disks(spec: GuestSpec, instance_dir: str) -> Iterator[ET.Element]:
             limits = ET.SubElement(disk, "iotune")
             for limit, number in sorted(hardware.disk_limits.items()):
                 ET.SubElement(limits, limit).text = str(number)
+        if order := orders.get(name):
+            ET.SubElement(disk, "boot", order=str(order))
         yield disk
+    for volume in spec.volumes:
+        yield volume_xml.disk(volume, ways, orders.get(volume.volume_id, 0))
     if spec.config_drive:
-        yield _config_drive(hardware.disk_bus, instance_dir, "e" if spec.rescue else "d")
+        left = [letter for letter in free[len(files) :] if letter >= ("e" if spec.rescue else "d")]
+        yield _config_drive(hardware.disk_bus, instance_dir, left[0])
+
+
+def _boot_orders(spec: GuestSpec) -> dict[str, int]:
+    """Of the disks that are begun from, by file or volume, where more than the first one is: none is said otherwise."""
+    chosen = sorted((volume.boot_index, volume.volume_id) for volume in spec.volumes if volume.boot_index >= 0)
+    if not chosen:
+        return {}
+    first = spare_name(SpareDisk.RESCUE) if spec.rescue else "" if spec.begins_from_volume else "disk"
+    names = (*((first,) if first else ()), *(volume_id for _, volume_id in chosen))
+    return {name: order for order, name in enumerate(names, 1)}
 
 
 def _config_drive(bus: str, instance_dir: str, letter: str) -> ET.Element:

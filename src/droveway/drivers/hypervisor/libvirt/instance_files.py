@@ -58,10 +58,10 @@ class InstanceFiles:
         self._unfinished = f".new-{self._host}@"  # which no host's name holds: none is the beginning of another's
         self._pool = ThreadPoolExecutor(WORKERS, "instance-files")
         self._beside = ThreadPoolExecutor(1, "host-files")
-        self._bases = Bases(self._root, self._host, images, self.run, cache)
+        self.bases = Bases(self._root, self._host, images, self.run, cache)
 
     def close(self) -> None:
-        self._bases.close()
+        self.bases.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._beside.shutdown(wait=False, cancel_futures=True)
 
@@ -82,7 +82,7 @@ class InstanceFiles:
 
     async def sweep(self) -> None:
         """Delete what an earlier run of this host's agent left half made."""
-        await self.run(self._bases.sweep_halves)
+        await self.run(self.bases.sweep_halves)
 
     async def sweep_probes(self) -> None:
         """Delete test files of migrations whose hosts were away when they were undone, or that a late message wrote."""
@@ -98,11 +98,11 @@ class InstanceFiles:
         await self.run(work)
 
     async def sweep_bases(self) -> None:
-        await self._bases.sweep()
+        await self.bases.sweep()
 
     def progress(self, spec: GuestSpec) -> str:
         """Of what `prepare` waits for."""
-        return self._bases.progress(spec.image) if spec.image is not None else ""
+        return self.bases.progress(spec.image) if spec.image is not None else ""
 
     # -- the disk -------------------------------------------------------------------------------------------------
     async def prepare(
@@ -110,7 +110,9 @@ class InstanceFiles:
     ) -> None:
         """The guest's directory and disks. One that is there is left alone: it may hold a user's data. Raises
         TicketWanted, too."""
-        if not await self.run(lambda: self.has_disk(spec.instance_id)):
+        if spec.begins_from_volume:
+            await self.make_directory(spec.instance_id)
+        elif not await self.run(lambda: self.has_disk(spec.instance_id)):
             await self._make_disk(spec, ticket)
         await self.make_local_disks(spec)
         if spec.config_drive:
@@ -150,7 +152,7 @@ class InstanceFiles:
         size_bytes = spec.disk_gb * GIB
         backing: list[str] = []
         if spec.image is not None:
-            base, virtual_bytes = await self._bases.make(spec.image, size_bytes, ticket)
+            base, virtual_bytes = await self.bases.make(spec.image, size_bytes, ticket)
             size_bytes = max(size_bytes, virtual_bytes)
             backing = ["-b", str(base), "-F", spec.image.disk_format]
         elif size_bytes == 0:
@@ -177,11 +179,12 @@ class InstanceFiles:
         """Those beside the root disk that are not there yet: a guest of an earlier release gets them when it starts."""
         directory = Path(self.directory(spec.instance_id))
         for name in local_disks(spec):
-            if not await self.run((directory / "disk").exists) or await self.run((directory / name).exists):
+            is_made = directory if spec.begins_from_volume else directory / "disk"
+            if not await self.run(is_made.exists) or await self.run((directory / name).exists):
                 continue
             size_bytes = spec.swap_mb * MIB if name == SWAP else spec.ephemeral_gb * GIB
             unfinished = directory / f"{self._unfinished}{name}"
-            await self.run(lambda path=unfinished, size=size_bytes: _blank(path, size))  # type: ignore[misc]
+            await self.run(lambda path=unfinished, size=size_bytes: blank(path, size))  # type: ignore[misc]
             await _run("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await _run(
                 "e2fsprogs", "mkfs.ext4", "-q", "-F", "-L", "ephemeral0", str(unfinished)
             )
@@ -189,7 +192,8 @@ class InstanceFiles:
 
     async def complete(self, spec: GuestSpec) -> None:
         """Before it starts: what was prepared is there, and what an earlier release did not make is made."""
-        if not await self.run(lambda: self.has_disk(spec.instance_id)):
+        has_files = self.has_directory if spec.begins_from_volume else self.has_disk
+        if not await self.run(lambda: has_files(spec.instance_id)):
             raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
         if spec.config_drive and not await self.run(lambda: self.has_drive(spec.instance_id)):
             raise HypervisorRefused(f"Guest {spec.instance_id} has no config drive here: prepare it first.")
@@ -197,6 +201,13 @@ class InstanceFiles:
 
     def has_disk(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/disk")
+
+    async def make_directory(self, instance_id: str) -> None:
+        directory = Path(self.directory(instance_id))
+        await self.run(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
+
+    def has_directory(self, instance_id: str) -> bool:
+        return os.path.isdir(self.directory(instance_id))
 
     def has_drive(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/{config_drive.NAME}")
@@ -285,7 +296,7 @@ class InstanceFiles:
         await self.run(lambda: path.unlink(missing_ok=True))
 
 
-def _blank(path: Path, size_bytes: int) -> None:
+def blank(path: Path, size_bytes: int) -> None:
     with path.open("wb") as file:
         file.truncate(size_bytes)
 

@@ -20,16 +20,16 @@ from droveway.drivers.hypervisor.libvirt.guest import describe, find
 from droveway.drivers.hypervisor.promises import check_not_moving
 
 LIVE, CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-_STOPPED = (GuestState.SHUTOFF, GuestState.ABSENT)
+STOPPED = (GuestState.SHUTOFF, GuestState.ABSENT)
 
 
-def _with_devices(connection: Any, instance_id: str) -> Any | None:
+def with_devices(connection: Any, instance_id: str) -> Any | None:
     """The guest's domain, if it runs or is paused. Raises HypervisorRefused in the middle of a move."""
     domain = find(connection, instance_id)
     if domain is None:
         return None
     guest = describe(domain)
-    if guest.state in _STOPPED:
+    if guest.state in STOPPED:
         return None
     check_not_moving(instance_id, guest.job)
     return domain
@@ -54,7 +54,7 @@ def _is_defined_with(domain: Any, nic: Nic) -> bool:
 
 
 def plug(connection: Any, instance_id: str, nic: Nic, model: str) -> None:
-    domain = _with_devices(connection, instance_id)
+    domain = with_devices(connection, instance_id)
     if domain is None or _interface(domain, nic) is not None:
         return
     is_in_definition = not domain.isPersistent() or _is_defined_with(domain, nic)
@@ -69,7 +69,7 @@ def plug(connection: Any, instance_id: str, nic: Nic, model: str) -> None:
 def ask_to_let_go(connection: Any, instance_id: str, nic: Nic) -> None:
     """Said again to a guest that was still booting when it was said first. One that is at it is not asked
     twice: that is an error, and says nothing."""
-    domain = _with_devices(connection, instance_id)
+    domain = with_devices(connection, instance_id)
     there = None if domain is None else _interface(domain, nic)
     alias = None if there is None else there.find("alias")
     if domain is None or alias is None:
@@ -86,7 +86,7 @@ def has_let_go(connection: Any, instance_id: str, nic: Nic) -> bool:
     domain = find(connection, instance_id)
     if domain is None:
         return True
-    if describe(domain).state not in _STOPPED and _interface(domain, nic) is not None:
+    if describe(domain).state not in STOPPED and _interface(domain, nic) is not None:
         return False
     there = _interface(domain, nic, libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else None
     if there is not None:

@@ -90,13 +90,3 @@ def _leaving() -> Iterator[None]:
     except libvirt.libvirtError as error:
         if error.get_error_code() not in _LEAVING:
             raise
-
-
-def for_another_host(domain: Any) -> str | None:
-    """The guest's XML without where it runs on this host, if that was said: the other one's CPUs are other ones."""
-    root = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE))
-    tuning = root.find("cputune")
-    if tuning is None:
-        return None
-    root.remove(tuning)
-    return ET.tostring(root, encoding="unicode")

@@ -28,6 +28,9 @@ def make(config: Config, hosts: Sequence[HostConfig], images: Callable[[str], Im
             reserved_memory_mb=host.reserved_host_memory_mb,
             reserved_disk_gb=host.reserved_host_disk_gb,
             cache=cache,
+            disk_tls_path=host.disk_tls_path,
+            directories=dict(one.split(":", 1) for one in host.backend_paths),
+            ceph=(host.ceph_conf, host.ceph_user, host.ceph_keyring) if host.ceph_conf else None,
         )
         made.append(MadeHypervisor(LibvirtHypervisor(settings, SystemClock(), images(host.name))))
     return made

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from droveway.domain.guest_data import Document
+from droveway.domain.hardware import GIB
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import GuestSpec, GuestState, ImageRef, SpareDisk
+from droveway.domain.model import GuestJob, GuestSpec, GuestState, ImageRef, LocalDisk, LocalFiles, SpareDisk
 from droveway.drivers.hypervisor.promises import check_not_moving
 from droveway.drivers.hypervisor.simulated.fleet import Fleet, GuestEnd, SimulatedHost, Span
 from droveway.drivers.images.simulated import SimulatedImages
@@ -15,7 +19,7 @@ from droveway.ports.hypervisor import HypervisorRefused
 from droveway.ports.images import ImageRefused
 from droveway.ports.replies import DiskCopied
 
-FORMAT = "raw"
+FORMAT, ROOT = "raw", "disk"
 
 
 class SimulatedDisks:
@@ -26,6 +30,12 @@ class SimulatedDisks:
     _images: SimulatedImages | None
 
     async def _act(self, instance_id: str, span: Span, act: Callable[[], None], *, on_store: bool = False) -> None:
+        raise NotImplementedError
+
+    def _check_on(self) -> SimulatedHost:
+        raise NotImplementedError
+
+    async def _touch(self) -> None:
         raise NotImplementedError
 
     async def _make_base(self, image: ImageRef | None, ticket: ImageTicket | None) -> None:
@@ -99,3 +109,54 @@ class SimulatedDisks:
             self._fleet.disks_changed()
 
         await self._act(instance_id, self._fleet.durations.prepare, act, on_store=True)
+
+    # -- what goes along with a guest to a host that does not see this store ------------------------------------------
+    async def local_files(self, instance_id: str) -> LocalFiles:
+        await self._touch()
+        store = self._check_on().store
+        if instance_id not in store.disks:
+            return LocalFiles()
+        size_bytes = store.disks[instance_id] * GIB
+        drive = store.drives.get(instance_id)
+        return LocalFiles(
+            (LocalDisk(ROOT, "qcow2", size_bytes, size_bytes // 10, store.behind.get(instance_id, "")),),
+            b"" if drive is None else zlib.compress(msgspec.json.encode(drive)),
+        )
+
+    async def prepare_arrival(
+        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+    ) -> None:
+        store, instance_id = self._check_on().store, spec.instance_id
+        if instance_id in store.disks and instance_id not in store.marks:
+            raise HypervisorRefused(f"This host has files of guest {instance_id} already.")
+        if store.marks.get(instance_id, mark) != mark:
+            self._fleet.delete_files(store, instance_id)
+        if files.is_on_base:
+            await self._make_base(spec.image, ticket)
+
+        def act() -> None:
+            if instance_id in store.disks:
+                return
+            store.marks[instance_id] = mark
+            store.disks[instance_id] = size_gb = sum(disk.size_bytes for disk in files.disks) // GIB
+            store.used_gb += size_gb
+            if files.drive:
+                store.drives[instance_id] = msgspec.json.decode(zlib.decompress(files.drive), type=tuple[Document, ...])
+
+        await self._act(instance_id, self._fleet.durations.prepare, act, on_store=True)
+
+    async def keep_arrival(self, instance_id: str) -> None:
+        await self._touch()
+        self._check_on().store.marks.pop(instance_id, None)
+
+    async def drop_files(self, instance_id: str, mark: str) -> None:
+        def act() -> None:
+            host, store = self._host, self._host.store
+            domain = host.domains.get(instance_id)
+            lives = domain is not None and domain.state is not GuestState.SHUTOFF
+            if lives or self._fleet.job(host, instance_id) is not GuestJob.NONE:
+                raise HypervisorRefused(f"Guest {instance_id} is on this host: its files stay.")
+            if instance_id in store.disks and store.marks.get(instance_id, "") == mark:
+                self._fleet.delete_files(store, instance_id)
+
+        await self._act(instance_id, self._fleet.durations.remove, act, on_store=True)

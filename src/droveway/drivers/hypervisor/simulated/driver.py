@@ -28,6 +28,7 @@ from droveway.domain.model import (
     GuestSpec,
     GuestState,
     ImageRef,
+    LocalFiles,
     MigrationEndpoint,
     Nic,
     Resources,
@@ -57,9 +58,10 @@ from droveway.drivers.hypervisor.simulated.fleet import (
     SimulatedHost,
     Span,
 )
+from droveway.drivers.hypervisor.simulated.volumes import SimulatedVolumes
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import NO_FILES, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused
 
 __all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHypervisor"]
@@ -70,7 +72,7 @@ KEPT_ERRORS = 1024
 _CPU = re.compile(r'<cpu level="(\d+)"/>')
 
 
-class SimulatedHypervisor(SimulatedDisks):
+class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     """Answers droveway.ports.hypervisor.Hypervisor for one host of the fleet."""
 
     def __init__(self, fleet: Fleet, host: str, images: SimulatedImages | None = None) -> None:
@@ -258,7 +260,7 @@ class SimulatedHypervisor(SimulatedDisks):
     ) -> None:
         host = self._check_on()
         image, store = spec.image, host.store
-        disk_gb = spec.disk_gb
+        disk_gb = 0 if spec.begins_from_volume else spec.disk_gb
         if image is not None and image.disk_format not in ("qcow2", "raw"):
             raise HypervisorRefused(
                 f"Image {image.id} is refused: the disk format {image.disk_format} is not accepted."
@@ -267,7 +269,7 @@ class SimulatedHypervisor(SimulatedDisks):
             if disk_gb and image.size_bytes > disk_gb * GIB:
                 raise HypervisorRefused(f"Image {image.id} describes a disk larger than the flavor's {disk_gb} GiB.")
             disk_gb = max(disk_gb, -(-image.size_bytes // GIB))
-        if image is None and disk_gb == 0:
+        if image is None and disk_gb == 0 and not spec.begins_from_volume:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
         if spec.instance_id not in store.disks:
             await self._make_base(image, ticket)
@@ -283,6 +285,7 @@ class SimulatedHypervisor(SimulatedDisks):
         store = self._host.store
         if spec.instance_id not in store.disks:
             store.images[spec.instance_id] = spec.image.id if spec.image is not None else ""
+            store.behind[spec.instance_id] = spec.image.file_name if spec.image is not None else ""
         self._fleet.make_disk(store, spec.instance_id, disk_gb)
         if spec.config_drive and spec.instance_id not in store.drives:
             store.drives[spec.instance_id] = documents
@@ -327,7 +330,8 @@ class SimulatedHypervisor(SimulatedDisks):
             job = self._fleet.job(host, instance_id)
             if domain.state is GuestState.PAUSED:
                 check_not_moving(instance_id, job)
-        self._fleet.run(host, instance_id, spec.ram_mb, spec.nics)
+        self._check_volumes(spec)
+        self._fleet.run(host, instance_id, spec.ram_mb, spec.nics, spec.volumes)
         host.domains[instance_id].rescue = spec.rescue
         self._fleet.hint(host, instance_id)
 
@@ -346,7 +350,8 @@ class SimulatedHypervisor(SimulatedDisks):
     async def unpause(self, instance_id: str) -> None:
         def act() -> None:
             domain = self._alive(instance_id)
-            self._fleet.run(self._host, instance_id, domain.ram_mb)
+            if domain.state is GuestState.PAUSED:
+                self._fleet.run(self._host, instance_id, domain.ram_mb)
 
         await self._act(instance_id, self._fleet.durations.hold, act)
 
@@ -483,6 +488,8 @@ class SimulatedHypervisor(SimulatedDisks):
     async def admit(self, spec: GuestSpec) -> None:
         host = self._check()
         self._fleet.forget(host, spec.instance_id)
+        if not spec.needs_store:
+            self._fleet.make_disk(host.store, spec.instance_id, 0)
         host.admitted[spec.instance_id] = None
         self._acted()
 
@@ -498,7 +505,7 @@ class SimulatedHypervisor(SimulatedDisks):
     async def admitted(self) -> tuple[str, ...]:
         return tuple(self._check().admitted)
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
+    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
         host, fleet, instance_id = self._check(), self._fleet, spec.instance_id
         domain = host.domains.get(instance_id)
         if domain is None or fleet.job(host, instance_id) is GuestJob.OUTGOING:
@@ -512,7 +519,9 @@ class SimulatedHypervisor(SimulatedDisks):
             self._note_failure(instance_id, reason)
             raise HypervisorRefused(reason)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        fleet.begin_copy(GuestCopy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended))
+        fleet.begin_copy(
+            GuestCopy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended, files)
+        )
         host.admitted.pop(instance_id, None)
         self._acted()
 

@@ -1,15 +1,16 @@
 """The physical world of all simulated hosts: guests, disks, copies in flight, and the laws that no program can break.
 
+More than 400 lines because what happens and the laws that it must keep stand together.
+
 The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so that no handler can hide it:
 - a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
 - it runs only with its disk, and the disk is not deleted under it; that is made on a whole image;
+- a volume is open in one guest at a time;
 - it is not lost but by stop, remove, its own crash, or its host's;
 - a husk, the memory left behind on a source after the switch, never runs again: the disk has gone on without it.
 
 Nothing here asks the operating system for time or chance, and nothing iterates over a set: the same draws make the
 same history.
-
-More than 400 lines because what happens and the laws that it must keep stand together.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from droveway.domain.model import GuestJob, GuestState, ImageRef, Nic, Resources
+from droveway.domain.model import GuestJob, GuestState, ImageRef, LocalFiles, Nic, Resources
 from droveway.domain.placement import NumaCell
-from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Span, Store
+from droveway.domain.volume.disks import VolumeDisk
+from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Openings, Span, Store
 from droveway.drivers.hypervisor.simulated.mounts import Mounts
 from droveway.ports.clock import Chance, Clock
 
@@ -34,6 +36,7 @@ __all__ = [
     "GuestCopy",
     "GuestEnd",
     "InvariantViolated",
+    "Openings",
     "SimulatedHost",
     "Span",
     "Store",
@@ -69,6 +72,7 @@ class GuestCopy:
     destination: SimulatedHost
     failed: Callable[[str], None]  # told to the driver that began it, while that is running
     ended: asyncio.Future[None]
+    files: LocalFiles = field(default_factory=LocalFiles)  # that are copied into those of the destination
     has_arrived: bool = False  # the destination's half is there
     has_switched: bool = False
 
@@ -107,7 +111,8 @@ class Fleet:
         self.copies: dict[str, GuestCopy] = {}
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
         self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
-        self.keeps_nics = set[str]()  # guests that let go of no interface
+        self.keeps_nics = set[str]()  # guests that let go of no interface, and of no volume
+        self.openings = Openings()
         self.violations, self.cut_off = list[str](), set[str]()  # broken laws; hosts without a way to any other
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._task_number = 0
@@ -205,9 +210,18 @@ class Fleet:
         self.violations.append(reason)
         return InvariantViolated(reason)
 
-    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int, nics: tuple[Nic, ...] = ()) -> None:
+    def run(
+        self,
+        host: SimulatedHost,
+        instance_id: str,
+        ram_mb: int,
+        nics: tuple[Nic, ...] = (),
+        volumes: tuple[VolumeDisk, ...] = (),
+    ) -> None:
         """The guest runs on the host from now on: booted, or resumed."""
         self._check_may_run(host, instance_id)
+        if instance_id in host.store.past:
+            raise self.violate(f"guest {instance_id} runs on {host.name} from a disk of the past")
         domain = host.domains.get(instance_id)
         if domain is not None and domain.state is GuestState.PAUSED:
             domain.state, domain.suspended = GuestState.RUNNING, False
@@ -219,7 +233,20 @@ class Fleet:
             console = host.store.consoles.setdefault(instance_id, [])
             console.append(f"{'RESUMED' if domain is not None and domain.saved else 'BOOTED'} on {host.name}\n")
             del console[:-CONSOLE_LINES]
+            for disk in volumes:
+                self.open_volume(host, instance_id, disk)
         self.lives_on[instance_id] = host.name
+
+    def open_volume(self, host: SimulatedHost, instance_id: str, disk: VolumeDisk) -> None:
+        for other, name in self.lives_on.items():
+            domain = self.hosts[name].domains.get(other)
+            if other != instance_id and domain is not None and disk.volume_id in domain.volumes:
+                raise self.violate(f"volume {disk.volume_id} is opened by guest {instance_id} and guest {other}")
+        host.domains[instance_id].volumes[disk.volume_id] = disk
+        self.openings.opened(host.name, disk)
+
+    def close_volume(self, host: SimulatedHost, domain: Domain, volume_id: str) -> None:
+        self.openings.closed(host.name, domain.volumes.pop(volume_id))
 
     def pause(self, domain: Domain) -> None:
         if domain.state is GuestState.RUNNING:
@@ -246,6 +273,8 @@ class Fleet:
         if domain is None or domain.state is GuestState.SHUTOFF:
             return
         domain.state = GuestState.SHUTOFF
+        for volume_id in tuple(domain.volumes):
+            self.close_volume(host, domain, volume_id)
         host.used_mb -= domain.ram_mb
         if self.lives_on.get(instance_id) == host.name:
             if why not in LEGAL_ENDS:
@@ -264,6 +293,8 @@ class Fleet:
         domain = host.domains.pop(instance_id, None)
         if domain is not None and domain.state is not GuestState.SHUTOFF:
             host.used_mb -= domain.ram_mb
+            for volume_id in tuple(domain.volumes):
+                self.close_volume(host, domain, volume_id)
 
     def use_base(self, host: SimulatedHost, image: ImageRef) -> None:
         """A disk is about to be made on it. The host may forget it then: the next disk wants it anew."""
@@ -286,6 +317,9 @@ class Fleet:
         store.consoles.pop(instance_id, None)
         store.drives.pop(instance_id, None)
         store.images.pop(instance_id, None)
+        store.marks.pop(instance_id, None)
+        store.behind.pop(instance_id, None)
+        store.past.discard(instance_id)
         for kept in (store.copies, store.spares):
             for key in [key for key in kept if key[0] == instance_id]:
                 kept.pop(key)
@@ -339,16 +373,26 @@ class Fleet:
         if copy.instance_id not in host.admitted:
             self.fail_copy(copy, f"Host {host.name} does not expect guest {copy.instance_id}.")
             return False
+        there = copy.source.domains[copy.instance_id]
         if copy.instance_id not in host.store.disks:
             self.fail_copy(copy, f"Host {host.name} does not see the disk of guest {copy.instance_id}.")
             return False
+        for disk in there.volumes.values():
+            if why := self.openings.why_not(host.name, disk):
+                self.fail_copy(copy, f"Volume {disk.volume_id} cannot be opened on host {host.name}: {why}.")
+                return False
         copy.has_arrived = True
-        there = copy.source.domains[copy.instance_id]
         ram_mb = there.ram_mb
         now_s = self.clock.monotonic_s()
         host.domains[copy.instance_id] = Domain(
-            GuestState.PAUSED, ram_mb, known is not None, since_s=now_s, nics=there.nics
+            GuestState.PAUSED,
+            ram_mb,
+            known is not None,
+            since_s=now_s,
+            nics=there.nics,
         )
+        for disk in there.volumes.values():
+            self.open_volume(host, copy.instance_id, disk)
         host.used_mb += ram_mb
         self.hint(host, copy.instance_id)
         return True
@@ -364,6 +408,14 @@ class Fleet:
         is_paused = self.happens(self.faults.paused_arrival)
         arrived.state, arrived.is_defined = GuestState.PAUSED if is_paused else GuestState.RUNNING, True
         self.lives_on[instance_id] = destination.name
+        if copy.files.disks and (image_id := copy.source.store.images.get(instance_id)):
+            destination.store.images[instance_id] = image_id
+        if copy.files.disks:
+            if destination.store is copy.source.store or instance_id not in destination.store.marks:
+                raise self.violate(f"the disk of {instance_id} was copied into files that are not of its move")
+            copy.source.store.past.add(instance_id)
+        if copy.files.is_on_base:
+            destination.store.behind[instance_id] = copy.files.disks[0].base
         destination.admitted.pop(instance_id, None)
         self.hint(copy.source, instance_id)
         self.hint(destination, instance_id)

@@ -8,6 +8,7 @@ import msgspec
 
 from droveway.domain.guest_data import Document
 from droveway.domain.model import GuestState, Nic
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.images.simulated import ImageFaults
 
 Span = tuple[float, float]  # seconds: the shortest and the longest; the real one is drawn
@@ -41,6 +42,7 @@ class Faults(msgspec.Struct, frozen=True):
     down_after_acting: float = 0.0  # it did what it was told, and its answer was lost with the connection
     hint_lost: float = 0.0
     keeps_nic: float = 0.0  # a guest does not let go of an interface, this time
+    keeps_volume: float = 0.0  # likewise of a volume
     base_swept: float = 0.0  # an image that a disk was made on is fetched anew for the next one
     images: ImageFaults = ImageFaults()
 
@@ -60,6 +62,27 @@ class Domain:
     interrupts: int = 0  # not maskable
     since_s: float = 0.0  # when it began to run
     nics: tuple[Nic, ...] = ()
+    volumes: dict[str, VolumeDisk] = field(default_factory=dict)  # those it has open, in its order
+    volume_sizes: dict[str, int] = field(default_factory=dict)  # in GiB, of those that have grown meanwhile
+    frozen_until_s: float = 0.0  # its file systems
+
+    @property
+    def begins_from_volume(self) -> bool:
+        return any(disk.boot_index == 0 for disk in self.volumes.values())
+
+
+class Openings:
+    """What the backends of volumes say to hosts that open them. These let everybody."""
+
+    def why_not(self, host: str, disk: VolumeDisk) -> str:
+        """Why that host cannot open it; empty when it can."""
+        return ""
+
+    def opened(self, host: str, disk: VolumeDisk) -> None:
+        """A guest there has it open from now on."""
+
+    def closed(self, host: str, disk: VolumeDisk) -> None:
+        """And no longer."""
 
 
 @dataclass(slots=True)
@@ -73,4 +96,7 @@ class Store:
     images: dict[str, str] = field(default_factory=dict)  # instance id: the image that its root disk was made of
     consoles: dict[str, list[str]] = field(default_factory=dict)
     probes: dict[str, float] = field(default_factory=dict)  # when each was written
+    behind: dict[str, str] = field(default_factory=dict)  # instance id: the file of the image behind its root disk
+    marks: dict[str, str] = field(default_factory=dict)  # instance id: the saga whose guest is to arrive in its files
+    past: set[str] = field(default_factory=set)  # instances whose guest has left, and took along what its disk held
     used_gb: int = 0

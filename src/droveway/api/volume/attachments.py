@@ -1,0 +1,182 @@
+"""Attachments (3.27): who holds a volume. A server of ours is given one by the Compute API; here one is reserved for
+something else, such as a hypervisor that a client runs.
+
+What a host opens a volume with is shown to services and administrators alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from droveway.api.http import paging
+from droveway.api.http.actions import Action, dispatch
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import either, or_null
+from droveway.api.http.render import FieldTable
+from droveway.api.http.request import Request, Response, encode, encode_each
+from droveway.api.volume import fields, listing
+from droveway.api.volume.attaching import free, server_of
+from droveway.api.volume.fields import VolumeView
+from droveway.api.volume.kinds import NOTHING, OBJECT_OR_TEXT, UUID, UUID_OR_NULL
+from droveway.api.volume.listing import Filter, Listed
+from droveway.api.volume.volumes import shows_hosts
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, Conflict
+from droveway.domain.policy import Need
+from droveway.domain.volume.lifecycle import Verb
+from droveway.domain.volume.model import AttachmentStatus, VolumeStatus
+from droveway.store.engine.transaction import Tx
+from droveway.store.volume import attachments, making, volumes
+from droveway.store.volume import listing as rows_of
+from droveway.store.volume.rows import AttachmentRow
+from droveway.store.volume.tables import volume_attachments as table
+
+SINCE, COMPLETE_SINCE, MODE_SINCE = 27, 44, 54
+LISTED = Listed(
+    filters={
+        "id": Filter("id", admin_only=True),
+        "volume_id": Filter("volume_id"),
+        "status": Filter("status"),
+        "attach_status": Filter("status"),
+        "instance_id": Filter("instance_id"),
+    },
+    sorts={
+        "id": "id",
+        "volume_id": "volume_id",
+        "status": "status",
+        "attach_status": "status",
+        "instance_id": "instance_id",
+        "created_at": "created_at_us",
+    },
+)
+
+
+def _view(api: Api, request: Request) -> VolumeView:
+    return VolumeView(api.settings.base_url, shows_hosts=shows_hosts(request))
+
+
+async def summaries(api: Api, request: Request) -> Response:
+    return await _listing(api, request, fields.ATTACHMENT_SUMMARY)
+
+
+async def detail(api: Api, request: Request) -> Response:
+    return await _listing(api, request, fields.ATTACHMENT)
+
+
+async def _listing(api: Api, request: Request, of: FieldTable[AttachmentRow]) -> Response:
+    query = listing.read(api, request, LISTED)
+
+    def read(tx: Tx) -> bytes:
+        with paging.marked(query.wanted.marker):
+            rows = rows_of.find(tx, AttachmentRow, table, query.wanted)
+        render, view = of.renderer(request.version, is_admin=request.caller.is_admin), _view(api, request)
+        return encode({"attachments": encode_each(render(row, view) for row in rows)})
+
+    return Response(200, await api.store.read(read))
+
+
+def _own(tx: Tx, request: Request) -> AttachmentRow:
+    return attachments.get(tx, request.params["attachment_id"], request.scope)
+
+
+def _shown(api: Api, request: Request, row: AttachmentRow) -> dict[str, Any]:
+    render = fields.ATTACHMENT.renderer(request.version, is_admin=request.caller.is_admin)
+    return {"attachment": render(row, _view(api, request))}
+
+
+async def show(api: Api, request: Request) -> Response:
+    return Response(200, _shown(api, request, await api.store.read(_own, request)))
+
+
+class NewAttachment(Body, frozen=True):
+    """A reservation; with a connector it would be opened at once, which a host of ours alone may."""
+
+    volume_uuid: Annotated[str, UUID]
+    instance_uuid: Annotated[str | None, UUID_OR_NULL] = None
+    connector: Annotated[Any, OBJECT_OR_TEXT] = None
+    mode: Annotated[str | None, or_null(either("rw", "ro")).since(MODE_SINCE)] = None
+
+
+@takes(NewAttachment, "attachment")
+async def create(api: Api, request: Request, given: NewAttachment) -> Response:
+    if given.connector:
+        raise _no_connector()
+
+    def write(tx: Tx) -> AttachmentRow:
+        volume = volumes.get(tx, given.volume_uuid, request.scope)
+        if server_of(tx, given.instance_uuid) is not None:
+            raise Conflict(f"Attach volume to instance {given.instance_uuid} using the Compute API.")
+        making.must_be_allowed(tx, Verb.RESERVE, volume)
+        row = AttachmentRow(
+            id=tx.names.uuid(),
+            volume_id=volume["id"],
+            project_id=volume["project_id"],
+            instance_id=given.instance_uuid,
+            host=None,
+            to_host=None,
+            status=AttachmentStatus.RESERVED.value,
+            read_only=volume["read_only"] or given.mode == "ro",
+            device=None,
+            source=None,
+            connector=None,
+            bus="virtio",
+            boot_index=-1,
+            place=0,
+            delete_on_termination=False,
+            tag=None,
+            attached_at_us=None,
+            created_at_us=tx.now_us,
+        )
+        attachments.insert_row(tx, row)
+        volumes.set_(tx, volume["id"], status=VolumeStatus.RESERVED.value, previous_status=volume["status"])
+        return row
+
+    return Response(200, _shown(api, request, await api.store.run(write)))
+
+
+def _no_connector() -> BadRequest:
+    return BadRequest(
+        "Unable to update attachment: a volume is opened by hosts of this cloud alone, which are admitted when the "
+        "Compute API attaches it to a server ('openstack server add volume')."
+    )
+
+
+class Connector(Body, frozen=True):
+    connector: Annotated[Any, OBJECT_OR_TEXT]
+
+
+@takes(Connector, "attachment")
+async def update(api: Api, request: Request, given: Connector) -> Response:
+    await api.store.read(_own, request)
+    raise _no_connector()
+
+
+async def delete(api: Api, request: Request) -> Response:
+    """Ends a reservation; answers with the attachments that are left, which are none."""
+
+    def write(tx: Tx) -> None:
+        row = _own(tx, request)
+        free(tx, row, volumes.get(tx, row["volume_id"]))
+
+    await api.store.run(write)
+    return Response(200, {"attachments": []})
+
+
+async def _complete(api: Api, request: Request, given: None) -> Response:
+    def write(tx: Tx) -> None:
+        row = _own(tx, request)
+        if row["status"] == AttachmentStatus.ATTACHED:
+            return
+        raise BadRequest(
+            f"Invalid volume: attachment {row['id']} is {row['status']}: it is complete when its host has opened it."
+        )
+
+    await api.store.run(write)
+    return Response(204)
+
+
+action = dispatch(
+    {"os-complete": Action(_complete, NOTHING, Need.MEMBER, since=COMPLETE_SINCE)},
+    "What a client says of an attachment.",
+    major=3,
+)

@@ -1,0 +1,103 @@
+"""The files of a guest that moves between hosts which do not see one store: places for them are made at the
+destination, the hypervisors copy what they hold, and afterwards one of the two hosts deletes its own.
+
+Which one is decided as everything else about the move is: by where the guest is. What the destination was to take bears
+the mark of the saga until then, so no other files are deleted in their stead.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from droveway.control.engine.saga import Context, TicketNeeded, require
+from droveway.control.sagas import tickets
+from droveway.control.sagas.whereabouts import MoveNotes
+from droveway.domain.faults import NotFound
+from droveway.domain.model import GuestSpec, LocalDisk, LocalFiles
+from droveway.ports.bus import DropFiles, KeepArrival, PrepareArrival, ReadLocalFiles
+from droveway.store.compute import file_cleanups, instances
+from droveway.store.engine.transaction import Tx
+
+
+def are_copied(move: MoveNotes) -> bool:
+    return move.copies_files
+
+
+async def prepare_files(ctx: Context) -> None:
+    """Empty ones at the destination, on the same image where the image is still there: then only what differs from it
+    is copied. May take as long as that image is large."""
+    move: MoveNotes = ctx.notes
+    assert move.spec is not None, "it was found"
+    found = (await ctx.ask(move.source, ReadLocalFiles())).files
+    require(bool(found.disks), f"{move.source}: the guest has no disk there that could be copied")
+    spec = await ctx.store.read(_spec_with_image, ctx.instance_id, ctx.settings.images_path, move.spec)
+    files = msgspec.structs.replace(found, disks=tuple(_on_image(disk, spec) for disk in found.disks))
+    move.files = LocalFiles(files.disks)
+    over_commits = ctx.params.get("disk_over_commit") is not False
+    room_bytes = sum(disk.allocated_bytes if over_commits else disk.size_bytes for disk in files.disks)
+    if await ctx.store.read(file_cleanups.get, move.destination, ctx.instance_id) is not None:
+        await ctx.ask(move.destination, DropFiles(), ctx.settings.long_command_timeout_s)
+    asked, timeout_s = PrepareArrival(spec, files, ctx.id, room_bytes), ctx.settings.long_command_timeout_s
+    try:
+        await ctx.ask(move.destination, asked, timeout_s)
+    except TicketNeeded as needed:
+        assert spec.image is not None, "nothing else is fetched"
+        ticket = await tickets.to_fetch(ctx, move.destination, spec.image, needed.challenge)
+        await ctx.ask(move.destination, msgspec.structs.replace(asked, ticket=ticket), timeout_s)
+
+
+def _spec_with_image(tx: Tx, instance_id: str, images_path: str, spec: GuestSpec) -> GuestSpec:
+    try:
+        return instances.spec(tx, instances.get(tx, instance_id), images_path, with_image=True)
+    except NotFound:
+        return spec
+
+
+def _on_image(disk: LocalDisk, spec: GuestSpec) -> LocalDisk:
+    """One whose image is gone, or was another one, is copied whole."""
+    is_there = spec.image is not None and spec.image.file_name == disk.base
+    return disk if is_there else msgspec.structs.replace(disk, base="")
+
+
+async def drop_prepared(ctx: Context) -> None:
+    """The guest is not there."""
+    move: MoveNotes = ctx.notes
+    if not _keeps_all(move):
+        await ctx.ask(move.destination, DropFiles(ctx.id), ctx.settings.long_command_timeout_s)
+        move.files_deleted = True
+
+
+def _keeps_all(move: MoveNotes) -> bool:
+    """That host may have the guest, or deletes everything of it when it is back."""
+    return move.destination in (move.left, move.doomed)
+
+
+async def keep_arrived(ctx: Context) -> None:
+    await ctx.ask(ctx.notes.destination, KeepArrival())
+
+
+async def drop_left(ctx: Context) -> None:
+    """The source's, which are of the past."""
+    await ctx.ask(ctx.notes.source, DropFiles(), ctx.settings.long_command_timeout_s)
+    ctx.notes.files_deleted = True
+
+
+def record_arrival(tx: Tx, ctx: Context) -> None:
+    """What an earlier stay had left at the destination is its own again, or gone."""
+    if are_copied(ctx.notes):
+        file_cleanups.forget(tx, ctx.notes.destination, ctx.instance_id)
+
+
+def record_left(tx: Tx, ctx: Context) -> None:
+    """Of a host that did not answer, for when it does."""
+    move: MoveNotes = ctx.notes
+    if are_copied(move) and not move.files_deleted:
+        file_cleanups.defer(tx, move.source, ctx.instance_id, "")
+
+
+def record_not_arrived(tx: Tx, ctx: Context) -> None:
+    move: MoveNotes = ctx.notes
+    if are_copied(move) and _keeps_all(move):  # that host may have the guest, and the source's files are the others
+        file_cleanups.defer(tx, move.source, ctx.instance_id, "", when_deleted=True)
+    elif are_copied(move) and not move.files_deleted:
+        file_cleanups.defer(tx, move.destination, ctx.instance_id, ctx.id)

@@ -1,0 +1,73 @@
+"""What the stories of volumes have in common: how the service of a backend is asked, and how a failure is told.
+
+Everything that is done to a volume or to its snapshots is asked about the volume, under whose fence it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from droveway.control.engine.saga import Context, require
+from droveway.domain import service_kinds
+from droveway.domain.model import SubjectKind
+from droveway.domain.service_kinds import VOLUME
+from droveway.domain.volume.disks import DiskFormat
+from droveway.domain.volume.messages import Action
+from droveway.domain.volume.model import VolumeSpec, VolumeStatus, of_volume
+from droveway.ports.verb import VerbWithReply
+from droveway.store.engine.transaction import Tx
+from droveway.store.volume import messages, snapshots, volumes
+from droveway.store.volume.rows import VolumeRow
+from droveway.store.work import sagas
+
+R = TypeVar("R")
+
+
+async def ask(ctx: Context, backend: str, volume_id: str, verb: VerbWithReply[R]) -> R:
+    """The service of that backend, about that volume; it may take as long as its bytes do. Raises StepFailed,
+    Unreachable, Stale, NotYet."""
+    host, service = service_kinds.address_of(backend, VOLUME)
+    return await ctx.ask(host, verb, ctx.settings.long_command_timeout_s, of_volume(volume_id), service)
+
+
+def spec_of(row: VolumeRow, size_gb: int | None = None) -> VolumeSpec:
+    return VolumeSpec(row["id"], size_gb or row["size_gb"], DiskFormat(row["disk_format"]))
+
+
+def message(tx: Tx, ctx: Context, action: Action, sentence: str) -> None:
+    """To who asked for it: without the name of the host, which is the operator's."""
+    for prefix in (f"{ctx.asked}: ", f"{ctx.asked} "):
+        sentence = sentence.removeprefix(prefix) if ctx.asked else sentence
+    messages.say(tx, ctx.project_id, sagas.get(tx, ctx.id)["request_id"], ctx.subject, action, sentence)
+
+
+def fail(tx: Tx, ctx: Context, action: Action, status: str) -> None:
+    """It could not be done: the volume or the snapshot says why, and so does a message."""
+    set_(tx, ctx, status=status, fault=ctx.error)
+    message(tx, ctx, action, ctx.error)
+
+
+def show_wait(tx: Tx, ctx: Context) -> None:
+    """A backend does not answer, and must: what is under way ends when it does."""
+    set_(tx, ctx, fault=f"it waits for its backend: {ctx.waits_for}")
+
+
+def set_(tx: Tx, ctx: Context, **values: Any) -> None:
+    """Of what the saga is about."""
+    rows = snapshots if ctx.subject.kind is SubjectKind.SNAPSHOT else volumes
+    rows.set_(tx, ctx.subject.id, **values)
+
+
+def backend_of(row: VolumeRow) -> str:
+    """Where it lies. Raises StepFailed."""
+    require(row["host"] is not None, "it never got a backend; delete it and create it again")
+    return row["host"] or ""
+
+
+def previous(ctx: Context) -> str:
+    """The status that it had before."""
+    return str(ctx.params.get("previous") or VolumeStatus.AVAILABLE.value)
+
+
+def rest(tx: Tx, ctx: Context) -> None:
+    """It failed, which has been said, and there is nothing more to undo."""

@@ -1,0 +1,1 @@
+"""Volumes as raw files in a directory that the hosts share."""

@@ -1,0 +1,227 @@
+"""Volumes of this host over NBD with mutual TLS: a server (nbdkit) for each, that trusts the disk CAs of the hosts
+which were admitted to the volume (pki/disk_identity.py), and no other.
+
+    exports/VOLUME/export.json      where its bytes are, its port, and the process that serves it
+    exports/VOLUME/admitted/HOST    the CA of each host that may open it
+    exports/VOLUME/tls/             what the server shows and whom it trusts
+
+A server outlives this process and is found again by the next one. It is begun anew, on its port, when it ends, when a
+host is admitted or withdrawn, and when the certificate of this host has changed: clients connect again at once
+(`reconnect-delay` of QEMU), and what was not answered is sent again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from droveway.drivers.storage import state_file
+from droveway.drivers.storage.child import PATH
+from droveway.drivers.storage.exports.processes import ServerProcess, connections, of_pid
+from droveway.drivers.storage.image_data import checked
+from droveway.drivers.storage.lvm.volume_group import Part
+from droveway.ports.storage import StorageRefused
+
+FIRST_PORT, LAST_PORT = 50_100, 51_999
+STARTS_WITHIN_S = 20.0
+THREADS = 16
+_PIECE = 200  # of a log, in a sentence
+_POLL_S = 0.01
+
+
+class Export(msgspec.Struct, frozen=True):
+    """`pid` 0: none serves it."""
+
+    volume_id: str
+    part: Part
+    port: int
+    read_only: bool = False
+    pid: int = 0
+    started_ticks: int = 0
+
+    @property
+    def process(self) -> ServerProcess:
+        return ServerProcess(self.pid, self.started_ticks)
+
+
+class NbdExports:
+    """All of it blocks. `address`: where it listens; `certificate`: the directory with cert.pem and key.pem of this
+    host."""
+
+    def __init__(self, directory: Path, address: str, certificate: Path) -> None:
+        self._directory, self.address, self._certificate = directory, address, certificate
+
+    # -- what there is --------------------------------------------------------------------------------------------
+    def known(self) -> list[str]:
+        return sorted(path.name for path in self._directory.iterdir()) if self._directory.exists() else []
+
+    def find(self, volume_id: str) -> Export | None:
+        text = state_file.read(self._home(volume_id) / "export.json")
+        return msgspec.json.decode(text, type=Export) if text else None
+
+    def hosts(self, volume_id: str) -> list[str]:
+        admitted = self._home(volume_id) / "admitted"
+        return sorted(unquote(name) for name in os.listdir(admitted)) if admitted.exists() else []
+
+    def clients(self, volume_id: str) -> list[str]:
+        """Connections to it that stand."""
+        found = self.find(volume_id)
+        return [] if found is None else connections(found.port)
+
+    def _home(self, volume_id: str) -> Path:
+        return self._directory / checked(volume_id)
+
+    # -- who may open it ------------------------------------------------------------------------------------------
+    def admit(self, volume_id: str, part: Part, host: str, identity: str, *, read_only: bool) -> Export:
+        found = self.find(volume_id)
+        kept = self._home(volume_id) / "admitted" / quote(host, safe="")
+        if found is not None and found.process.is_alive() and state_file.read(kept) == identity:
+            return found
+        state_file.write(kept, identity)
+        port = self._free_port() if found is None else found.port
+        return self._begin(Export(volume_id, part, port, read_only))
+
+    def withdraw(self, volume_id: str, host: str) -> None:
+        """Its connections end, and it opens none any more."""
+        kept = self._home(volume_id) / "admitted" / quote(host, safe="")
+        kept.unlink(missing_ok=True)
+        found = self.find(volume_id)
+        if found is None:
+            return
+        if self.hosts(volume_id):
+            self._begin(found)
+            return
+        self._end(volume_id)
+        shutil.rmtree(self._home(volume_id))
+
+    def look(self, volume_id: str) -> Export | None:
+        """Let it be served again when its server has ended, or shows a certificate that was replaced since."""
+        found = self.find(volume_id)
+        if found is None or not self.hosts(volume_id):
+            return found
+        if found.process.is_alive() and self._shows_the_newest(volume_id):
+            return found
+        return self._begin(found)
+
+    def renew(self, volume_id: str, part: Part) -> None:
+        """Its volume has another size or place."""
+        found = self.find(volume_id)
+        if found is not None and found.part != part:
+            self._begin(msgspec.structs.replace(found, part=part))
+
+    # -- its server -----------------------------------------------------------------------------------------------
+    def _begin(self, export: Export) -> Export:
+        """In place of the one that is there."""
+        home = self._home(export.volume_id)
+        pid_file = home / "pid"
+        self._end(export.volume_id)
+        self._lay_out(export.volume_id)
+        self._keep(export)
+        self._run(export, pid_file)
+        process = _served_by(pid_file)
+        if process is None:
+            raise StorageRefused(f"nbdkit does not serve volume {export.volume_id}: {self._words(export.volume_id)}")
+        begun = msgspec.structs.replace(export, pid=process.pid, started_ticks=process.started_ticks)
+        self._keep(begun)
+        return begun
+
+    def _end(self, volume_id: str) -> None:
+        """The one that is known, and one that was begun by a process which ended before it could write that down."""
+        pid_file = self._home(volume_id) / "pid"
+        found, text = self.find(volume_id), state_file.read(pid_file).strip()
+        if found is not None:
+            found.process.end()
+        process = of_pid(int(text)) if text.isdigit() else None
+        if process is not None and str(pid_file) in process.command():
+            process.end()
+        pid_file.unlink(missing_ok=True)
+
+    def _keep(self, export: Export) -> None:
+        state_file.write(self._home(export.volume_id) / "export.json", msgspec.json.encode(export).decode())
+
+    def _lay_out(self, volume_id: str) -> None:
+        home = self._home(volume_id)
+        trusted = "".join(state_file.read(home / "admitted" / quote(host, safe="")) for host in self.hosts(volume_id))
+        state_file.write(home / "tls" / "ca-cert.pem", trusted)
+        for source, name in (("cert.pem", "server-cert.pem"), ("key.pem", "server-key.pem")):
+            state_file.write(home / "tls" / name, self._own(source))
+
+    def _own(self, name: str) -> str:
+        text = state_file.read(self._certificate / name)
+        if not text:
+            raise StorageRefused(
+                f"Volumes are served with TLS, and this host has no certificate ({self._certificate / name}): let it "
+                "join with 'droveway agent join', and see tls_path."
+            )
+        return text
+
+    def _shows_the_newest(self, volume_id: str) -> bool:
+        return state_file.read(self._home(volume_id) / "tls" / "server-cert.pem") == self._own("cert.pem")
+
+    def _run(self, export: Export, pid_file: Path) -> None:
+        """It goes into the background when its configuration was good."""
+        home, part = self._home(export.volume_id), export.part
+        within = () if part.is_whole else ("--filter=offset",)
+        range_of = () if part.is_whole else (f"offset={part.offset_bytes}", f"range={part.length_bytes}")
+        command = [
+            *("nbdkit", "-P", str(pid_file), "-i", self.address, "-p", str(export.port), "-t", str(THREADS)),
+            *("--tls=require", f"--tls-certificates={home / 'tls'}", "--tls-verify-peer", "--log=stderr"),
+            *(("-r",) if export.read_only else ()),
+            *within,
+            *("file", part.device, *range_of),
+        ]
+        with (home / "log").open("wb") as log:
+            try:
+                done = subprocess.run(
+                    ["setsid", "--wait", *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    timeout=STARTS_WITHIN_S,
+                    check=False,
+                    cwd="/",
+                    env={"PATH": PATH, "LANG": "C.UTF-8"},  # nothing of ours: it outlives this process
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise StorageRefused(f"nbdkit cannot be started: {error}") from None
+        if done.returncode:
+            words = self._words(export.volume_id)
+            missing = " (install nbdkit)" if "No such file" in words and "nbdkit" in words else ""
+            raise StorageRefused(f"nbdkit does not serve volume {export.volume_id}: {words}{missing}")
+
+    def _words(self, volume_id: str) -> str:
+        return " ".join((self._home(volume_id) / "log").read_text(errors="replace").split())[-_PIECE:]
+
+    def _free_port(self) -> int:
+        taken = {found.port for name in self.known() if (found := self.find(name)) is not None}
+        for port in range(FIRST_PORT, LAST_PORT + 1):
+            if port not in taken and self._is_free(port):
+                return port
+        raise StorageRefused(f"All ports between {FIRST_PORT} and {LAST_PORT} of this host are taken by exports.")
+
+    def _is_free(self, port: int) -> bool:
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.address, port))
+            except OSError:
+                return False
+        return True
+
+
+def _served_by(pid_file: Path) -> ServerProcess | None:
+    """It writes the file when it begins to listen."""
+    for _ in range(int(STARTS_WITHIN_S / _POLL_S)):
+        text = state_file.read(pid_file).strip()
+        if text:
+            return of_pid(int(text))
+        time.sleep(_POLL_S)
+    return None

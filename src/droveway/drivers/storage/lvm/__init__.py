@@ -1,0 +1,1 @@
+"""Volumes as logical volumes of an LVM volume group, served to other hosts over NBD."""

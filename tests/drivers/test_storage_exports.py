@@ -1,0 +1,176 @@
+"""Volumes that are served to other hosts: to those that were admitted, and to no other, whatever certificate it has."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from droveway.domain.volume.disks import NbdSource
+from droveway.domain.volume.model import VolumeSpec
+from droveway.drivers.storage.exports.nbdkit import Export, NbdExports
+from droveway.drivers.storage.lvm.volume_group import has_mapper
+from droveway.ports.storage import StorageRefused
+from lab import processes
+from tests.drivers.storage_server_worlds import LvmWorld
+from tests.drivers.storage_world import S1, V1, V2
+from tests.drivers.storage_worlds import MARKS, play
+
+pytestmark = MARKS["lvm"]
+ONE, OTHER = VolumeSpec(V1, 1), VolumeSpec(V2, 1)
+MIB = 1024**2
+
+
+def exports_of(world: LvmWorld) -> NbdExports:
+    found: NbdExports = world.storage._exports  # type: ignore[attr-defined]
+    return found
+
+
+def export(world: LvmWorld, volume_id: str = V1) -> Export:
+    found = exports_of(world).find(volume_id)
+    assert found is not None
+    return found
+
+
+async def opens(world: LvmWorld, source: Any, host: str) -> bool:
+    try:
+        async with world.guest(source, host) as guest:
+            await guest.write(0, 0x41)
+    except AssertionError as refused:
+        assert "TLS" in str(refused) or "tls" in str(refused), refused
+        return False
+    return True
+
+
+def test_another_hosts_valid_certificate_is_refused(tmp_path: Path) -> None:
+    """Both certificates are what their hosts open disks with; only one of the two was admitted."""
+
+    async def story(world: LvmWorld) -> None:
+        await world.storage.create(ONE)
+        await world.storage.create(OTHER)
+        source, other = await world.admit(ONE, "h1"), await world.admit(OTHER, "h2")
+        assert isinstance(source, NbdSource) and isinstance(other, NbdSource) and source.port != other.port
+        assert (await opens(world, source, "h1"), await opens(world, source, "h2")) == (True, False)
+        assert (await opens(world, other, "h1"), await opens(world, other, "h2")) == (False, True)
+        await world.admit(ONE, "h2")  # as in a migration
+        await world.storage.withdraw(V1, "h1")
+        assert (await opens(world, source, "h1"), await opens(world, source, "h2")) == (False, True)
+        await world.storage.withdraw(V1, "h2")
+        assert exports_of(world).known() == [V2]
+
+    play("lvm", tmp_path, story)
+
+
+def test_no_plain_connection_and_no_unnamed_host(tmp_path: Path) -> None:
+    async def story(world: LvmWorld) -> None:
+        await world.storage.create(ONE)
+        with pytest.raises(StorageRefused, match="Host h1 has not said by which certificate"):
+            await world.storage.admit(ONE, "h1")
+        with pytest.raises(StorageRefused, match="Host h1 has not said by which certificate"):
+            await world.storage.admit(ONE, "h1", identity="no certificate")
+        assert exports_of(world).known() == []
+        source = await world.admit(ONE, "h1")
+        assert isinstance(source, NbdSource)
+        plain = f"driver=raw,file.driver=nbd,file.host={source.address},file.port={source.port}"
+        process = await asyncio.create_subprocess_exec(
+            *("qemu-img", "info", "--image-opts", plain), stderr=asyncio.subprocess.PIPE
+        )
+        _, words = await process.communicate()
+        assert b"TLS negotiation required" in words
+
+    play("lvm", tmp_path, story)
+
+
+def test_a_server_that_is_killed_is_begun_anew_under_its_guest(tmp_path: Path) -> None:
+    async def story(world: LvmWorld) -> None:
+        await world.storage.create(ONE)
+        async with world.guest(await world.admit(ONE, "h1")) as guest:
+            await guest.write(0, 0x41)
+            first = export(world)
+            killed = processes.Process(first.pid, first.started_ticks)
+            killed.send(signal.SIGKILL)
+            assert await guest.reads(0, 0x41)
+            await guest.write(MIB, 0x42)
+            assert export(world).pid != first.pid and export(world).port == first.port
+            await world.storage.close()
+            processes.Process(export(world).pid, export(world).started_ticks).send(signal.SIGKILL)
+            await world.restart()
+            assert await guest.reads(MIB, 0x42)
+
+    play("lvm", tmp_path, story)
+
+
+def test_a_renewed_certificate_is_shown_without_an_end(tmp_path: Path) -> None:
+    async def story(world: LvmWorld) -> None:
+        await world.storage.create(ONE)
+        async with world.guest(await world.admit(ONE, "h1")) as guest:
+            await guest.write(0, 0x41)
+            first = export(world)
+            world.pki.sign("2")
+            for _ in range(300):
+                if export(world).pid not in (0, first.pid):
+                    break
+                await asyncio.sleep(0.05)
+            assert export(world).pid not in (0, first.pid)
+            assert await guest.reads(0, 0x41)
+
+    play("lvm", tmp_path, story)
+
+
+def test_a_host_that_is_cut_off_writes_no_more(tmp_path: Path) -> None:
+    async def story(world: LvmWorld) -> None:
+        await world.storage.create(ONE)
+        source = await world.admit(ONE, "h1")
+        async with world.guest(source) as guest:
+            await guest.write(0, 0x41)
+            served = export(world)
+            await world.admit(ONE, "h2")
+            await world.storage.withdraw(V1, "h1", force=True)
+            async with world.guest(source, "h2") as next_guest:
+                assert await next_guest.reads(0, 0x41)
+                await next_guest.write(0, 0x42)
+                with pytest.raises(StorageRefused, match="open on host h2"):
+                    await world.storage.withdraw(V1, "h2")
+                write = asyncio.create_task(guest.ask("write -f -P 67 0 4096"))
+                await asyncio.sleep(1.5)
+                assert await next_guest.reads(0, 0x42)
+                write.cancel()
+                await guest.kill()
+            assert export(world).port == served.port
+        await world.storage.withdraw(V1, "h2", force=True)
+        assert not processes.Process(served.pid, served.started_ticks).is_alive()
+        assert (await world.storage.inventory())[0].holders == ()
+
+    play("lvm", tmp_path, story)
+
+
+@pytest.mark.skipif(has_mapper(), reason="this kernel maps devices")
+def test_without_device_mapper_it_says_what_it_cannot(tmp_path: Path) -> None:
+    async def story(world: LvmWorld) -> None:
+        guarantees = world.storage.guarantees
+        assert not (guarantees.snapshots or guarantees.thin or guarantees.reverts)
+        await world.storage.create(ONE)
+        with pytest.raises(StorageRefused, match="has linear volumes, which have no snapshots"):
+            await world.storage.snapshot(V1, S1)
+        with pytest.raises(StorageRefused, match="need the kernel's device-mapper"):
+            await world.make(thin_pool="thin").open()
+
+    play("lvm", tmp_path, story)
+
+
+def test_a_volume_that_was_half_replaced_is_whole_again(tmp_path: Path) -> None:
+    async def story(world: LvmWorld) -> None:
+        await world.storage.create(ONE)
+        await world.put(ONE, 0, b"mine")
+        group = world.storage._group  # type: ignore[attr-defined]
+        await group.create(f"new-{V2}", 4 * MIB)
+        await group.rename(f"volume-{V1}", f"old-{V1}")
+        await world.restart()
+        assert [one.volume_id for one in await world.storage.inventory()] == [V1]
+        assert await world.bytes_of(ONE, 0, 4) == b"mine"
+        assert {one.name for one in await group.volumes()} == {f"volume-{V1}"}
+
+    play("lvm", tmp_path, story)
