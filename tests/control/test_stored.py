@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Boolean, MetaData, Table, insert
+from sqlalchemy import Boolean, Connection, Integer, MetaData, Table, insert, text
 
 from droveway.control.control import Control
 from droveway.control.engine.saga import NOTHING_LEFT, Context, FormerStep, Saga, Step, renamed
@@ -48,8 +50,22 @@ Stories = dict[SagaKind, Saga]
 @pytest.fixture(params=databases.KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of that release, brought to this one."""
-    made = databases.empty() if request.param == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
-    return fill(made)
+    return fill(databases.empty()) if request.param == "postgresql" else filled(tmp_path)
+
+
+def filled(directory: Path) -> str:
+    """A copy: to bring one to this release is a program of its own."""
+    path = directory / "old.sqlite"
+    path.write_bytes(_filled())
+    return f"sqlite:///{path}"
+
+
+@functools.cache
+def _filled() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "old.sqlite"
+        fill(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 def fill(url: str) -> str:
@@ -71,8 +87,18 @@ def fill(url: str) -> str:
                         }
                     )
                 )
+            _number_on(connection, table)
     upgrade.bring_up_to_date(url)
     return url
+
+
+def _number_on(connection: Connection, table: Table) -> None:
+    """PostgreSQL counts what it numbers itself, and not what was given with its number."""
+    numbered = [column.name for column in table.primary_key if isinstance(column.type, Integer)]
+    if connection.dialect.name == "postgresql" and len(table.primary_key) == 1 and numbered:
+        of = f"pg_get_serial_sequence('{table.name}', '{numbered[0]}')"
+        highest = f"(SELECT max({numbered[0]}) FROM {table.name})"
+        connection.execute(text(f"SELECT setval({of}, {highest}) WHERE {of} IS NOT NULL AND {highest} IS NOT NULL"))
 
 
 class Upgraded(World):
@@ -223,7 +249,7 @@ def test_a_release_with_other_steps_carries_every_saga_on(next_release: Callable
 
 def test_a_cursor_that_is_an_index_is_noticed(tmp_path: Path) -> None:
     stories = {kind: by_index(with_more_steps(story)) for kind, story in STORIES.items()}
-    assert carried_on(fill(f"sqlite:///{tmp_path}/old.sqlite"), stories) != []
+    assert carried_on(filled(tmp_path), stories) != []
 
 
 def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
@@ -240,7 +266,7 @@ def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
     more = msgspec.defstruct("More", [("taken", bool, False)], bases=(boot.notes,))
     new = Step("take", do=take, undo=give_back, did=lambda notes: getattr(notes, "taken", False))
     later = dataclasses.replace(boot, notes=more, steps=(boot.steps[0], new, *boot.steps[1:]))
-    assert carried_on(fill(f"sqlite:///{tmp_path}/old.sqlite"), STORIES | {SagaKind.BOOT: later}) == []
+    assert carried_on(filled(tmp_path), STORIES | {SagaKind.BOOT: later}) == []
     assert done and set(undone) <= done
 
 
@@ -254,7 +280,7 @@ def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
     ],
 )
 async def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, reason: str, tmp_path: Path) -> None:
-    url = fill(f"sqlite:///{tmp_path}/old.sqlite")
+    url = filled(tmp_path)
 
     silence()
     w = Upgraded(url, STORIES)
@@ -312,7 +338,7 @@ async def goes_on_once_it_can_be_read(w: Upgraded, column: str, before: dict[str
 
 
 async def test_a_step_that_was_dropped_at_an_end_of_the_story_ends_it(tmp_path: Path) -> None:
-    url = fill(f"sqlite:///{tmp_path}/old.sqlite")
+    url = filled(tmp_path)
     move = STORIES[SagaKind.LIVE_MIGRATION]
     later = dataclasses.replace(move, older={"dropped": FormerStep(END, NOTHING_LEFT)})
 

@@ -81,13 +81,15 @@ async def grow_disk(ctx: Context) -> None:
 
 
 def record(tx: Tx, ctx: Context) -> None:
-    volumes.set_(tx, ctx.subject.id, status=previous(ctx), fault=ctx.notes.guest_refused)
+    volumes.set_(tx, ctx.subject.id, status=previous(tx, ctx), fault=ctx.notes.guest_refused)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
     """It has the size that it had, as far as its backend says."""
     volumes.set_(tx, ctx.subject.id, growing_to_gb=None)
-    fail(tx, ctx, Action.EXTEND, previous(ctx) if ctx.notes.is_known else VolumeStatus.ERROR_EXTENDING)
+    rests_as = previous(tx, ctx)
+    is_unsure = rests_as == VolumeStatus.AVAILABLE and not ctx.notes.is_known
+    fail(tx, ctx, Action.EXTEND, VolumeStatus.ERROR_EXTENDING if is_unsure else rests_as)
 
 
 EXTEND_VOLUME = Saga(

@@ -8,6 +8,7 @@ only.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,6 +160,12 @@ class VolumeGroup:
         done = await self._programs.try_run(PACKAGE, command, *without, *options, within_s=WITHIN_S)
         words = done.words.replace("WARNING: Activation disabled. No device-mapper interaction will be attempted.", "")
         return done._replace(words=" ".join(words.split()))
+
+
+def lvm_environment() -> dict[str, str]:
+    """Of LVM's commands: what tells them of a machine without udev, or of another configuration, is theirs too."""
+    theirs = {name: os.environ[name] for name in ("DM_DISABLE_UDEV", "LVM_SYSTEM_DIR") if name in os.environ}
+    return {"LVM_SUPPRESS_FD_WARNINGS": "1", **theirs}
 
 
 def _must_have_done(command: str, done: Done) -> None:
