@@ -249,6 +249,13 @@ async def test_another_backend_is_tried_when_one_refuses_and_not_for_ever() -> N
         assert told == "No valid backend was found: none is in service for it"
         w.pools[FAST].refuses = w.pools[SLOW].refuses = ""
         await check(w)
+        w.pools[FAST].refuses = w.pools[SLOW].refuses = "the file system of /srv/pool/h1 is read-only"
+        await create(w, requested_backend=FAST)
+        assert any(
+            one == "the file system of its backend's directory is read-only"
+            for one in await w.store.read(lambda tx: list(tx.execute(select(volume_messages.c.sentence)).scalars()))
+        )
+        w.pools[FAST].refuses = w.pools[SLOW].refuses = ""
         w.pools[FAST].total_gb = 0.0
         other = await create(w)
         assert (await status(w, other))[0] == "available" and (await row(w, other))["host"] == SLOW

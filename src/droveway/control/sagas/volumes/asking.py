@@ -5,6 +5,7 @@ Everything that is done to a volume or to its snapshots is asked about the volum
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 from droveway.control.engine.saga import Context, require
@@ -24,6 +25,7 @@ from droveway.store.volume.rows import VolumeRow
 from droveway.store.work import sagas
 
 R = TypeVar("R")
+_PATH = re.compile(r"(?<![\w:/.])/[\w.-]+(/[\w.-]+)+")
 _OF_ATTACHMENT = {
     AttachmentStatus.ATTACHED: VolumeStatus.IN_USE,
     AttachmentStatus.ATTACHING: VolumeStatus.ATTACHING,
@@ -53,7 +55,8 @@ def spec_of(row: VolumeRow, size_gb: int | None = None) -> VolumeSpec:
 
 
 def message(tx: Tx, ctx: Context, action: Action, sentence: str) -> None:
-    """To who asked for it: without the name of the host, which is the operator's."""
+    """To who asked for it: without the name of the host and its paths, which are the operator's."""
+    sentence = _PATH.sub("its backend's directory", sentence)
     for prefix in (f"{ctx.asked}: ", f"{ctx.asked} "):
         sentence = sentence.removeprefix(prefix) if ctx.asked else sentence
     messages.say(tx, ctx.project_id, sagas.get(tx, ctx.id)["request_id"], ctx.subject, action, sentence)
