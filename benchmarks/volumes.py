@@ -17,7 +17,7 @@ from benchmarks.claims import Claim, cpu_seconds, median, progress
 from benchmarks.fleet_rows import clients
 from benchmarks.fleet_rows.rig import tree
 from benchmarks.liveness_rows.rig import end, start, tail, wait_for
-from benchmarks.volume_rows import drivers
+from benchmarks.volume_rows import attach, drivers, services
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.quota import NO_VOLUME_LIMITS, VolumeQuotas
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -100,9 +100,11 @@ def measure() -> Iterator[Claim]:
             yield from _one_by_one(cloud)
             yield from _storm(cloud)
             yield from _lists(cloud)
+            yield from attach.measure(cloud)
         finally:
             cloud.compute.close()
             end(cloud.process)
+    yield from services.rows()
     yield from drivers.measure()
 
 

@@ -1,1 +1,1 @@
-"""The rows of the volumes benchmark that need real storage."""
+"""Rows of benchmarks/volumes.py, a file a part."""
