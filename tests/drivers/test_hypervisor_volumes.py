@@ -229,6 +229,7 @@ def test_a_guest_that_writes_its_volume_meanwhile_moves_and_loses_nothing(
     LabWorld(tmp_path, lab, image).run(story)
 
 
+@pytest.mark.full
 @pytest.mark.lab
 def test_a_guest_whose_pool_is_full_waits_and_goes_on_when_there_is_room(
     lab_hosts: tuple[object, object], request: pytest.FixtureRequest, tmp_path: Path
@@ -275,6 +276,7 @@ def test_a_guest_whose_pool_is_full_waits_and_goes_on_when_there_is_room(
     LabWorld(tmp_path, lab, image).run(story)
 
 
+@pytest.mark.full
 @pytest.mark.lab
 @pytest.mark.skipif(shutil.which("nbdkit") is None, reason="nbdkit is not installed")
 def test_a_guest_opens_a_served_volume_by_its_hosts_own_certificate_and_outlives_its_server(

@@ -70,6 +70,13 @@ def _must_match(request: Request, metadata: Items) -> None:
         raise ResourceChanged("The metadata is not what If-Match says: it was changed meanwhile; read it again.")
 
 
+def _missing(owner: Owner, request: Request) -> NotFound:
+    return NotFound(
+        f"{owner.what} {request.params[f'{owner.what.lower()}_id'][:64]} has no metadata with key "
+        f"{request.params['key'][:64]}."
+    )
+
+
 def calls(owner: Owner) -> Calls:
     async def listing(api: Api, request: Request) -> Response:
         """Since 3.15 those of a volume have an ETag, which a change may insist on."""
@@ -102,16 +109,10 @@ def calls(owner: Owner) -> Calls:
     async def replace(api: Api, request: Request, given: Items) -> Response:
         return Response(200, {"metadata": await change(api, request, lambda _: given)})
 
-    def missing(request: Request) -> NotFound:
-        return NotFound(
-            f"{owner.what} {request.params[f'{owner.what.lower()}_id'][:64]} has no metadata with key "
-            f"{request.params['key'][:64]}."
-        )
-
     async def show(api: Api, request: Request) -> Response:
         key, metadata = request.params["key"], (await api.store.read(owner.get, request))["metadata"]
         if key not in metadata:
-            raise missing(request)
+            raise _missing(owner, request)
         return Response(200, {"meta": {key: metadata[key]}})
 
     @takes_kind(_ONE, "meta")
@@ -126,7 +127,7 @@ def calls(owner: Owner) -> Calls:
 
         def without(there: Items) -> Items:
             if key not in there:
-                raise missing(request)
+                raise _missing(owner, request)
             return {name: value for name, value in there.items() if name != key}
 
         await change(api, request, without)
