@@ -21,11 +21,7 @@ from typing import Any
 
 import msgspec
 import pytest
-<<<<<<< HEAD
-from sqlalchemy import Boolean, Integer, MetaData, Table, insert, text
-=======
 from sqlalchemy import Boolean, Connection, Integer, MetaData, Table, insert, text
->>>>>>> main
 
 from droveway.control.control import Control
 from droveway.control.engine.saga import NOTHING_LEFT, Context, FormerStep, Saga, Step, renamed
@@ -91,14 +87,7 @@ def fill(url: str) -> str:
                         }
                     )
                 )
-<<<<<<< HEAD
-            number = table.c.get("id")
-            if connection.dialect.name == "postgresql" and number is not None and isinstance(number.type, Integer):
-                following = f"select setval(pg_get_serial_sequence('{name}', 'id'), (select max(id) from {name}))"
-                connection.execute(text(following))  # what was numbered by the rows themselves
-=======
             _number_on(connection, table)
->>>>>>> main
     upgrade.bring_up_to_date(url)
     return url
 
