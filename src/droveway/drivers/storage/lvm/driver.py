@@ -1,7 +1,7 @@
 """Volumes as logical volumes, served to the hosts that are admitted over NBD with mutual TLS.
 
     volume-ID        linear, or thin where a thin pool is configured
-    snapshot-ID      thin: of one moment, at once, and on its own
+    _snapshot-ID     thin: of one moment, at once, and on its own; LVM keeps names of `snapshot…` for itself
     new-ID, old-ID   what is not whole yet, and what is being replaced; cleared up when the service starts
 
 Linear volumes have no snapshots and are copied at rest: LVM's snapshots of such cost every later write of their origin,
@@ -45,7 +45,7 @@ from droveway.ports.images import Images
 from droveway.ports.storage import OWN_SNAPSHOT, Extent, Reader, StorageDown, StorageRefused, Writer
 
 T = TypeVar("T")
-VOLUME, SNAPSHOT, UNFINISHED, REPLACED = "volume-", "snapshot-", "new-", "old-"
+VOLUME, SNAPSHOT, UNFINISHED, REPLACED = "volume-", "_snapshot-", "new-", "old-"
 WORKERS, LOOK_S, LOOKS_WITHIN_S = 4, 1.0, 20.0
 EXCLUSIVE = "only admitted hosts reach the export; between two of them the table of attachments alone decides."
 FENCING = "the export ends or is begun anew without that host: its connections break, and it opens none any more."
