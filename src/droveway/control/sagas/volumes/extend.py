@@ -87,7 +87,9 @@ def record(tx: Tx, ctx: Context) -> None:
 def record_failure(tx: Tx, ctx: Context) -> None:
     """It has the size that it had, as far as its backend says."""
     volumes.set_(tx, ctx.subject.id, growing_to_gb=None)
-    fail(tx, ctx, Action.EXTEND, previous(tx, ctx) if ctx.notes.is_known else VolumeStatus.ERROR_EXTENDING)
+    rests_as = previous(tx, ctx)
+    is_unsure = rests_as == VolumeStatus.AVAILABLE and not ctx.notes.is_known
+    fail(tx, ctx, Action.EXTEND, VolumeStatus.ERROR_EXTENDING if is_unsure else rests_as)
 
 
 EXTEND_VOLUME = Saga(

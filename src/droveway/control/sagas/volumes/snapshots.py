@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
-from droveway.control.engine.saga import Context, Saga, Step, require
+from droveway.control.engine.saga import Context, NotYet, Saga, Step, require
 from droveway.control.sagas.volumes import in_use
 from droveway.control.sagas.volumes.asking import ask, backend_of, fail, rest, show_wait, stored
 from droveway.control.sagas.volumes.in_use import Holder
-from droveway.domain.faults import StepFailed, Unreachable
+from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import SnapshotStatus, of_volume
@@ -46,8 +46,10 @@ async def make_snapshot(ctx: Context) -> None:
     await _freeze(ctx, notes.holder)
     try:
         await ask(ctx, notes.backend, notes.volume_id, SnapshotVolume(ctx.subject.id))
-    finally:
+    except (StepFailed, Unreachable, Stale, NotYet):  # a control that ends here leaves it to the guest's host
         await _thaw(ctx, notes.holder)
+        raise
+    await _thaw(ctx, notes.holder)
 
 
 async def _freeze(ctx: Context, holder: Holder | None) -> None:
