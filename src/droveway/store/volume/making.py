@@ -231,6 +231,7 @@ def delete(tx: Tx, row: VolumeRow, asked: Asked, *, cascade: bool = False, force
         )
     if tx.execute(_MADE_OF_VOLUME, {"of": row["id"]}).first() is not None:
         raise BadRequest(f"Invalid volume: Volume {row['id']} is being copied: another volume is made of it now.")
+    volumes.forget_transfer(tx, row["id"])
     begin(tx, Verb.DELETE, row, {"cascade": cascade, "force": force}, asked, force=force)
 
 
