@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,22 @@ Stories = dict[SagaKind, Saga]
 @pytest.fixture(params=databases.KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of that release, brought to this one."""
-    made = databases.empty() if request.param == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
-    return fill(made)
+    return fill(databases.empty()) if request.param == "postgresql" else filled(tmp_path)
+
+
+def filled(directory: Path) -> str:
+    """A copy: to bring one to this release is a program of its own."""
+    path = directory / "old.sqlite"
+    path.write_bytes(_filled())
+    return f"sqlite:///{path}"
+
+
+@functools.cache
+def _filled() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "old.sqlite"
+        fill(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 def fill(url: str) -> str:
@@ -223,7 +239,7 @@ def test_a_release_with_other_steps_carries_every_saga_on(next_release: Callable
 
 def test_a_cursor_that_is_an_index_is_noticed(tmp_path: Path) -> None:
     stories = {kind: by_index(with_more_steps(story)) for kind, story in STORIES.items()}
-    assert carried_on(fill(f"sqlite:///{tmp_path}/old.sqlite"), stories) != []
+    assert carried_on(filled(tmp_path), stories) != []
 
 
 def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
@@ -240,7 +256,7 @@ def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
     more = msgspec.defstruct("More", [("taken", bool, False)], bases=(boot.notes,))
     new = Step("take", do=take, undo=give_back, did=lambda notes: getattr(notes, "taken", False))
     later = dataclasses.replace(boot, notes=more, steps=(boot.steps[0], new, *boot.steps[1:]))
-    assert carried_on(fill(f"sqlite:///{tmp_path}/old.sqlite"), STORIES | {SagaKind.BOOT: later}) == []
+    assert carried_on(filled(tmp_path), STORIES | {SagaKind.BOOT: later}) == []
     assert done and set(undone) <= done
 
 
@@ -254,7 +270,7 @@ def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
     ],
 )
 async def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, reason: str, tmp_path: Path) -> None:
-    url = fill(f"sqlite:///{tmp_path}/old.sqlite")
+    url = filled(tmp_path)
 
     silence()
     w = Upgraded(url, STORIES)
@@ -312,7 +328,7 @@ async def goes_on_once_it_can_be_read(w: Upgraded, column: str, before: dict[str
 
 
 async def test_a_step_that_was_dropped_at_an_end_of_the_story_ends_it(tmp_path: Path) -> None:
-    url = fill(f"sqlite:///{tmp_path}/old.sqlite")
+    url = filled(tmp_path)
     move = STORIES[SagaKind.LIVE_MIGRATION]
     later = dataclasses.replace(move, older={"dropped": FormerStep(END, NOTHING_LEFT)})
 

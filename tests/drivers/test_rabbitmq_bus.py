@@ -177,7 +177,7 @@ async def test_a_flood_of_garbage_harms_nothing(shared: Rabbit) -> None:
                 await stranger.say(f"{p}.beat.n{number}", beats.encode(Beat(f"n{number}", "boot", 1)))
             await stranger.say(f"{p}.beat.h2", good)  # under another's subject
             await stranger.say(f"{p}.beat.h1", beats.encode(Beat("h1", "an older boot", 1)))
-            await e.until(lambda: control_of(e).garbage >= 3_500 and control_of(e).foreign_beats == 2)
+            await e.until(lambda: control_of(e).garbage >= 3_500 and control_of(e).foreign_beats == 2, 120)
             agent.notify(Beat("h1", "boot", 5))
             await works(e)
             # The one of another boot, too: the judge decides.

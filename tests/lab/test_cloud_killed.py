@@ -12,7 +12,7 @@ from tests.lab.witness import COMPUTE, Witness, patiently, paused
 
 REASON = obstacle()
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(REASON is not None, reason=f"no lab hosts here: {REASON}")]
-ENDS_S = 60.0
+ENDS_S = 120.0
 SLOW_MIB_S = "8"  # so slow that a copy is surely under way when something is killed
 FAST_MIB_S = "8000"
 

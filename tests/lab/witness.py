@@ -15,8 +15,8 @@ from lab.compute import Compute, ticks
 from lab.processes import Process, everyone, wait_for
 
 COMPUTE = "/compute/v2.1"
-SETTLES_S = 10.0  # loops may have to see to what a killed process left
-BOOTS_S = 60.0
+SETTLES_S = 40.0  # loops may have to see to what a killed process left
+BOOTS_S = 120.0
 
 
 class Witness:

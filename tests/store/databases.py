@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine
 
 from droveway.drivers.clock import SystemNames
 from droveway.ports.clock import Clock
+from droveway.store.engine.databases import open_engine
 from droveway.store.engine.transaction import DiskStore, MemoryStore
 from droveway.store.schema import metadata
 from droveway.store.upgrade import bring_up_to_date
@@ -71,18 +72,24 @@ def store(clock: Clock) -> MemoryStore | DiskStore:
 
 
 def with_schema(made: InMemory) -> InMemory:
-    """A store that was just made gets the newest schema, with no rows."""
+    """A store that was just made gets the newest schema, with no rows; and what SQLAlchemy has compiled for the stores
+    before it, which is kept by dialect: a tenth of the time of most tests."""
+    schema, first = _schema()
     with made.engine.connect() as connection:
-        _sqlite(connection).deserialize(_schema())
+        _sqlite(connection).deserialize(schema)
+    made.engine.dialect = made._connection.dialect = first.dialect
+    made.engine._compiled_cache = first._compiled_cache
     return made
 
 
 @functools.cache
-def _schema() -> bytes:
-    """An empty database: made once, because to write it anew costs more than most tests."""
-    with create_engine("sqlite://").begin() as connection:
+def _schema() -> tuple[bytes, Engine]:
+    """An empty database, and an engine like those of the stores: made once, because to write it anew costs more than
+    most tests."""
+    engine = open_engine("sqlite://", in_memory=True)
+    with engine.begin() as connection:
         metadata.create_all(connection)
-        return _sqlite(connection).serialize()
+        return _sqlite(connection).serialize(), engine
 
 
 def _sqlite(connection: Connection) -> sqlite3.Connection:
