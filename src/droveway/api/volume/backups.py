@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from droveway.api.http import paging
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, given_in, takes
 from droveway.api.http.kinds import FLAG, one_of, or_null, text
@@ -65,8 +64,7 @@ async def _listing(api: Api, request: Request, of: FieldTable[BackupRow]) -> Res
     query = listing.read(api, request, LISTED)
 
     def read(tx: Tx) -> bytes:
-        with paging.marked(query.wanted.marker):
-            rows = rows_of.find(tx, BackupRow, table, query.wanted)
+        rows = rows_of.find(tx, BackupRow, table, query.wanted)
         render = of.renderer(request.version, is_admin=request.caller.is_admin)
         view = BackupView(api.settings.base_url, backups.parents_among(tx))
         number = rows_of.count(tx, table, query.wanted) if query.with_count else None
