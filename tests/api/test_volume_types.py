@@ -194,8 +194,10 @@ async def test_services_are_disabled_frozen_and_shown(tmp_path: Path) -> None:
         assert (await w.ask("PUT", "os-services/freeze", {"host": FAST}, who="admin")).status_code == 200
         rows = {one["host"]: one for one in (await w.get("os-services", who="admin"))["services"]}
         assert rows[FAST]["frozen"] and not rows[SLOW]["frozen"]
+        assert [one["host"] for one in (await w.get("os-services?host=h1", who="admin"))["services"]] == [FAST]
         assert "backend_state" not in (await w.get("os-services", who="admin", version=48))["services"][0]
         for action, body, code in (
+            ("freeze", {"host": "h9@x"}, 400),
             ("failover", {"host": FAST}, 400),
             ("enable", {"host": FAST}, 400),
             ("enable", {"binary": "cinder-volume", "host": "h9@x"}, 404),
