@@ -69,9 +69,7 @@ async def listing(api: Api, request: Request) -> Response:
     host, binary = given.get("host", "").partition("#")[0], given.get("binary") or given.get("service") or None
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        rows = shown_by(
-            ListedBy.VOLUME, services.list_all(tx, None, given.get("binary") or given.get("service") or None)
-        )
+        rows = shown_by(ListedBy.VOLUME, services.list_all(tx, None, binary))
         rows = [row for row in rows if host in ("", row["host"], row["host"].partition("@")[0])]
         view = View({facts.name: facts for facts in backends.facts_of_all(tx)})
         return SERVICE.render(rows, request.version, view)
