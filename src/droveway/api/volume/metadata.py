@@ -86,6 +86,13 @@ async def _change(owner: Owner, api: Api, request: Request, new: Callable[[Items
     return await api.store.run(write)
 
 
+def _missing(owner: Owner, request: Request) -> NotFound:
+    return NotFound(
+        f"{owner.what} {request.params[f'{owner.what.lower()}_id'][:64]} has no metadata with key "
+        f"{request.params['key'][:64]}."
+    )
+
+
 def calls(owner: Owner) -> Calls:
     async def listing(api: Api, request: Request) -> Response:
         """Since 3.15 those of a volume have an ETag, which a change may insist on."""
@@ -103,16 +110,10 @@ def calls(owner: Owner) -> Calls:
     async def replace(api: Api, request: Request, given: Items) -> Response:
         return Response(200, {"metadata": await _change(owner, api, request, lambda _: given)})
 
-    def missing(request: Request) -> NotFound:
-        return NotFound(
-            f"{owner.what} {request.params[f'{owner.what.lower()}_id'][:64]} has no metadata with key "
-            f"{request.params['key'][:64]}."
-        )
-
     async def show(api: Api, request: Request) -> Response:
         key, metadata = request.params["key"], (await api.store.read(owner.get, request))["metadata"]
         if key not in metadata:
-            raise missing(request)
+            raise _missing(owner, request)
         return Response(200, {"meta": {key: metadata[key]}})
 
     @takes_kind(_ONE, "meta")
@@ -127,7 +128,7 @@ def calls(owner: Owner) -> Calls:
 
         def without(there: Items) -> Items:
             if key not in there:
-                raise missing(request)
+                raise _missing(owner, request)
             return {name: value for name, value in there.items() if name != key}
 
         await _change(owner, api, request, without)
