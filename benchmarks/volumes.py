@@ -17,6 +17,7 @@ from benchmarks.claims import Claim, cpu_seconds, median, progress
 from benchmarks.fleet_rows import clients
 from benchmarks.fleet_rows.rig import tree
 from benchmarks.liveness_rows.rig import end, start, tail, wait_for
+from benchmarks.volume_rows import attach, drivers, services
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.quota import NO_VOLUME_LIMITS, VolumeQuotas
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -28,7 +29,7 @@ from lab import servers
 from lab.client import Client
 from lab.compute import Compute
 
-NEEDS = ()
+NEEDS = ("ceph",)
 VOL = "/volume/v3"
 READY_S, WITHIN_S, LOOK_S = 60.0, 60.0, 0.002
 WARM, EACH, RUNS, ONE_BY_ONE = 20, 50, 3, 40
@@ -99,9 +100,12 @@ def measure() -> Iterator[Claim]:
             yield from _one_by_one(cloud)
             yield from _storm(cloud)
             yield from _lists(cloud)
+            yield from attach.measure(cloud)
         finally:
             cloud.compute.close()
             end(cloud.process)
+    yield from services.rows()
+    yield from drivers.measure()
 
 
 # -- what each costs --------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SERVICES = ["nova-compute", "neutron-linuxbridge-agent"]
 DISKS = "disks"  # the backend of volumes of each host, with its name behind it where they are real
+_BACKUP = ["cinder-backup"]  # one of the hosts keeps the store of backups
 SIMULATED: list[dict[str, object]] = [
     {
         "name": name,
@@ -23,7 +24,7 @@ SIMULATED: list[dict[str, object]] = [
         "network": "simulated",
         "tunnel_address": f"192.0.2.{number}",
         "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
-        "services": [*SERVICES, f"cinder-volume@{DISKS}"],
+        "services": [*SERVICES, f"cinder-volume@{DISKS}", *(_BACKUP if number == 1 else [])],
         "backend": [{"name": DISKS, "driver": "simulated"}],
     }
     for number, name in enumerate(("sim1", "sim2"), 1)
@@ -41,8 +42,13 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     if cloud.choice.store == "postgresql":
         everywhere["database"] = cloud.backing.database_url
     network = {"driver": "simulated" if simulated else "bridge"}
+    backups = cloud.home / "backups" if simulated else cloud.lab.shared / "backups"
+    backups.mkdir(parents=True, exist_ok=True)
+    backup = {"backup": {"path": str(backups)}}
     if not cloud.choice.is_apart:
-        return {cloud.config: _file(everywhere, {"quota": FREE, "api": api, "network": network, **reached}, hosts)}
+        return {
+            cloud.config: _file(everywhere, {"quota": FREE, "api": api, "network": network, **backup, **reached}, hosts)
+        }
     bus, backing = cloud.choice.bus, cloud.backing
     everywhere["bus"] = bus
     own = {bus: backing.bus_settings(CONTROL)}
@@ -76,7 +82,7 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     agent = {"role": "agent", **_without(everywhere, "database")}
     groups = {"simulated": hosts} if simulated else {str(host["name"]): [host] for host in hosts}
     for name, group in groups.items():
-        files[cloud.home / f"agent-{name}.toml"] = _file(agent, theirs, group)
+        files[cloud.home / f"agent-{name}.toml"] = _file(agent, {**theirs, **backup}, group)
     return files
 
 
@@ -100,7 +106,11 @@ def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
             "tunnel_address": host.address,
             "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
             "backend_paths": [f"{name}:{directory}" for name, directory in volumes.items()],
-            "services": [*SERVICES, f"cinder-volume@{DISKS}-{host.name}"],
+            "services": [
+                *SERVICES,
+                f"cinder-volume@{DISKS}-{host.name}",
+                *(_BACKUP if host is cloud.lab.hosts[0] else []),
+            ],
             "backend": [
                 {"name": f"{DISKS}-{host.name}", "driver": "dir", "path": str(volumes[f"{DISKS}-{host.name}"])}
             ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from droveway.drivers.backups.s3 import S3Backups, S3Settings
+from droveway.drivers.clock import SystemClock
 from lab.ceph import STEP_S, Ceph
 from lab.nodes import Node, ServerFailed, free_ports
 from lab.servers import listens, must_be_installed
@@ -52,10 +54,16 @@ def server(cluster: Ceph, directory: Path) -> Iterator[Gateway]:
     gateway = Gateway(node, settings)
     try:
         gateway.start()
-        S3Backups(settings)._client.create_bucket(Bucket=BUCKET)
+        asyncio.run(_make_bucket(settings))
         yield gateway
     finally:
         gateway.stop()
+
+
+async def _make_bucket(settings: S3Settings) -> None:
+    objects = S3Backups(settings, SystemClock())
+    await objects.make_bucket()
+    await objects.close()
 
 
 def _user(as_admin: tuple[str, ...]) -> dict[str, str]:

@@ -14,6 +14,13 @@ from droveway.domain.faults import WrongConfiguration
 GOOD = 'state_path = "/tmp/d"\n'
 
 
+BACKEND_ALONE = '[[host]]\nname = "a"\nhypervisor = "simulated"\n[[host.backend]]\nname = "fast"\ndriver = "simulated"'
+BACKEND = (
+    GOOD + '[[host]]\nname = "a"\nhost_state_path = "/tmp/a"\nservices = ["cinder-volume@fast"]\n'
+    '[[host.backend]]\nname = "fast"\n'
+)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -91,6 +98,13 @@ GOOD = 'state_path = "/tmp/d"\n'
         (GOOD + 'database = "postgresql://u:secret@h"', ["database must be", "/NAME"]),
         (GOOD + 'database = "postgresql://u:se/cret@h/d"', ["database", "percent-encoded"]),
         (GOOD + 'database = "postgresql://u:secret@h:54x/d"', ["database", "no port"]),
+        (BACKEND + 'driver = "zfs"', ["host a: backend fast", "driver = 'zfs' must be dir, rbd, lvm or simulated"]),
+        (BACKEND + 'driver = "dir"', ["backend fast: path is missing; the driver dir needs it"]),
+        (BACKEND + 'driver = "simulated"\nmax_over_subscription_ratio = 0', ["ratio = 0 must be from 1 to 1000"]),
+        (BACKEND + 'driver = "simulated"\nreserved_percentage = 120', ["reserved_percentage = 120", "0 to 99"]),
+        (BACKEND + 'driver = "simulated"\ncolour = 1', ["unknown key", "colour", "keys there are name, driver"]),
+        (BACKEND.replace("@fast", "@slow") + 'driver = "simulated"', ["cinder-volume@slow has no [[host.backend]]"]),
+        (GOOD + BACKEND_ALONE, ["backend fast: no service has it; add cinder-volume@fast to services"]),
         ("", ["missing key", "state_path"]),
         ("=", ["is not TOML"]),
     ],

@@ -183,6 +183,33 @@ def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> 
     heart_start.heart(config, config_path, config.names_of(hosts), supervised)
 
 
+@droveway.group(cls=Group, example="droveway backup verify --config /etc/droveway/agent.toml")
+def backup() -> None:
+    """The store of volumes' backups, as a host that has it sees it."""
+
+
+@backup.command("verify", example="droveway backup verify --config /etc/droveway/agent.toml --backup ID")
+@CONFIG
+@click.option("--backup", "backup_ids", multiple=True, metavar="ID", help="Which one; without it, every one.")
+@AS_JSON
+def verify_backups(config_path: Path, backup_ids: tuple[str, ...], as_json: bool) -> None:
+    """Read every chunk of backups and name each that is not what was stored. Ends with 1 where there is one."""
+    import asyncio
+
+    from droveway.process.backups import verify
+
+    found = asyncio.run(verify(load(config_path, "agent").backup, backup_ids))
+    if as_json:
+        print_json({one: {"chunks": chunks, "damage": list(damage)} for one, (chunks, damage) in found.items()})
+    else:
+        for one, (chunks, damage) in found.items():
+            click.echo(f"backup {one}: {chunks} chunks, {f'{len(damage)} damaged' if damage else 'all as stored'}")
+            for sentence in damage:
+                click.echo(f"  {sentence}")
+    if any(damage for _, damage in found.values()):
+        sys.exit(1)
+
+
 @droveway.command("nats-keys", example="droveway nats-keys /etc/droveway/nats")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--prefix", default="droveway", show_default=True, help="Of every subject, as in [nats] of the files.")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from droveway.agents.backup_chunks import BackupChunks, BackupPlan
@@ -246,9 +247,8 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 
     if reason := obstacle("ceph") or obstacle("radosgw"):
         pytest.skip(reason)
-    pytest.importorskip("boto3")
     with s3.server(request.getfixturevalue("ceph_cluster"), tmp_path) as gateway:
-        yield lambda: S3Backups(gateway.settings)
+        yield lambda: S3Backups(gateway.settings, SystemClock())
 
 
 async def test_every_store_keeps_objects(any_store: Any) -> None:
@@ -280,3 +280,35 @@ async def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(BackupsDown, match="see that it is mounted"):
         await objects.put("chunks/aa11", b"")
     await objects.close()
+
+
+@pytest.mark.servers
+def test_a_bucket_that_goes_away_and_a_wrong_key_have_their_sentences(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    from droveway.drivers.backups.s3 import S3Backups
+    from lab import s3
+    from lab.servers import obstacle
+
+    if reason := obstacle("ceph") or obstacle("radosgw"):
+        pytest.skip(reason)
+    with s3.server(request.getfixturevalue("ceph_cluster"), tmp_path) as gateway:
+
+        async def story() -> None:
+            objects = S3Backups(gateway.settings, SystemClock())
+            await objects.put("chunks/aa11", b"first")
+            wrong = S3Backups(msgspec.structs.replace(gateway.settings, secret_key="another"), SystemClock())
+            with pytest.raises(BackupsRefused, match=r"backups refused \("):
+                await wrong.get("chunks/aa11")
+            other = S3Backups(msgspec.structs.replace(gateway.settings, bucket="no-such-bucket"), SystemClock())
+            with pytest.raises(BackupsRefused, match=r"no-such-bucket refused \("):
+                await other.put("chunks/aa11", b"")
+            gateway.stop()
+            with pytest.raises(BackupsDown, match="does not answer"):
+                await objects.get("chunks/aa11")
+            gateway.start()
+            assert await objects.get("chunks/aa11") == b"first"
+            for one in (objects, wrong, other):
+                await one.close()
+
+        asyncio.run(story())

@@ -337,3 +337,49 @@ async def test_what_was_unmanaged_is_managed_again_under_its_id(tmp_path: Path) 
         body = {"snapshot": {"volume_id": made["id"], "ref": {"source-name": f"snapshot-{other}"}, "name": "s"}}
         reply = await w.ask("POST", "manageable_snapshots", body, who="admin")
         assert reply.status_code == 202 and reply.json()["snapshot"]["id"] == other
+
+
+# -- a service that opens volumes by itself ---------------------------------------------------------------------------
+async def test_a_service_gives_a_connector_and_a_tenant_does_not(tmp_path: Path) -> None:
+    async with volume_world(tmp_path) as w:
+        made = await w.make()
+        body = {"attachment": {"volume_uuid": made["id"], "instance_uuid": w.world.api.names.uuid()}}
+        attachment = (await w.ask("POST", "attachments", body)).json()["attachment"]
+        assert attachment["instance"] == body["attachment"]["instance_uuid"]
+        here, connect = f"attachments/{attachment['id']}", {"attachment": {"connector": {"host": "h2"}}}
+        assert (await w.ask("PUT", here, connect)).status_code == 403
+        reply = await w.ask("PUT", here, {"attachment": {"connector": {"host": "h9"}}}, who="admin")
+        assert reply.status_code == 400 and "no host of this cloud" in reason(reply)
+
+        async def admitted(saga_id: str) -> tuple[bool, str]:
+            await w.end_sagas(made["id"])
+            source = {"type": "simulated", "backend": "fast", "volume_id": made["id"]}
+            await w.world.store.run(attachments.set_, attachment["id"], host="h2", source=source, status="attaching")
+            return True, ""
+
+        w.world.prechecks = admitted
+        reply = await w.ask("PUT", here, connect, who="admin")
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["attachment"]["connection_info"]["data"] == {"backend": "fast", "volume_id": made["id"]}
+        assert (await w.sagas_of(made["id"]))[-1][0] == "admit_connector"
+        reply = await w.ask("PUT", here, {"attachment": {"connector": {"host": "h1"}}}, who="admin")
+        assert reply.status_code == 409 and "duplicate connectors" in reason(reply)
+        assert (await w.ask("POST", f"{here}/action", {"os-complete": None}, who="admin")).status_code == 204
+        assert await status(w, made["id"]) == "in-use"
+        assert (await w.ask("DELETE", here)).status_code == 409
+        assert (await w.ask("DELETE", here, who="admin")).status_code == 200
+        assert (await w.sagas_of(made["id"]))[-1][0] == "free_volume" and await status(w, made["id"]) == "detaching"
+
+
+async def test_a_connector_that_is_refused_leaves_the_reservation(tmp_path: Path) -> None:
+    async with volume_world(tmp_path) as w:
+        made = await w.make()
+
+        async def refused(saga_id: str) -> tuple[bool, str]:
+            return False, "the pool is down"
+
+        w.world.prechecks = refused
+        body = {"attachment": {"volume_uuid": made["id"], "connector": {"host": "h2"}}}
+        reply = await w.ask("POST", "attachments", body, who="admin")
+        assert reply.status_code == 409 and "the pool is down" in reason(reply)
+        assert await w.world.store.read(attachments.of_volume, made["id"]) is not None

@@ -130,6 +130,25 @@ async def test_snapshots(tmp_path: Path) -> None:
             assert (await w.ask("GET", f"snapshots/{one['id']}/metadata/{key}")).status_code == code
 
 
+async def test_metadata_is_changed_where_it_is_what_was_seen(tmp_path: Path) -> None:
+    async with volume_world(tmp_path) as w:
+        here = f"volumes/{(await w.make(metadata={'a': 'b'}))['id']}/metadata"
+        seen = (await w.ask("GET", here)).headers["etag"]
+        assert "etag" not in (await w.ask("GET", here, version=14)).headers
+        assert (await w.ask("POST", here, {"metadata": {"c": "d"}})).json() == {"metadata": {"a": "b", "c": "d"}}
+        token, version = await w.token("alice"), "volume 3.15"
+        headers = {"If-Match": seen, "OpenStack-API-Version": version}
+        for path, body in ((here, {"metadata": {}}), (f"{here}/a", {"meta": {"a": "x"}})):
+            reply = await w.world.ask("PUT", f"/volume/v3/{path}", token=token, headers=headers, json=body)
+            assert reply.status_code == 412 and "it was changed meanwhile" in reason(reply)
+        headers["If-Match"] = (await w.ask("GET", here)).headers["etag"]
+        body = {"metadata": {"e": "f"}}
+        reply = await w.world.ask("PUT", f"/volume/v3/{here}", token=token, headers=headers, json=body)
+        assert reply.json() == body
+        assert (await w.ask("DELETE", f"{here}/x")).status_code == 404
+        assert (await w.ask("DELETE", f"{here}/e")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("version", "new"),
     [

@@ -10,16 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind, of_instance
-from droveway.domain.placement import PlacementRequest
+from droveway.domain.placement import PlacementRequest, Plan
+from droveway.domain.volume.placement import VolumeRequest
+from droveway.domain.volume.quota import VolumeQuotas
 from droveway.main import droveway
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import joining, services
 from droveway.store.schema import sagas as saga_rows
+from droveway.store.volume import making
+from droveway.store.volume import placements as volume_placements
+from droveway.store.volume.making import NewVolume
 from droveway.store.work import sagas
 from lab.processes import wait_for
 from tests.api.test_placements import Placing
@@ -51,11 +57,19 @@ class Cloud(Operator):
         world.control.list_tasks = tasks
         self.saga_id = await store.run(self._broken)
         self.finds(FINDING)
+        await store.run(_place_volume)
 
     def _broken(self, tx: Tx) -> str:
         saga_id = sagas.enqueue(tx, SagaKind.STOP, of_instance(self.server_id), "p", {}, request_id="req-1")
         tx.execute(saga_rows.update().where(saga_rows.c.id == saga_id).values(status="broken", broken_while="forward"))
         return saga_id
+
+
+def _place_volume(tx: Tx) -> None:
+    row = making.create(tx, NewVolume("p", "u", 1, name="data-1"), VolumeQuotas())
+    tx.execute(saga_rows.delete().where(saga_rows.c.subject_id == row["id"]))
+    body = {"kind": "create_volume", "ask": VolumeRequest(1), "plan": Plan(1)}
+    volume_placements.record(tx, row["id"], "p", "h1@fast", msgspec.to_builtins(body))
 
 
 async def tasks(host: str) -> list[dict[str, Any]]:
@@ -119,6 +133,8 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("placement", "try", "--flavor", "tiny")["placements"][0]["host"] in ("h1", "h2")
     assert ask("placement", "list")["placements"][0]["server_id"] == cloud.server_id
     assert ask("placement", "show", "g1")["placements"][0]["host"] is not None
+    assert ask("placement", "volume", "data-1")["placements"][0]["host"] == "h1@fast"
+    assert ask("placement", "try-volume", "--size", "2")["placement"]["hosts"] == 0
     assert ask("placement", "replay", "g1")["then"]["host"] is not None
     assert ask("task", "list", "h1")[0]["name"] == "sweep_bases"
     assert ask("audit", code=1)["findings"][0]["key"] == FINDING["key"]

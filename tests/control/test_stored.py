@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Boolean, MetaData, Table, insert
+from sqlalchemy import Boolean, Connection, Integer, MetaData, Table, insert, text
 
 from droveway.control.control import Control
 from droveway.control.engine.saga import NOTHING_LEFT, Context, FormerStep, Saga, Step, renamed
@@ -87,8 +87,18 @@ def fill(url: str) -> str:
                         }
                     )
                 )
+            _number_on(connection, table)
     upgrade.bring_up_to_date(url)
     return url
+
+
+def _number_on(connection: Connection, table: Table) -> None:
+    """PostgreSQL counts what it numbers itself, and not what was given with its number."""
+    numbered = [column.name for column in table.primary_key if isinstance(column.type, Integer)]
+    if connection.dialect.name == "postgresql" and len(table.primary_key) == 1 and numbered:
+        of = f"pg_get_serial_sequence('{table.name}', '{numbered[0]}')"
+        highest = f"(SELECT max({numbered[0]}) FROM {table.name})"
+        connection.execute(text(f"SELECT setval({of}, {highest}) WHERE {of} IS NOT NULL AND {highest} IS NOT NULL"))
 
 
 class Upgraded(World):

@@ -6,17 +6,22 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, select
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import ENDED_SAGA, SagaStatus
+from droveway.domain.service_kinds import address_of
 from droveway.domain.volume.lifecycle import Verb
+from droveway.domain.volume.model import BackendSettings
 from droveway.domain.volume.quota import VolumeQuotas
 from droveway.drivers.clock import SystemNames
 from droveway.drivers.storage.simulated import GIB, ImaginedSnapshot, ImaginedVolume
+from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 from droveway.store.volume import making, placements, snapshots, volumes
 from droveway.store.volume.making import Asked, NewSnapshot, NewVolume
 from droveway.store.volume.rows import VolumeRow
+from droveway.store.volume.tables import volume_messages, volume_types
 from droveway.store.work import sagas
 from tests.control.world import Break, World, world
 
@@ -98,6 +103,20 @@ async def begin(w: World, verb: Verb, volume_id: str, params: dict[str, Any]) ->
 async def extend(w: World, volume_id: str, size_gb: int) -> None:
     await w.store.run(lambda tx: making.extend(tx, volumes.get(tx, volume_id), size_gb, Asked("req"), QUOTAS, ""))
     await w.quiet()
+
+
+def messages_of(tx: Tx, volume_id: str) -> list[str]:
+    """The sentences that its user reads."""
+    found = tx.execute(select(volume_messages.c.sentence).where(volume_messages.c.resource_id == volume_id))
+    return list(found.scalars())
+
+
+def make_type(tx: Tx, name: str, specs: dict[str, str]) -> str:
+    type_id = tx.names.uuid()
+    tx.execute(
+        insert(volume_types).values(id=type_id, name=name, is_public=True, extra_specs=specs, created_at_us=tx.now_us)
+    )
+    return type_id
 
 
 Story = Callable[[World, str], Awaitable[object]]
@@ -206,3 +225,121 @@ async def test_the_audit_repairs_what_no_row_wants() -> None:
         await w.quiet()
         assert [one.kind for one in (await w.control.audit()).findings] == ["orphaned volume"]
         assert (await row(w, volume_id))["status"] == "available" and volume_id not in w.pools[away].volumes
+
+
+# -- what goes wrong, each with its sentence --------------------------------------------------------------------------
+async def status(w: World, volume_id: str) -> tuple[str, str]:
+    found = await row(w, volume_id)
+    return found["status"], found["fault"]
+
+
+async def said(w: World, volume_id: str) -> list[str]:
+    return await w.store.read(messages_of, volume_id)
+
+
+async def test_another_backend_is_tried_when_one_refuses_and_not_for_ever() -> None:
+    async with world(backends=BOTH) as w:
+        w.pools[FAST].refuses = w.pools[SLOW].refuses = "the pool takes nothing"
+        volume_id = await create(w)
+        state, fault = await status(w, volume_id)
+        assert state == "error" and "No valid backend was found" in fault
+        assert f"{FAST}: it refused: h1: the pool takes nothing" in fault and f"{SLOW}: it refused" in fault
+        assert (await row(w, volume_id))["host"] is None and [verb for _, verb in w.commands].count("CreateVolume") == 2
+        (told,) = await said(w, volume_id)
+        assert told == "No valid backend was found: none is in service for it"
+        w.pools[FAST].refuses = w.pools[SLOW].refuses = ""
+        await check(w)
+        w.pools[FAST].total_gb = 0.0
+        other = await create(w)
+        assert (await status(w, other))[0] == "available" and (await row(w, other))["host"] == SLOW
+        await check(w)
+
+
+async def test_no_room_is_told_and_nothing_is_promised_twice() -> None:
+    async with world(backends=(FAST,)) as w:
+        w.pools[FAST].total_gb = 5.0
+        w.backends["h1", "cinder-volume@fast"]._settings = BackendSettings(max_over_subscription_ratio=1.0)
+        await w.look()
+        first, second = await create(w, 4), await create(w, 2)
+        assert (await status(w, first))[0] == "available"
+        state, fault = await status(w, second)
+        assert state == "error" and "2 GiB wanted, 1 of 5 GiB that may be promised are left" in fault
+        assert await said(w, second) == ["No valid backend was found: 2 GiB wanted"]
+        await extend(w, first, 6)
+        assert (await status(w, first))[0] == "available" and "2 GiB wanted, 1 of 5" in (await row(w, first))["fault"]
+        assert (await row(w, first))["size_gb"] == 4 and (await row(w, first))["growing_to_gb"] is None
+        await extend(w, first, 5)
+        assert ((await row(w, first))["size_gb"], (await row(w, first))["fault"]) == (5, "")
+        await check(w)
+
+
+async def test_a_service_that_is_away_is_said_and_what_may_be_left_goes_later() -> None:
+    async with world(backends=(FAST,)) as w:
+        volume_id = await create(w)
+        w.pools[FAST].down = "no route to the pool"
+        await snapshot(w, volume_id)
+        (snapshot_id,) = await w.store.read(snapshots.of_volume, volume_id)
+        made = await w.store.read(snapshots.get, snapshot_id)
+        assert made["status"] == "error" and "no route to the pool" in made["fault"]
+        other = await create(w)
+        left = await row(w, other)
+        assert (left["status"], left["host"]) == ("error", FAST), "something of it may be there"
+        assert "no route to the pool (asked for" in left["fault"]
+        w.pools[FAST].down = ""
+        await delete(w, other)
+        await delete(w, volume_id, cascade=True)
+        assert not w.pools[FAST].volumes and await w.store.read(volumes.on_backend, FAST) == []
+        await check(w)
+
+
+async def test_a_snapshot_with_copies_stays_and_names_them() -> None:
+    async with world(backends=(FAST,)) as w:
+        volume_id = await create(w, 2)
+        snapshot_id = await snapshot(w, volume_id)
+        copy = await create(w, 3, snapshot_id=snapshot_id)
+        assert w.pools[FAST].volumes[copy].made_of == snapshot_id
+        await _delete_snapshot(w, volume_id)
+        kept = await w.store.read(snapshots.get, snapshot_id)
+        assert kept["status"] == "available" and copy in kept["fault"]
+        await delete(w, volume_id, cascade=True)
+        assert (await status(w, volume_id))[0] == "error_deleting"
+        assert (await w.store.read(snapshots.get, snapshot_id))["status"] == "available"
+        await delete(w, copy)
+        await delete(w, volume_id, cascade=True)
+        assert not w.pools[FAST].volumes
+        await check(w)
+
+
+async def test_what_it_was_to_be_made_of_is_gone() -> None:
+    async with world(backends=(FAST,)) as w:
+        source = await create(w)
+        made = await w.store.run(making.create, NewVolume("p", "u", 1, source_volume_id=source), QUOTAS)
+        await w.store.run(volumes.remove, source)
+        await w.quiet()
+        state, fault = await status(w, made["id"])
+        assert state == "error" and f"Volume {source} could not be found" in fault
+        w.pools[FAST].volumes.pop(source, None)
+        await check(w)
+
+
+async def test_a_type_decides_where_and_a_retype_moves_only_when_it_may() -> None:
+    async with world(backends=BOTH) as w:
+        type_id = await w.store.run(make_type, "slow", {"volume_backend_name": "slow"})
+        for pool in (FAST, SLOW):
+            _, service = address_of(pool, "cinder-volume")
+            agent = w.backends[pool.partition("@")[0], service]
+            agent._settings = BackendSettings(volume_backend_name=pool.partition("@")[2])
+        w.pools[SLOW].total_gb = 50.0
+        await w.look()
+        typed = await create(w, volume_type=(type_id, "slow"))
+        assert (await row(w, typed))["host"] == SLOW
+        plain = await create(w)
+        assert (await row(w, plain))["host"] == FAST
+        for policy, where in (("never", FAST), ("on-demand", SLOW)):
+            params = {"volume_type_id": type_id, "backend": None, "policy": policy}
+            await begin(w, Verb.RETYPE, plain, params)
+            found = await row(w, plain)
+            assert (found["status"], found["host"]) == ("available", where), found["fault"]
+            assert ("slow is wanted" in found["fault"]) is (policy == "never")
+        assert (await row(w, plain))["volume_type_id"] == type_id
+        await check(w)

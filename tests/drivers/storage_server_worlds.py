@@ -14,6 +14,7 @@ from droveway.domain.volume.model import VolumeSpec
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.storage.exports.nbdkit import NbdExports
 from droveway.drivers.storage.lvm.driver import LvmStorage
+from droveway.drivers.storage.lvm.volume_group import has_mapper
 from droveway.drivers.storage.rbd.binding import load
 from droveway.drivers.storage.rbd.cluster import Cluster, RbdSettings
 from droveway.drivers.storage.rbd.command import RbdCommand
@@ -89,7 +90,9 @@ class RbdCommandWorld(RbdWorld):
 
 
 class LvmWorld(StorageWorld):
-    """A volume group on a file. Without device-mapper its volumes are linear."""
+    """A volume group on a file, with linear volumes."""
+
+    thin_pool = ""
 
     def __init__(self, directory: Path) -> None:
         self.group = f"droveway-{os.getpid()}-{directory.name[-20:]}"
@@ -106,7 +109,9 @@ class LvmWorld(StorageWorld):
     def make(self, **given: Any) -> Storage:
         state = self.directory / "state"
         exports = NbdExports(state / "exports", "127.0.0.1", self.pki.server)
-        return LvmStorage("block", self.group, given.get("thin_pool", ""), state, exports, self.images, SystemClock())
+        return LvmStorage(
+            "block", self.group, given.get("thin_pool", self.thin_pool), state, exports, self.images, SystemClock()
+        )
 
     async def admit(self, volume: VolumeSpec, host: str) -> DiskSource:
         return await self.storage.admit(volume, host, identity=self.pki.identity(host))
@@ -126,8 +131,19 @@ class LvmWorld(StorageWorld):
         for volume_id in exports.known():
             for host in exports.hosts(volume_id):
                 exports.withdraw(volume_id, host)
-        for command in (("vgremove", "-q", "--driverloaded", "n", "-f", self.group), ("losetup", "-d", self.device)):
+        without = () if has_mapper() else ("--driverloaded", "n")
+        for command in (("vgremove", "-q", *without, "-f", self.group), ("losetup", "-d", self.device)):
             await asyncio.to_thread(run, *command)
+
+
+class LvmThinWorld(LvmWorld):
+    """With a thin pool, which needs the kernel's device-mapper."""
+
+    thin_pool = "thin"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        run("lvcreate", "-q", "-L", "6G", "-T", f"{self.group}/{self.thin_pool}")
 
 
 class DiskPki:
@@ -156,4 +172,5 @@ class DiskPki:
 
 
 def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"

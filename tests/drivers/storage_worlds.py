@@ -21,10 +21,11 @@ from droveway.domain.volume.model import VolumeSpec
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.storage.dir.driver import DirStorage
+from droveway.drivers.storage.lvm.volume_group import has_mapper
 from droveway.drivers.storage.simulated import SimulatedPool, SimulatedStorage
 from droveway.ports.storage import Storage
 from lab.servers import obstacle
-from tests.drivers.storage_server_worlds import LvmWorld, RbdCommandWorld, RbdWorld
+from tests.drivers.storage_server_worlds import LvmThinWorld, LvmWorld, RbdCommandWorld, RbdWorld
 from tests.drivers.storage_world import (
     GIB,
     StorageWorld,
@@ -121,6 +122,7 @@ WORLDS: dict[str, type[StorageWorld]] = {
     "dir": DirWorld,
     **({"dir-xfs": XfsWorld} if can_mount_xfs() else {}),
     "lvm": LvmWorld,
+    "lvm-thin": LvmThinWorld,
     "rbd": RbdWorld,
     "rbd-command": RbdCommandWorld,
 }
@@ -131,6 +133,8 @@ MARKS = {
 NO_LVM = "" if os.geteuid() == 0 else "loop devices need root"
 NO_LVM = NO_LVM or str(obstacle("lvm") or obstacle("nbdkit") or "")
 MARKS["lvm"] = [pytest.mark.servers, pytest.mark.skipif(bool(NO_LVM), reason=NO_LVM)]
+NO_THIN = NO_LVM or ("" if has_mapper() else "thin volumes need device-mapper: tests/drivers/test_storage_guest.py")
+MARKS["lvm-thin"] = [pytest.mark.servers, pytest.mark.skipif(bool(NO_THIN), reason=NO_THIN)]
 MARKS["rbd-command"] = [*MARKS["rbd"], pytest.mark.full]
 EACH = [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in WORLDS]
 REAL = [pytest.param(kind, marks=MARKS.get(kind, ())) for kind, world in WORLDS.items() if world.converts]

@@ -39,8 +39,11 @@ async def test_old_rows_are_aged_out() -> None:
     await store.close()
 
 
-def test_a_libvirt_host_sweeps_its_bases() -> None:
+def test_a_libvirt_host_sweeps_its_bases_and_lets_stalled_guests_try_again() -> None:
     pytest.importorskip("libvirt")
     from droveway.drivers.hypervisor.libvirt.driver import LibvirtHypervisor
 
-    assert [(one.name, one.mark.run_on_start) for one in collect(LibvirtHypervisor)] == [("sweep_bases", True)]
+    assert [(one.name, one.mark.run_on_start) for one in collect(LibvirtHypervisor)] == [
+        ("resume_stalled", False),
+        ("sweep_bases", True),
+    ]

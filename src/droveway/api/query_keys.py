@@ -161,6 +161,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "/droveway/v1/sagas": _keys("all", "limit"),
     "/droveway/v1/services": _keys("binary", "host"),
     "/droveway/v1/services/{host}/why": _keys("binary"),
+    "/droveway/v1/volume-placements/{volume_id}": _keys("all"),
 }
 
 

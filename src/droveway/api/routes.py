@@ -92,6 +92,7 @@ from droveway.api.own import (
     placements,
     tasks,
     users,
+    volume_placements,
 )
 from droveway.api.placement import candidates as placement_candidates
 from droveway.api.placement import consumers as placement_consumers
@@ -574,6 +575,8 @@ ROUTES = (
     Route("GET",    OWN + "/placements", placements.listing, ADMIN),
     Route("POST",   OWN + "/placements/try", placements.attempt, ADMIN),
     Route("GET",    OWN + "/placements/{server_id}", placements.show, ADMIN),
+    Route("POST",   OWN + "/volume-placements/try", volume_placements.attempt, ADMIN),
+    Route("GET",    OWN + "/volume-placements/{volume_id}", volume_placements.show, ADMIN),
     Route("GET",    OWN + "/audit", audit.show, ADMIN),
     Route("POST",   OWN + "/audit/repair", audit.repair, ADMIN),
 )

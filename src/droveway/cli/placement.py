@@ -11,7 +11,7 @@ from droveway.cli.commands import AS_JSON, Group, print_json
 from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
 
-PLACEMENTS = "/droveway/v1/placements"
+PLACEMENTS, VOLUME_PLACEMENTS = "/droveway/v1/placements", "/droveway/v1/volume-placements"
 REFUSAL = "No valid host was found: "  # in a list that is said by the list
 
 
@@ -134,12 +134,45 @@ def placement_replay(server: str, as_json: bool) -> None:
     show(("Then", "Now", "Hosts", "Which"), rows)
 
 
+@placement.command("volume", example="droveway placement volume data-1")
+@click.argument("volume")
+@click.option("--all", "everything", is_flag=True, help="Every decision that is kept, not the newest alone.")
+@AS_JSON
+def placement_volume(volume: str, everything: bool, as_json: bool) -> None:
+    """Why VOLUME (its id or name) lies where it does, or nowhere."""
+    found = Session().get(address(VOLUME_PLACEMENTS, volume, all=int(everything)))
+    if as_json:
+        print_json(found)
+        return
+    for number, one in enumerate(found["placements"]):
+        if number:
+            click.echo()
+        of = found["volume"]["name"] or found["volume"]["id"]
+        _decision(f"{one['kind']} {one_line(of)} at {when(one['at_us'])}", one, "backend")
+
+
+@placement.command("try-volume", example="droveway placement try-volume --size 10 --type fast")
+@click.option("--size", "size_gb", type=click.IntRange(1), default=1, show_default=True, help="GiB.")
+@click.option("--type", help="A volume type, by id or name.")
+@click.option("--zone", help="As --availability-zone at create.")
+@click.option("--backend", help="As if that one alone, HOST@BACKEND, had been asked for.")
+@AS_JSON
+def placement_try_volume(as_json: bool, **given: str | int | None) -> None:
+    """Where a volume would go now. Changes nothing."""
+    wanted = {name: value for name, value in given.items() if value}
+    found = Session().post(f"{VOLUME_PLACEMENTS}/try", {"placement": wanted})
+    if as_json:
+        print_json(found)
+        return
+    _decision("tried now, nothing was changed", found["placement"], "backend")
+
+
 # -- one decision -----------------------------------------------------------------------------------------------------
-def _decision(title: str, one: dict[str, Any]) -> None:
+def _decision(title: str, one: dict[str, Any], noun: str = "host") -> None:
     chosen = one["host"]
-    click.secho(f"{title}: {chosen or 'no host'}", bold=True, fg=None if chosen else "red")
+    click.secho(f"{title}: {chosen or f'no {noun}'}", bold=True, fg=None if chosen else "red")
     click.echo(f"asked: {one_line(one['request'])}")
-    click.echo(f"looked at {_hosts(one['hosts'])}, {one['fitting']} fitted; seed {one['seed']}")
+    click.echo(f"looked at {_hosts(one['hosts'], noun)}, {one['fitting']} fitted; seed {one['seed']}")
     if one["fallen"]:
         click.echo()
         show(
@@ -180,8 +213,8 @@ def _decision(title: str, one: dict[str, Any]) -> None:
         click.secho(f"{of_host['host']}: {rule}{one_line(of_host['reason'])}", bold=True)
 
 
-def _hosts(number: int) -> str:
-    return "1 host" if number == 1 else f"{number} hosts"
+def _hosts(number: int, noun: str = "host") -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _server(server: dict[str, Any]) -> str:

@@ -64,6 +64,7 @@ VOLUME_CHANGES = frozenset({SagaKind.ATTACH_VOLUME, SagaKind.DETACH_VOLUME})
 IN_TURN = frozenset({SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE}) | VOLUME_CHANGES
 # These let a host to the volumes of the instance, or take one from them: none of those is changed meanwhile.
 HOLDS_VOLUMES = frozenset({K.BOOT, K.DELETE, K.SHELVE_OFFLOAD, K.UNSHELVE, K.LIVE_MIGRATION, K.REBUILD})
+AWAITED = IN_TURN | {SagaKind.ADMIT_CONNECTOR}  # whose requests wait for the end
 IN_TURN_MAX = 16  # of one server, that have not ended
 
 

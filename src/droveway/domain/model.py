@@ -300,6 +300,7 @@ class SagaKind(StrEnum):
     ATTACH_VOLUME = "attach_volume"
     DETACH_VOLUME = "detach_volume"
     FREE_VOLUME = "free_volume"
+    ADMIT_CONNECTOR = "admit_connector"
     CREATE_VOLUME = "create_volume"
     DELETE_VOLUME = "delete_volume"
     EXTEND_VOLUME = "extend_volume"

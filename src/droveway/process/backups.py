@@ -19,9 +19,8 @@ def objects(backup: BackupConfig) -> BackupObjects | None:
     if backup.s3_url:
         from droveway.drivers.backups.s3 import S3Backups, S3Settings
 
-        return S3Backups(
-            S3Settings(backup.s3_url, backup.s3_bucket, backup.s3_access_key, backup.s3_secret_key, backup.s3_region)
-        )
+        keys = (backup.s3_access_key, backup.s3_secret_key, backup.s3_region)
+        return S3Backups(S3Settings(backup.s3_url, backup.s3_bucket, *keys), SystemClock())
     return None
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from droveway.domain.placement import FittingHost, Plan, RuleRejection
 from droveway.domain.volume.placement import BackendFacts, VolumeRequest
@@ -190,6 +192,39 @@ def to_tenants(plan: Plan) -> str:
     """Which of their wishes the backends could not meet. Names and ailments of backends are the operator's."""
     theirs = [one.reason for one in plan.fallen if one.rule in _OF_THE_REQUEST]
     return f"{NOT_FOUND}: {'; '.join(theirs) if theirs else 'none is in service for it'}"
+
+
+class _StoredChoice(msgspec.Struct, frozen=True):
+    """As `volume_placements` keeps it."""
+
+    ask: VolumeRequest
+    plan: Plan
+    kind: str = ""
+    races: tuple[str, ...] = ()
+
+
+def as_plain(body: dict[str, Any], backend: str | None) -> dict[str, Any]:
+    """A stored choice in plain values, of the shape that those of servers have (scheduler/decisions.py)."""
+    choice = msgspec.convert(body, _StoredChoice)
+    plan, left, fallen = choice.plan, choice.plan.hosts, []
+    for one in plan.fallen:
+        left -= one.hosts
+        nearest = [{"host": name, "reason": why} for name, why in one.nearest]
+        fallen.append({"rule": one.rule, "hosts": one.hosts, "left": left, "reason": one.reason, "nearest": nearest})
+    return {
+        "kind": choice.kind,
+        "host": backend,
+        "request": words(choice.ask),
+        "ask": msgspec.to_builtins(choice.ask),
+        "hosts": plan.hosts,
+        "fitting": plan.fitting,
+        "fallen": fallen,
+        "ranked": msgspec.to_builtins(plan.ranked),
+        "races": list(choice.races),
+        "would_fit": [],
+        "seed": plan.seed,
+        "reason": reason(plan) if backend is None else "",
+    }
 
 
 def words(ask: VolumeRequest) -> str:

@@ -14,9 +14,10 @@ from droveway.domain.volume.quota import VolumeQuotas
 from droveway.simulation.apis import IMAGE_ID
 from droveway.simulation.client import GIVES_UP_S, Client
 from droveway.simulation.guest_volumes import VolumeSnapshot
+from droveway.simulation.world import FLAVORS
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts
-from droveway.store.volume import making, snapshots, volumes
+from droveway.store.volume import making, snapshots, types, volumes
 from droveway.store.volume.making import Asked, NewSnapshot, NewVolume
 from droveway.store.volume.rows import SnapshotRow, VolumeRow
 
@@ -41,6 +42,7 @@ class VolumeUsers:
         self._world, self._rng = world, world.volumes.rng
         self._client, self._stopped = Client(world), False
         self._project_id, self._user_id = world.database.look(_admin)
+        world.database.commit(types.seed, world.clock.now_us())
         self._acts = {
             self._create: 20,
             self._snapshot: 10,
@@ -48,6 +50,7 @@ class VolumeUsers:
             self._revert: 3,
             self._attach: 20,
             self._detach: 14,
+            self._boot: 4,
             self._delete_snapshot: 6,
             self._delete: 8,
         }
@@ -155,12 +158,30 @@ class VolumeUsers:
     async def _attach(self) -> None:
         row = self._any_volume(VolumeStatus.AVAILABLE) if self._rng.random() < FITS else self._any_volume()
         servers = [one for one in self._world.database.living() if one.vm_state == VmState.ACTIVE.value]
+        if self._rng.random() < FITS:
+            servers = [one for one in servers if one.task_state is None]
         if row is not None and servers:
             target = f"{SERVERS}/{self._rng.choice(servers).id}/os-volume_attachments"
             await self._ask("attach a volume", "POST", target, {"volumeAttachment": {"volumeId": row["id"]}})
 
+    async def _boot(self) -> None:
+        """A server that begins from a volume: one that is there, or one that is made of the image for it."""
+        rng, row = self._rng, self._any_volume(VolumeStatus.AVAILABLE)
+        root: dict[str, Any] = {"boot_index": 0, "destination_type": "volume"}
+        if row is not None and rng.random() < 0.4:
+            root |= {"source_type": "volume", "uuid": row["id"]}
+        elif len(self._seen().volumes) < MOST:
+            root |= {"source_type": "image", "uuid": IMAGE_ID, "volume_size": 2}
+        else:
+            return
+        root["delete_on_termination"] = rng.random() < 0.5
+        server = {"name": "begins", "flavorRef": rng.choice(FLAVORS).id, "block_device_mapping_v2": [root]}
+        await self._ask("boot from a volume", "POST", SERVERS, {"server": server | {"networks": "none"}})
+
     async def _detach(self) -> None:
         attached = sorted(self._seen().attached.values(), key=lambda row: row["id"])
+        if self._rng.random() < FITS:  # no server lets go of what it begins from
+            attached = [row for row in attached if row["boot_index"] != 0]
         if attached:
             row = self._rng.choice(attached)
             target = f"{SERVERS}/{row['instance_id']}/os-volume_attachments/{row['volume_id']}"

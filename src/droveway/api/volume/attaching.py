@@ -4,11 +4,13 @@ the Compute API, which asks the host (CVE-2023-2088 came of the other way)."""
 from __future__ import annotations
 
 from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.domain.model import SagaKind
 from droveway.domain.volume.lifecycle import attachment_refusal, busy
-from droveway.domain.volume.model import VolumeStatus, of_volume
+from droveway.domain.volume.model import AttachmentStatus, VolumeStatus, of_volume
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, volumes
+from droveway.store.volume.making import Asked
 from droveway.store.volume.rows import AttachmentRow, VolumeRow
 from droveway.store.work import sagas
 
@@ -31,6 +33,26 @@ def server_of(tx: Tx, instance_id: str | None) -> str | None:
         return instances.get(tx, instance_id)["id"]
     except NotFound:
         return None
+
+
+def free_host(tx: Tx, attachment: AttachmentRow, volume: VolumeRow, asked: Asked) -> None:
+    """The host that a service has given is let go of, which its backend refuses while it has the volume open: the saga
+    waits until it has not. Raises Conflict where a server of ours has it."""
+    server = server_of(tx, attachment["instance_id"])
+    if server is not None:
+        raise Conflict(attachment_refusal(attachment["id"], server, None) or "")
+    admitted = [host for host in (attachment["host"], attachment["to_host"]) if host]
+    attachments.set_(tx, attachment["id"], source=None, status=AttachmentStatus.DETACHING.value)
+    volumes.set_(tx, volume["id"], status=VolumeStatus.DETACHING.value)
+    sagas.enqueue(
+        tx,
+        SagaKind.FREE_VOLUME,
+        of_volume(volume["id"]),
+        volume["project_id"],
+        {"attachment_id": attachment["id"], "hosts": admitted, "is_to_go": False, "force": False},
+        request_id=asked.request_id,
+        user_id=asked.user_id,
+    )
 
 
 def free(tx: Tx, attachment: AttachmentRow, volume: VolumeRow) -> None:

@@ -11,23 +11,25 @@ from typing import Annotated, Any
 from droveway.api.http import paging
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, takes
-from droveway.api.http.kinds import either, or_null
+from droveway.api.http.kinds import anything, either, or_null
 from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.volume import fields, listing
-from droveway.api.volume.attaching import free, server_of
+from droveway.api.volume.attaching import free, free_host, server_of
 from droveway.api.volume.fields import VolumeView
 from droveway.api.volume.kinds import NOTHING, OBJECT_OR_TEXT, UUID, UUID_OR_NULL
 from droveway.api.volume.listing import Filter, Listed
 from droveway.api.volume.volumes import shows_hosts
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Conflict
+from droveway.domain.faults import BadRequest, Conflict, Forbidden, NotFound
 from droveway.domain.policy import Need
 from droveway.domain.volume.lifecycle import Verb
 from droveway.domain.volume.model import AttachmentStatus, VolumeStatus
 from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
 from droveway.store.volume import attachments, making, volumes
 from droveway.store.volume import listing as rows_of
+from droveway.store.volume.making import Asked
 from droveway.store.volume.rows import AttachmentRow
 from droveway.store.volume.tables import volume_attachments as table
 
@@ -89,7 +91,7 @@ async def show(api: Api, request: Request) -> Response:
 
 
 class NewAttachment(Body, frozen=True):
-    """A reservation; with a connector it would be opened at once, which a host of ours alone may."""
+    """A reservation; with a connector its host is admitted at once."""
 
     volume_uuid: Annotated[str, UUID]
     instance_uuid: Annotated[str | None, UUID_OR_NULL] = None
@@ -99,10 +101,9 @@ class NewAttachment(Body, frozen=True):
 
 @takes(NewAttachment, "attachment")
 async def create(api: Api, request: Request, given: NewAttachment) -> Response:
-    if given.connector:
-        raise _no_connector()
+    host = _host_of(request, given.connector) if given.connector else None
 
-    def write(tx: Tx) -> AttachmentRow:
+    def write(tx: Tx) -> tuple[str, str]:
         volume = volumes.get(tx, given.volume_uuid, request.scope)
         if server_of(tx, given.instance_uuid) is not None:
             raise Conflict(f"Attach volume to instance {given.instance_uuid} using the Compute API.")
@@ -111,14 +112,14 @@ async def create(api: Api, request: Request, given: NewAttachment) -> Response:
             id=tx.names.uuid(),
             volume_id=volume["id"],
             project_id=volume["project_id"],
-            instance_id=given.instance_uuid,
+            instance_id=None,  # one of ours alone stands there
             host=None,
             to_host=None,
             status=AttachmentStatus.RESERVED.value,
             read_only=volume["read_only"] or given.mode == "ro",
             device=None,
             source=None,
-            connector=None,
+            connector={"instance": given.instance_uuid} if given.instance_uuid else None,
             bus="virtio",
             boot_index=-1,
             place=0,
@@ -129,34 +130,86 @@ async def create(api: Api, request: Request, given: NewAttachment) -> Response:
         )
         attachments.insert_row(tx, row)
         volumes.set_(tx, volume["id"], status=VolumeStatus.RESERVED.value, previous_status=volume["status"])
-        return row
+        return row["id"], "" if host is None else _connect(tx, request, row, host, given.connector)
 
-    return Response(200, _shown(api, request, await api.store.run(write)))
-
-
-def _no_connector() -> BadRequest:
-    return BadRequest(
-        "Unable to update attachment: a volume is opened by hosts of this cloud alone, which are admitted when the "
-        "Compute API attaches it to a server ('openstack server add volume')."
-    )
+    attachment_id, saga_id = await api.store.run(write)
+    return await _answer(api, request, attachment_id, saga_id)
 
 
+# -- a host that opens it by itself -----------------------------------------------------------------------------------
 class Connector(Body, frozen=True):
-    connector: Annotated[Any, OBJECT_OR_TEXT]
+    connector: Annotated[Any, anything(type="object", minProperties=1)]
 
 
 @takes(Connector, "attachment")
 async def update(api: Api, request: Request, given: Connector) -> Response:
-    await api.store.read(_own, request)
-    raise _no_connector()
+    """The connector's host is admitted; the answer, which waits for that, says how it opens the volume."""
+    host = _host_of(request, given.connector)
+
+    def write(tx: Tx) -> tuple[str, str]:
+        row = _own(tx, request)
+        if server_of(tx, row["instance_id"]) is not None:
+            raise Conflict(f"Attachment {row['id']} is that of a server: the Compute API says on which host it is.")
+        if row["host"] == host:
+            return row["id"], ""
+        if row["host"] is not None:
+            raise Conflict(f"duplicate connectors detected on volume {row['volume_id']}: host {row['host']} has it.")
+        return row["id"], _connect(tx, request, row, host, given.connector)
+
+    attachment_id, saga_id = await api.store.run(write)
+    return await _answer(api, request, attachment_id, saga_id)
+
+
+def _host_of(request: Request, connector: Any) -> str:
+    """Raises Forbidden: a tenant has no host that could open a volume. BadRequest."""
+    if not shows_hosts(request):
+        raise Forbidden(
+            "A connector is given by a service or an administrator: a volume comes to a server by 'openstack server "
+            "add volume'."
+        )
+    if not isinstance(connector, dict) or not isinstance(connector.get("host"), str):
+        raise BadRequest("Invalid input for attachment.connector: it must be an object that names a 'host'.")
+    host: str = connector["host"]
+    return host
+
+
+def _connect(tx: Tx, request: Request, row: AttachmentRow, host: str, connector: Any) -> str:
+    """The saga that admits it. Raises BadRequest where it is no host of this cloud."""
+    try:
+        hosts.get(tx, host)
+    except NotFound:
+        raise BadRequest(
+            f"Invalid input for attachment.connector: {host[:64]} is no host of this cloud, and no other can open a "
+            "volume; 'openstack hypervisor list' shows those there are."
+        ) from None
+    kept = {**(row["connector"] or {}), "given": connector}
+    attachments.set_(tx, row["id"], connector=kept)
+    volume = volumes.get(tx, row["volume_id"])
+    params = {"attachment_id": row["id"], "host": host}
+    return making.begin(tx, Verb.CONNECT, volume, params, Asked(request.id, request.caller.user_id))
+
+
+async def _answer(api: Api, request: Request, attachment_id: str, saga_id: str) -> Response:
+    """Once its host is admitted. Raises Conflict with the reason where it was not."""
+    if saga_id:
+        done, reason = await api.sagas_settled(saga_id, api.settings.precheck_timeout_s)
+        if not done:
+            raise Conflict(f"Unable to update attachment ({reason}).")
+    row = await api.store.read(attachments.get, attachment_id)
+    return Response(200, _shown(api, request, row))
 
 
 async def delete(api: Api, request: Request) -> Response:
-    """Ends a reservation; answers with the attachments that are left, which are none."""
+    """Ends a reservation; where a service's host was admitted, once its backend has let go of it. Answers with the
+    attachments that are left, which are none."""
 
     def write(tx: Tx) -> None:
         row = _own(tx, request)
-        free(tx, row, volumes.get(tx, row["volume_id"]))
+        volume = volumes.get(tx, row["volume_id"])
+        if row["host"] is not None and shows_hosts(request):
+            free_host(tx, row, volume, Asked(request.id, request.caller.user_id))
+        else:
+            free(tx, row, volume)
 
     await api.store.run(write)
     return Response(200, {"attachments": []})
@@ -167,9 +220,13 @@ async def _complete(api: Api, request: Request, given: None) -> Response:
         row = _own(tx, request)
         if row["status"] == AttachmentStatus.ATTACHED:
             return
-        raise BadRequest(
-            f"Invalid volume: attachment {row['id']} is {row['status']}: it is complete when its host has opened it."
-        )
+        if row["host"] is None or server_of(tx, row["instance_id"]) is not None:
+            raise BadRequest(
+                f"Invalid volume: attachment {row['id']} is {row['status']}: it is complete once its host has opened "
+                "it."
+            )
+        attachments.set_(tx, row["id"], status=AttachmentStatus.ATTACHED.value, attached_at_us=tx.now_us)
+        volumes.set_(tx, row["volume_id"], status=VolumeStatus.IN_USE.value)
 
     await api.store.run(write)
     return Response(204)

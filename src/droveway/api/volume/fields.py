@@ -170,6 +170,12 @@ def _attached_at(row: AttachmentRow, view: VolumeView) -> str:
     return micros(row["attached_at_us"]) or ""
 
 
+def _instance(row: AttachmentRow, view: VolumeView) -> str | None:
+    """A server of ours; or what a client has called its own."""
+    found: str | None = row["instance_id"] or (row["connector"] or {}).get("instance")
+    return found
+
+
 def _mode(row: AttachmentRow, view: VolumeView) -> str:
     return "ro" if row["read_only"] else "rw"
 
@@ -190,7 +196,7 @@ def connection_info(row: AttachmentRow, view: VolumeView) -> dict[str, Any]:
 _ATTACHMENT: tuple[Field[AttachmentRow], ...] = (
     Field("id", "id", 0),
     Field("status", "status", 0),
-    Field("instance", "instance_id", 0),
+    Field("instance", _instance, 0),
     Field("volume_id", "volume_id", 0),
 )
 ATTACHMENT = FieldTable[AttachmentRow](

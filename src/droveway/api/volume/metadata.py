@@ -7,10 +7,14 @@ GET, PUT, DELETE …/{key}    {"meta": {KEY: VALUE}}
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from droveway.api.http.bodies import Handler, takes_kind
+from droveway.api.http.faults import ResourceChanged
 from droveway.api.http.kinds import of
 from droveway.api.http.request import Request, Response
 from droveway.api.volume.kinds import ITEMS_MAX, METADATA
@@ -21,6 +25,7 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.volume import making, snapshots, volumes
 from droveway.store.volume.rows import SnapshotRow, VolumeRow
 
+ETAGS_SINCE = 15
 Items = dict[str, str]
 Row = VolumeRow | SnapshotRow
 
@@ -32,6 +37,7 @@ class Owner(NamedTuple):
     get: Callable[[Tx, Request], Row]
     set_: Callable[[Tx, str, Items], None]
     check: Callable[[Row], None]
+    has_etags: bool = False
 
 
 class Calls(NamedTuple):
@@ -53,14 +59,39 @@ def _one(path: str, value: Any) -> Items:
 _ONE = of(_one, **dict(METADATA.schema) | {"minProperties": 1, "maxProperties": 1})
 
 
+def _etag(metadata: Items) -> str:
+    return hashlib.md5(msgspec.json.encode(metadata), usedforsecurity=False).hexdigest()
+
+
+def _must_match(request: Request, metadata: Items) -> None:
+    """Raises ResourceChanged where they are not what the caller has seen."""
+    given = request.header(b"if-match") if request.version >= ETAGS_SINCE else None
+    if given is not None and _etag(metadata) not in {one.strip().strip('"') for one in given.split(",")}:
+        raise ResourceChanged("The metadata is not what If-Match says: it was changed meanwhile; read it again.")
+
+
+def _missing(owner: Owner, request: Request) -> NotFound:
+    return NotFound(
+        f"{owner.what} {request.params[f'{owner.what.lower()}_id'][:64]} has no metadata with key "
+        f"{request.params['key'][:64]}."
+    )
+
+
 def calls(owner: Owner) -> Calls:
     async def listing(api: Api, request: Request) -> Response:
-        return Response(200, {"metadata": (await api.store.read(owner.get, request))["metadata"]})
+        """Since 3.15 those of a volume have an ETag, which a change may insist on."""
+        metadata = (await api.store.read(owner.get, request))["metadata"]
+        response = Response(200, {"metadata": metadata})
+        if owner.has_etags and request.version >= ETAGS_SINCE:
+            response.headers.append((b"etag", f'"{_etag(metadata)}"'.encode()))
+        return response
 
     async def change(api: Api, request: Request, new: Callable[[Items], Items]) -> Items:
         def write(tx: Tx) -> Items:
             row = owner.get(tx, request)
             owner.check(row)
+            if owner.has_etags and request.method == "PUT":
+                _must_match(request, row["metadata"])
             metadata = new(row["metadata"])
             if len(metadata) > ITEMS_MAX:
                 raise BadRequest(f"Invalid input for metadata: at most {ITEMS_MAX} items are kept.")
@@ -78,16 +109,10 @@ def calls(owner: Owner) -> Calls:
     async def replace(api: Api, request: Request, given: Items) -> Response:
         return Response(200, {"metadata": await change(api, request, lambda _: given)})
 
-    def missing(request: Request) -> NotFound:
-        return NotFound(
-            f"{owner.what} {request.params[f'{owner.what.lower()}_id'][:64]} has no metadata with key "
-            f"{request.params['key'][:64]}."
-        )
-
     async def show(api: Api, request: Request) -> Response:
         key, metadata = request.params["key"], (await api.store.read(owner.get, request))["metadata"]
         if key not in metadata:
-            raise missing(request)
+            raise _missing(owner, request)
         return Response(200, {"meta": {key: metadata[key]}})
 
     @takes_kind(_ONE, "meta")
@@ -102,7 +127,7 @@ def calls(owner: Owner) -> Calls:
 
         def without(there: Items) -> Items:
             if key not in there:
-                raise missing(request)
+                raise _missing(owner, request)
             return {name: value for name, value in there.items() if name != key}
 
         await change(api, request, without)
@@ -124,7 +149,9 @@ def _volume_may_change(row: Row) -> None:
 
 
 OF_VOLUMES = calls(
-    Owner("Volume", _of_volume, lambda tx, of_id, items: volumes.set_(tx, of_id, metadata=items), _volume_may_change)
+    Owner(
+        "Volume", _of_volume, lambda tx, of_id, items: volumes.set_(tx, of_id, metadata=items), _volume_may_change, True
+    )
 )
 OF_SNAPSHOTS = calls(
     Owner("Snapshot", _of_snapshot, lambda tx, of_id, items: snapshots.set_(tx, of_id, metadata=items), lambda _: None)

@@ -64,6 +64,7 @@ VOLUME_ROUTES: tuple[Route, ...] = (
     *volume("GET",    "volumes/{volume_id}", volumes.show, READER),
     *volume("PUT",    "volumes/{volume_id}", volumes.update, MEMBER),
     *volume("DELETE", "volumes/{volume_id}", volumes.delete, MEMBER),
+    *volume("GET",    "volumes/{volume_id}/encryption", volumes.show_encryption, READER),
     *volume("POST",   "volumes/{volume_id}/action", volume_actions.action, READER),
     *_metadata("volumes/{volume_id}", metadata.OF_VOLUMES),
     *volume("GET",    "snapshots", snapshots.summaries, READER),

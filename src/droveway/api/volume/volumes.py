@@ -157,6 +157,12 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, await api.store.read(lambda tx: shown(tx, api, request, own(tx, request))))
 
 
+async def show_encryption(api: Api, request: Request) -> Response:
+    """None is encrypted."""
+    await api.store.read(own, request)
+    return Response(200, {"encryption_key_id": None})
+
+
 class VolumeChanges(Body, frozen=True):
     name: Annotated[str | UnsetType | None, TEXT] = UNSET
     description: Annotated[str | UnsetType | None, TEXT] = UNSET

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from droveway.control.engine.nudges import Nudges, wait
-from droveway.domain.lifecycle import IN_TURN
+from droveway.domain.lifecycle import AWAITED
 from droveway.domain.migration import CHECKS
 from droveway.domain.model import ENDED_SAGA, SagaStatus
 from droveway.ports.clock import Clock
@@ -23,7 +23,7 @@ async def settled(store: Store, nudges: Nudges, clock: Clock, saga_id: str, time
             row = await store.read(sagas.get, saga_id)
             if row["status"] in {SagaStatus.UNDONE, SagaStatus.BROKEN}:
                 return False, row["error"]
-            passes = row["status"] == SagaStatus.FORWARD and row["kind"] not in IN_TURN
+            passes = row["status"] == SagaStatus.FORWARD and row["kind"] not in AWAITED
             if (passes and row["step"] not in CHECKS) or row["status"] in ENDED_SAGA:
                 return True, ""
             left_s = deadline_s - clock.monotonic_s()

@@ -29,6 +29,7 @@ class Verb(StrEnum):
     DETACH = "detach_volume"
     BACKUP = "backup_volume"
     RESTORE = "restore_backup"  # into a volume that is there
+    CONNECT = "admit_connector"
     TRANSFER = "transfer"  # from here on: by a row alone, without a saga
     RESERVE = "reserve"
     UNMANAGE = "unmanage"
@@ -67,6 +68,7 @@ LIFECYCLE: Mapping[Verb, VolumeRule] = {
     Verb.DETACH: _rule(V.DETACHING, V.IN_USE, V.DETACHING),
     Verb.BACKUP: _rule(V.BACKING_UP, V.AVAILABLE, forced={V.IN_USE}),
     Verb.RESTORE: _rule(V.RESTORING_BACKUP, V.AVAILABLE),
+    Verb.CONNECT: _rule(None, V.RESERVED),
     Verb.TRANSFER: _rule(V.AWAITING_TRANSFER, V.AVAILABLE),
     Verb.RESERVE: _rule(V.RESERVED, V.AVAILABLE),
     Verb.UNMANAGE: _rule(None, V.AVAILABLE, V.ERROR),

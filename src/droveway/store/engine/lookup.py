@@ -11,6 +11,8 @@ from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import FlavorRow, ImageRow, InstanceRow, ServerGroupRow
 from droveway.store.schema import flavors, images, instances, server_groups
+from droveway.store.volume.rows import VolumeRow
+from droveway.store.volume.tables import volumes
 
 _R = TypeVar("_R")
 LISTS = {
@@ -18,6 +20,7 @@ LISTS = {
     "image": "openstack image list",
     "server": "openstack server list --all-projects",
     "server group": "openstack server group list",
+    "volume": "openstack volume list --all-projects",
 }
 
 
@@ -36,6 +39,10 @@ def server_group(tx: Tx, given: str) -> ServerGroupRow:
 def server(tx: Tx, given: str) -> InstanceRow:
     """By its id a deleted one too, as long as its row is kept."""
     return _find(tx, InstanceRow, instances, "server", given, instances.c.deleted.is_(False))
+
+
+def volume(tx: Tx, given: str) -> VolumeRow:
+    return _find(tx, VolumeRow, volumes, "volume", given)
 
 
 def _find(tx: Tx, row_type: type[_R], table: Table, what: str, given: str, *by_name: ColumnElement[bool]) -> _R:

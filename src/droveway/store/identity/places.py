@@ -36,6 +36,7 @@ from droveway.store.identity.tables import (
 )
 from droveway.store.network import tables as network
 from droveway.store.schema import flavor_access, images, instances, keypairs, quotas, server_groups
+from droveway.store.volume import tables as volume
 
 DEPTH_MAX = 5  # projects above one another
 FIRST_PROJECT = "admin"
@@ -50,6 +51,9 @@ _HOLDS: tuple[tuple[str, Table, ColumnElement[bool]], ...] = (
     ("routers", network.routers, literal(True)),
     ("floating IPs", network.floating_ips, literal(True)),
     ("security groups", network.security_groups, network.security_groups.c.name != "default"),
+    ("volumes", volume.volumes, literal(True)),
+    ("volume snapshots", volume.snapshots, literal(True)),
+    ("volume backups", volume.backups, literal(True)),
 )
 
 
@@ -205,11 +209,11 @@ def _forget_projects(tx: Tx, of_projects: Any) -> None:
     rules = network.security_group_rules
     tx.execute(delete(rules).where(rules.c.group_id.in_(groups)))
     tx.execute(delete(network.rbac_policies).where(network.rbac_policies.c.target.in_(of_projects)))
-    tx.execute(
-        delete(quotas).where(
-            quotas.c.scope.in_(select(literal("project:") + projects.c.id).where(projects.c.id.in_(of_projects)))
-        )
-    )
+    scopes = select(literal("project:") + projects.c.id).where(projects.c.id.in_(of_projects))
+    for limits in (quotas, volume.volume_quotas):
+        tx.execute(delete(limits).where(limits.c.scope.in_(scopes)))
+    for table in (volume.volume_type_access, volume.volume_type_defaults, volume.volume_messages):
+        tx.execute(delete(table).where(table.c.project_id.in_(of_projects)))
     for table in (network.security_groups, network.network_quotas, flavor_access, application_credentials):
         tx.execute(delete(table).where(table.c.project_id.in_(of_projects)))
     for table in (tokens, credentials):

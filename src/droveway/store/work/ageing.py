@@ -9,6 +9,8 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.identity.tables import tokens
 from droveway.store.image import images
 from droveway.store.schema import hosts, instances, migrations, sagas
+from droveway.store.volume import messages
+from droveway.store.volume import placements as volume_placements
 from droveway.store.work import events
 
 
@@ -36,5 +38,7 @@ def forget_old(tx: Tx, kept_us: int, batch: int) -> bool:
             )
         ).rowcount,
         images.forget_deleted(tx, before_us, batch),
+        messages.forget_expired(tx, batch),
+        volume_placements.forget_old(tx, before_us, batch),
     ]
     return max(forgotten) >= batch

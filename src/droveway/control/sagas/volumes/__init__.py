@@ -2,6 +2,7 @@
 
 from droveway.control.engine.saga import Saga
 from droveway.control.sagas.volumes.backups import BACKUP_VOLUME, DELETE_BACKUP, RESTORE_BACKUP
+from droveway.control.sagas.volumes.connecting import ADMIT_CONNECTOR
 from droveway.control.sagas.volumes.create import CREATE_VOLUME
 from droveway.control.sagas.volumes.delete import DELETE_VOLUME
 from droveway.control.sagas.volumes.extend import EXTEND_VOLUME
@@ -13,6 +14,6 @@ from droveway.control.sagas.volumes.upload import UPLOAD_VOLUME
 
 STORIES_OF_VOLUMES: tuple[Saga, ...] = (
     *(CREATE_VOLUME, DELETE_VOLUME, EXTEND_VOLUME, REVERT_VOLUME, UPLOAD_VOLUME, RETYPE_VOLUME),
-    *(CREATE_SNAPSHOT, DELETE_SNAPSHOT, TIDY_VOLUME),
+    *(CREATE_SNAPSHOT, DELETE_SNAPSHOT, TIDY_VOLUME, ADMIT_CONNECTOR),
     *(BACKUP_VOLUME, RESTORE_BACKUP, DELETE_BACKUP),
 )

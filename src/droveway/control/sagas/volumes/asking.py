@@ -12,15 +12,21 @@ from droveway.domain import service_kinds
 from droveway.domain.model import SubjectKind
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.disks import DiskFormat
+from droveway.domain.volume.lifecycle import ATTACHED
 from droveway.domain.volume.messages import Action
-from droveway.domain.volume.model import VolumeSpec, VolumeStatus, of_volume
+from droveway.domain.volume.model import AttachmentStatus, VolumeSpec, VolumeStatus, of_volume
 from droveway.ports.verb import VerbWithReply
 from droveway.store.engine.transaction import Tx
-from droveway.store.volume import messages, snapshots, volumes
+from droveway.store.volume import attachments, messages, snapshots, volumes
 from droveway.store.volume.rows import VolumeRow
 from droveway.store.work import sagas
 
 R = TypeVar("R")
+_OF_ATTACHMENT = {
+    AttachmentStatus.ATTACHED: VolumeStatus.IN_USE,
+    AttachmentStatus.ATTACHING: VolumeStatus.ATTACHING,
+    AttachmentStatus.DETACHING: VolumeStatus.DETACHING,
+}
 
 
 async def ask(ctx: Context, backend: str, volume_id: str, verb: VerbWithReply[R]) -> R:
@@ -64,9 +70,18 @@ def backend_of(row: VolumeRow) -> str:
     return row["host"] or ""
 
 
-def previous(ctx: Context) -> str:
-    """The status that it had before."""
-    return str(ctx.params.get("previous") or VolumeStatus.AVAILABLE.value)
+def previous(tx: Tx, ctx: Context) -> str:
+    """As the volume rests again: as before, but that its server may have let it go while this waited, or taken it."""
+    return status_now(tx, ctx.subject.id, ctx.params.get("previous"))
+
+
+def status_now(tx: Tx, volume_id: str, before: str | None) -> str:
+    held = attachments.of_volume(tx, volume_id)
+    if before not in (None, *ATTACHED, VolumeStatus.AVAILABLE):
+        return str(before)
+    if held is None:
+        return VolumeStatus.AVAILABLE.value
+    return _OF_ATTACHMENT.get(AttachmentStatus(held["status"]), VolumeStatus.RESERVED).value
 
 
 def rest(tx: Tx, ctx: Context) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, require
-from droveway.control.sagas.volumes.asking import ask, backend_of, message, spec_of
+from droveway.control.sagas.volumes.asking import ask, backend_of, message, spec_of, status_now
 from droveway.domain.faults import NotFound
 from droveway.domain.model import SagaKind
 from droveway.domain.service_kinds import BACKUP
@@ -108,8 +108,8 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 def _free_volume(tx: Tx, ctx: Context, volume_id: str, shown: VolumeStatus, status: str = "") -> None:
     """Unless it shows something else by now: an administrator has set it."""
     if volumes.get(tx, volume_id)["status"] == shown:
-        previous = str(ctx.params.get("previous") or VolumeStatus.AVAILABLE.value)
-        volumes.set_(tx, volume_id, status=status or previous, previous_status=None)
+        now = status_now(tx, volume_id, ctx.params.get("previous"))
+        volumes.set_(tx, volume_id, status=status or now, previous_status=None)
 
 
 def rest(tx: Tx, ctx: Context) -> None:

@@ -31,6 +31,7 @@ class MakingNotes(msgspec.Struct):
     volume: VolumeSpec | None = None
     origin: VolumeOrigin | None = None
     image: ImageRef | None = None
+    is_refused: bool = False  # the backend did not make it
     is_removed: bool = False  # nothing of it is there
     tries_again: bool = False  # on another backend
 
@@ -68,13 +69,22 @@ def release_backend(tx: Tx, ctx: Context) -> None:
 async def make_volume(ctx: Context) -> None:
     notes: MakingNotes = ctx.notes
     assert notes.volume is not None, "a backend was chosen"
-    await ask(ctx, notes.backend, notes.volume.volume_id, CreateVolume(notes.volume, notes.origin))
+    try:
+        await ask(ctx, notes.backend, notes.volume.volume_id, CreateVolume(notes.volume, notes.origin))
+    except StepFailed:
+        notes.is_refused = True
+        raise
 
 
 async def remove_volume(ctx: Context) -> None:
-    """Whatever of it there is."""
-    await ask(ctx, ctx.notes.backend, ctx.subject.id, DeleteVolume())
-    ctx.notes.is_removed = True
+    """Whatever of it there is. A backend that refused to make it has left nothing (ports/storage.py), and may refuse
+    everything now; where it was made, and is not removed, the row keeps it."""
+    notes: MakingNotes = ctx.notes
+    try:
+        await ask(ctx, notes.backend, ctx.subject.id, DeleteVolume())
+        notes.is_removed = True
+    except StepFailed:
+        notes.is_removed = notes.is_refused
 
 
 def show_download(tx: Tx, ctx: Context) -> None:

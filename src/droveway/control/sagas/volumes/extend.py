@@ -74,13 +74,13 @@ async def grow_disk(ctx: Context) -> None:
 
 
 def record(tx: Tx, ctx: Context) -> None:
-    volumes.set_(tx, ctx.subject.id, status=previous(ctx), fault=ctx.notes.guest_refused)
+    volumes.set_(tx, ctx.subject.id, status=previous(tx, ctx), fault=ctx.notes.guest_refused)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
     """It has the size that it had: a backend that refuses has left nothing half."""
     volumes.set_(tx, ctx.subject.id, growing_to_gb=None)
-    fail(tx, ctx, Action.EXTEND, previous(ctx))
+    fail(tx, ctx, Action.EXTEND, previous(tx, ctx))
 
 
 EXTEND_VOLUME = Saga(

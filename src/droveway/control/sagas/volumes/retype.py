@@ -114,7 +114,7 @@ def switch(tx: Tx, ctx: Context) -> None:
         new |= {"host": ctx.notes.destination, "moving_to": None, "migration_status": "success"}
         backends.touch(tx, ctx.notes.source)
         sending.forget(tx, ctx.notes.image_id, also_whole=True)
-    volumes.set_(tx, ctx.subject.id, status=previous(ctx), fault="", **new)
+    volumes.set_(tx, ctx.subject.id, status=previous(tx, ctx), fault="", **new)
 
 
 async def remove_at_source(ctx: Context) -> None:
@@ -124,7 +124,7 @@ async def remove_at_source(ctx: Context) -> None:
 
 def record_failure(tx: Tx, ctx: Context) -> None:
     """It lies where it lay, and is of the type that it was."""
-    fail(tx, ctx, Action.RETYPE, previous(ctx))
+    fail(tx, ctx, Action.RETYPE, previous(tx, ctx))
 
 
 RETYPE_VOLUME = Saga(

@@ -46,12 +46,12 @@ def free_snapshot(tx: Tx, ctx: Context) -> None:
 
 def record(tx: Tx, ctx: Context) -> None:
     free_snapshot(tx, ctx)
-    volumes.set_(tx, ctx.subject.id, status=previous(ctx), fault="")
+    volumes.set_(tx, ctx.subject.id, status=previous(tx, ctx), fault="")
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
     """It holds what it held: a backend that refuses has left nothing half."""
-    fail(tx, ctx, Action.REVERT, previous(ctx))
+    fail(tx, ctx, Action.REVERT, previous(tx, ctx))
 
 
 REVERT_VOLUME = Saga(

@@ -32,12 +32,12 @@ async def send_volume(ctx: Context) -> None:
 
 def record(tx: Tx, ctx: Context) -> None:
     """The image is there, and is its owner's: from here on nothing takes it back."""
-    volumes.set_(tx, ctx.subject.id, status=previous(ctx), fault="")
+    volumes.set_(tx, ctx.subject.id, status=previous(tx, ctx), fault="")
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
     """The volume is what it was; that the image is gone says what became of it, and the message why."""
-    fail(tx, ctx, Action.UPLOAD, previous(ctx))
+    fail(tx, ctx, Action.UPLOAD, previous(tx, ctx))
 
 
 def end(tx: Tx, ctx: Context) -> None:

@@ -39,7 +39,7 @@ from droveway.drivers.storage.child import Programs
 from droveway.drivers.storage.exports.nbdkit import NbdExports
 from droveway.drivers.storage.image_data import GIB, ImageData, checked
 from droveway.drivers.storage.lvm import blocks
-from droveway.drivers.storage.lvm.volume_group import LogicalVolume, Part, VolumeGroup, has_mapper
+from droveway.drivers.storage.lvm.volume_group import LogicalVolume, Part, VolumeGroup, has_mapper, lvm_environment
 from droveway.ports.clock import Clock
 from droveway.ports.images import Images
 from droveway.ports.storage import OWN_SNAPSHOT, Extent, Reader, StorageDown, StorageRefused, Writer
@@ -67,7 +67,7 @@ class LvmStorage:
         clock: Clock,
     ) -> None:
         self._backend, self._state, self._exports, self._clock = backend, state, exports, clock
-        self._programs = Programs(environment={"LVM_SUPPRESS_FD_WARNINGS": "1"})
+        self._programs = Programs(environment=lvm_environment())
         self._group = VolumeGroup(volume_group, thin_pool, self._programs, has_mapper=has_mapper())
         self._pool = ThreadPoolExecutor(WORKERS, f"storage-{backend}")
         self._data = ImageData(images, state, self._programs, self._run)
@@ -385,7 +385,6 @@ def _volume(volume_id: str) -> str:
 
 
 def _snapshot(volume_id: str, snapshot_id: str) -> str:
-    """With the volume's: LVM forgets whose it is when that one is replaced."""
     return f"{SNAPSHOT}{checked(snapshot_id)}_{checked(volume_id)}"
 
 

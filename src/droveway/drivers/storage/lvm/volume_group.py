@@ -8,6 +8,7 @@ only.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +64,19 @@ class VolumeGroup:
             raise StorageRefused(f"There is no volume group {self.name} on this host: make it with vgcreate.")
         self._start_bytes = {one["pv_name"]: int(one["pe_start"]) for one in found}
         self._extent_bytes = int(found[0]["vg_extent_size"])
-        if self.thin_pool and (await self._find(self.thin_pool)) is None:
+        if self.thin_pool:
+            await self._check_thin_pool()
+
+    async def _check_thin_pool(self) -> None:
+        pools = await self._report("lvs", "lv_name,zero", self.name, "--select", "segtype=thin-pool")
+        found = next((one for one in pools if one["lv_name"] == self.thin_pool), None)
+        if found is None:
             raise StorageRefused(f"There is no thin pool {self.thin_pool} in volume group {self.name}.")
+        if found["zero"] in ("", "0"):
+            raise StorageRefused(
+                f"Thin pool {self.name}/{self.thin_pool} does not zero the blocks that it hands out, so a volume would "
+                f"show what another one held: lvchange --zero y {self.name}/{self.thin_pool}"
+            )
 
     async def space(self) -> tuple[int, int]:
         """Bytes in all, and free ones."""
@@ -148,6 +160,12 @@ class VolumeGroup:
         done = await self._programs.try_run(PACKAGE, command, *without, *options, within_s=WITHIN_S)
         words = done.words.replace("WARNING: Activation disabled. No device-mapper interaction will be attempted.", "")
         return done._replace(words=" ".join(words.split()))
+
+
+def lvm_environment() -> dict[str, str]:
+    """Of LVM's commands: what tells them of a machine without udev, or of another configuration, is theirs too."""
+    theirs = {name: os.environ[name] for name in ("DM_DISABLE_UDEV", "LVM_SYSTEM_DIR") if name in os.environ}
+    return {"LVM_SUPPRESS_FD_WARNINGS": "1", **theirs}
 
 
 def _must_have_done(command: str, done: Done) -> None:

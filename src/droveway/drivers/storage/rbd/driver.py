@@ -156,26 +156,26 @@ class RbdStorage:
                 case FromVolume(source_id):
                     await self._clone_volume(source_id, volume)
                 case FromSnapshot(snapshot_id, source_id):
-                    await self._clone(source_id, _snapshot(snapshot_id), volume)
-            await self._grow(name, size_bytes)
+                    source = await self._with_snapshot(source_id, snapshot_id)
+                    await self._clone(source_id, source, _snapshot(snapshot_id), volume)
 
     async def _clone_volume(self, source_id: str, volume: VolumeSpec) -> None:
         """By a snapshot that is there for a moment only."""
         source, snapshot = _volume(source_id), f"{CLONE}{volume.volume_id}"
         if await self._cluster.look(_volume(volume.volume_id)) is None:
-            self._must_fit(source, await self._there(source_id), volume)
+            found = await self._there(source_id)
+            self._must_fit(source, found, volume)
             await self._cluster.snapshot(source, snapshot)
-            await self._cluster.clone(source, snapshot, _volume(volume.volume_id))
+            await self._clone(source_id, found, snapshot, volume)
         with contextlib.suppress(StorageRefused):  # the source was deleted meanwhile, and it with it
             await self._cluster.remove_snapshot(source, snapshot)
 
-    async def _clone(self, source_id: str, snapshot: str, volume: VolumeSpec) -> None:
-        if await self._cluster.look(_volume(volume.volume_id)) is None:
-            source = await self._there(source_id)
-            if snapshot not in source.snapshots:
-                raise StorageRefused(f"{snapshot} of volume {source_id} is not in backend {self._backend}.")
-            self._must_fit(_volume(source_id), source, volume)
-            await self._cluster.clone(_volume(source_id), snapshot, _volume(volume.volume_id))
+    async def _clone(self, source_id: str, source: RbdImage, snapshot: str, volume: VolumeSpec) -> None:
+        """Where there is one already, by an earlier call, it stays."""
+        self._must_fit(_volume(source_id), source, volume)
+        await self._cluster.clone(_volume(source_id), snapshot, _volume(volume.volume_id))
+        if source.size_bytes < volume.size_gb * GIB:
+            await self._grow(_volume(volume.volume_id), volume.size_gb * GIB)
 
     def _must_fit(self, name: str, source: RbdImage, volume: VolumeSpec) -> None:
         if source.size_bytes > volume.size_gb * GIB:

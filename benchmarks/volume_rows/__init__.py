@@ -1,0 +1,1 @@
+"""Rows of benchmarks/volumes.py, a file a part."""
