@@ -46,6 +46,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
     parts, first = MUTANTS[name]

@@ -356,6 +356,7 @@ _FOUND_LATE = {  # where it is not the first one
 CAUGHT_BY = {name: seed for seed, names in _FOUND_LATE.items() for name in names}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
     seed, reason = caught_by(MUTANTS[name], CAUGHT_BY.get(name, 1))

@@ -117,6 +117,7 @@ CAUGHT_BY = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
     seed, reason = caught_by(MUTANTS[name], CAUGHT_BY.get(name, PLAYED[0]), PLAYED)
