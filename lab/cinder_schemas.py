@@ -200,6 +200,37 @@ def _answers() -> Iterator[tuple[str, int, int, Any]]:
                     yield call, first, last, getattr(module, schema)
 
 
+# -- policies ---------------------------------------------------------------------------------------------------------
+RANKS = {  # of the names in cinder/policies/base.py; what is composed or of the owner counts as any
+    "SYSTEM_READER_OR_PROJECT_READER": 1,
+    "XENA_SYSTEM_READER_OR_PROJECT_READER": 1,
+    "SYSTEM_ADMIN_OR_PROJECT_MEMBER": 2,
+    "RULE_ADMIN_API": 4,
+    "SYSTEM_ADMIN": 4,
+}
+ROLES = ("any", "reader", "member", "manager", "admin")
+
+
+def _policies(root: Path) -> dict[str, str]:
+    """Who may call what by default: method, path and the name of an action -> role; of several policies of one call the
+    weakest is that of the call."""
+    found: dict[str, int] = {}
+    for module in sorted(root.joinpath("cinder", "policies").glob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if not isinstance(node, ast.Call) or getattr(node.func, "attr", "") != "DocumentedRuleDefault":
+                continue
+            words = {word.arg: word.value for word in node.keywords}
+            check = words["check_str"]
+            name = check.attr if isinstance(check, ast.Attribute) else check.id if isinstance(check, ast.Name) else ""
+            rank = RANKS.get(name, 0)
+            for operation in ast.literal_eval(words["operations"]):
+                path, _, action = operation["path"].partition(" (")
+                path = re.sub(r"\{[^}]*\}", "{}", path.partition("?")[0].strip().strip("/"))
+                key = f"{operation['method']} {path}" + (f" {action.rstrip(')')}" if action else "")
+                found[key] = min(found.get(key, rank), rank)
+    return {key: ROLES[rank] for key, rank in found.items()}
+
+
 def main(cinder: Path, tempest: Path) -> None:
     for name in ("cinder", "cinder.api", "cinder.api.schemas", "cinder.api.validation", "cinder.common"):
         _package(name, cinder.joinpath(*name.split(".")))
@@ -222,7 +253,8 @@ def main(cinder: Path, tempest: Path) -> None:
         for call, low, high, schema in found:
             calls.setdefault(call, {}).setdefault(kind, []).append([low, high, numbered(schema)])
     about = "Of cinder 29.0.0 and tempest 47.0.0 (Apache-2.0), by lab/cinder_schemas.py: [first, last, which schema]"
-    made = json.dumps({"about": about, "calls": calls, "schemas": schemas}, separators=(",", ":"))
+    everything = {"about": about, "calls": calls, "schemas": schemas, "policies": _policies(cinder)}
+    made = json.dumps(everything, separators=(",", ":"))
     TARGET.write_bytes(gzip.compress(made.encode(), mtime=0))
 
 

@@ -95,3 +95,6 @@ def edges(call: str, kind: str, most: int = 71) -> list[int]:
     """The first and last microversions of whatever changes there."""
     spans = CALLS[call].get(kind, ())
     return sorted({edge for span in spans for edge in (span[0], min(span[1], most)) if edge <= most})
+
+
+POLICIES: dict[str, str] = _DATA["policies"]  # method, path and the name of an action -> role

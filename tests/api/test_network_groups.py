@@ -38,6 +38,8 @@ async def test_every_project_has_its_default_group(tmp_path: Path) -> None:
         assert (await change(world, alice, path, description="d"))["description"] == "d"
         again = await refused(world, alice, "POST", "security-groups", {"security_group": {"name": "default"}})
         assert again[:2] == (409, "SecurityGroupDefaultAlreadyExists")
+        gone = await world.ask("DELETE", f"/network/v2.0/{path}", token=await world.token())
+        assert gone.status_code == 204, "an administrator clears up"
 
 
 async def test_rules_come_and_go_and_none_is_there_twice(tmp_path: Path) -> None:

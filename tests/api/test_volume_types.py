@@ -154,6 +154,9 @@ async def test_a_transfer_is_taken_back(tmp_path: Path) -> None:
         assert (await w.ask("DELETE", f"os-volume-transfer/{transfer['id']}", who="bob")).status_code == 404
         assert (await w.ask("DELETE", f"os-volume-transfer/{transfer['id']}")).status_code == 202
         assert (await w.get(f"volumes/{made['id']}"))["volume"]["status"] == "available"
+        await w.ask("POST", "volume-transfers", body)
+        assert (await w.ask("DELETE", f"volumes/{made['id']}?force=true", who="admin")).status_code == 202
+        assert (await w.get("volume-transfers"))["transfers"] == [], "it went with its volume"
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
@@ -191,8 +194,10 @@ async def test_services_are_disabled_frozen_and_shown(tmp_path: Path) -> None:
         assert (await w.ask("PUT", "os-services/freeze", {"host": FAST}, who="admin")).status_code == 200
         rows = {one["host"]: one for one in (await w.get("os-services", who="admin"))["services"]}
         assert rows[FAST]["frozen"] and not rows[SLOW]["frozen"]
+        assert [one["host"] for one in (await w.get("os-services?host=h1", who="admin"))["services"]] == [FAST]
         assert "backend_state" not in (await w.get("os-services", who="admin", version=48))["services"][0]
         for action, body, code in (
+            ("freeze", {"host": "h9@x"}, 400),
             ("failover", {"host": FAST}, 400),
             ("enable", {"host": FAST}, 400),
             ("enable", {"binary": "cinder-volume", "host": "h9@x"}, 404),
@@ -231,6 +236,10 @@ async def test_a_record_goes_to_another_cloud(tmp_path: Path) -> None:
 
         await w.world.store.run(write)
         shown = (await w.get(f"backups/{record.id}"))["backup"]
+        made = await w.make(size=None, backup_id=record.id, done=False)
+        assert made["size"] == 1 and [kind for kind, _ in await w.sagas_of(record.id)] == ["restore_backup"]
+        await w.end_sagas(record.id)
+        await w.world.store.run(backups.set_, record.id, status="available")
         assert shown["is_incremental"] is False and shown["has_dependent_backups"] is False and shown["size"] == 1
         told = await w.get(f"backups/{record.id}/export_record", who="admin")
         reply = await w.ask("POST", "backups/import_record", told, who="admin")

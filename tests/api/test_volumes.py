@@ -136,6 +136,21 @@ async def test_force_is_an_administrators(tmp_path: Path) -> None:
         assert (await w.ask("DELETE", f"volumes/{made['id']}?force=true", who="admin")).status_code == 202
 
 
+async def test_what_is_being_deleted_is_not_deleted_again(tmp_path: Path) -> None:
+    async with volume_world(tmp_path) as w:
+        made = await w.make()
+        snapshot = await w.snapshot(made["id"])
+        gone = await w.snapshot(made["id"])
+        assert (await w.ask("DELETE", f"snapshots/{gone['id']}")).status_code == 202
+        force = {"os-force_delete": None}
+        reply = await w.ask("POST", f"snapshots/{gone['id']}/action", force, who="admin")
+        assert reply.status_code == 400 and "is being deleted already" in reason(reply)
+        assert (await w.ask("DELETE", f"volumes/{made['id']}?cascade=true&force=true", who="admin")).status_code == 202
+        for path, body in ((f"volumes/{made['id']}/action", force), (f"snapshots/{snapshot['id']}/action", force)):
+            reply = await w.ask("POST", path, body, who="admin")
+            assert reply.status_code == 400 and reason(reply).endswith("is being deleted already."), reply.text
+
+
 # -- quotas -----------------------------------------------------------------------------------------------------------
 async def test_sixteen_clients_make_no_more_than_the_quota(tmp_path: Path) -> None:
     async with volume_world(tmp_path, quotas=VolumeQuotas(volumes=5)) as w:

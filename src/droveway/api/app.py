@@ -113,6 +113,8 @@ class App:
             return asked_before
         if "\0" in request.path:
             raise BadRequest("The path contains a nul character.")
+        if service == VOLUME and request.path.endswith("/") and request.path.strip("/") not in ("volume", "volume/v3"):
+            raise NotFound("The resource could not be found: the path ends where an id should stand.")
         if service == NETWORK and not self._api.settings.network.is_on:
             raise NotFound("There is no network service here: its configuration says no driver under [network].")
         routes, request.params = self._router.find(request.method, request.raw_path)

@@ -102,7 +102,8 @@ async def update(api: Api, request: Request, given: ChangedGroup) -> Response:
 
 async def delete(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
-        groups.remove(tx, groups.row_of(tx, request.params["id"], request.scope)["id"])
+        group_id = groups.row_of(tx, request.params["id"], request.scope)["id"]
+        groups.remove(tx, group_id, is_admin=request.caller.is_admin)
 
     await api.store.run(write)
     return Response(204)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from droveway.api.http import paging
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, takes
 from droveway.api.http.kinds import anything, either, or_null
@@ -69,8 +68,7 @@ async def _listing(api: Api, request: Request, of: FieldTable[AttachmentRow]) ->
     query = listing.read(api, request, LISTED)
 
     def read(tx: Tx) -> bytes:
-        with paging.marked(query.wanted.marker):
-            rows = rows_of.find(tx, AttachmentRow, table, query.wanted)
+        rows = rows_of.find(tx, AttachmentRow, table, query.wanted)
         render, view = of.renderer(request.version, is_admin=request.caller.is_admin), _view(api, request)
         return encode({"attachments": encode_each(render(row, view) for row in rows)})
 

@@ -8,22 +8,20 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from droveway.api.http import paging
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, given_in, takes
 from droveway.api.http.kinds import FLAG, one_of, or_null, text
 from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.volume import fields, listing
+from droveway.api.volume.backup_services import must_have_backups
 from droveway.api.volume.fields import BackupView
 from droveway.api.volume.kinds import METADATA, METADATA_OR_NULL, NOTHING, TEXT, UUID, UUID_OR_NULL
 from droveway.api.volume.listing import Filter, Listed
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Busy
+from droveway.domain.faults import BadRequest
 from droveway.domain.policy import Need
-from droveway.domain.service_kinds import BACKUP
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import services
 from droveway.store.volume import backups, making, types, volumes
 from droveway.store.volume import listing as rows_of
 from droveway.store.volume.backups import NewBackup
@@ -66,8 +64,7 @@ async def _listing(api: Api, request: Request, of: FieldTable[BackupRow]) -> Res
     query = listing.read(api, request, LISTED)
 
     def read(tx: Tx) -> bytes:
-        with paging.marked(query.wanted.marker):
-            rows = rows_of.find(tx, BackupRow, table, query.wanted)
+        rows = rows_of.find(tx, BackupRow, table, query.wanted)
         render = of.renderer(request.version, is_admin=request.caller.is_admin)
         view = BackupView(api.settings.base_url, backups.parents_among(tx))
         number = rows_of.count(tx, table, query.wanted) if query.with_count else None
@@ -92,12 +89,6 @@ async def show(api: Api, request: Request) -> Response:
 def _summary(api: Api, request: Request, row: BackupRow) -> dict[str, Any]:
     render = fields.BACKUP_SUMMARY.renderer(request.version, is_admin=request.caller.is_admin)
     return {"backup": render(row, BackupView(api.settings.base_url))}
-
-
-def _must_have_service(tx: Tx) -> None:
-    """Raises Busy, as Cinder answers."""
-    if not services.list_all(tx, None, BACKUP):
-        raise Busy(f"Service {BACKUP} could not be found: no host of this cloud makes backups.")
 
 
 class NewBackupBody(Body, frozen=True):
@@ -131,7 +122,7 @@ async def create(api: Api, request: Request, given: NewBackupBody) -> Response:
 
     def write(tx: Tx) -> BackupRow:
         volume = volumes.get(tx, given.volume_id, request.scope)
-        _must_have_service(tx)
+        must_have_backups(tx)
         return backups.create(tx, volume, new, api.settings.volumes.quotas)
 
     return Response(202, _summary(api, request, await api.store.run(write)))
@@ -176,7 +167,7 @@ async def restore(api: Api, request: Request, given: Restore) -> Response:
 
     def write(tx: Tx) -> dict[str, Any]:
         row = _own(tx, request)
-        _must_have_service(tx)
+        must_have_backups(tx)
         if given.volume_id is None:
             volume = _new_volume(tx, api, request, row, given.name)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.http import paging
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.volume import fields, listing
 from droveway.api.volume.fields import VolumeView
@@ -42,8 +41,7 @@ async def listing_(api: Api, request: Request) -> Response:
     query = listing.read(api, request, LISTED)
 
     def read(tx: Tx) -> bytes:
-        with paging.marked(query.wanted.marker):
-            rows = rows_of.find(tx, VolumeMessageRow, table, query.wanted)
+        rows = rows_of.find(tx, VolumeMessageRow, table, query.wanted)
         shown = fields.MESSAGE.render(rows, request.version, VolumeView(api.settings.base_url))
         return encode(listing.body(api, request, "messages", shown, rows[-1]["id"] if rows else None, query, None))
 

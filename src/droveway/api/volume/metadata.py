@@ -70,6 +70,22 @@ def _must_match(request: Request, metadata: Items) -> None:
         raise ResourceChanged("The metadata is not what If-Match says: it was changed meanwhile; read it again.")
 
 
+async def _change(owner: Owner, api: Api, request: Request, new: Callable[[Items], Items]) -> Items:
+    def write(tx: Tx) -> Items:
+        row = owner.get(tx, request)
+        owner.check(row)
+        if owner.has_etags and request.method == "PUT":
+            _must_match(request, row["metadata"])
+        metadata = new(row["metadata"])
+        if len(metadata) > ITEMS_MAX:
+            raise BadRequest(f"Invalid input for metadata: at most {ITEMS_MAX} items are kept.")
+        if metadata != row["metadata"]:
+            owner.set_(tx, row["id"], metadata)
+        return metadata
+
+    return await api.store.run(write)
+
+
 def _missing(owner: Owner, request: Request) -> NotFound:
     return NotFound(
         f"{owner.what} {request.params[f'{owner.what.lower()}_id'][:64]} has no metadata with key "
@@ -86,28 +102,13 @@ def calls(owner: Owner) -> Calls:
             response.headers.append((b"etag", f'"{_etag(metadata)}"'.encode()))
         return response
 
-    async def change(api: Api, request: Request, new: Callable[[Items], Items]) -> Items:
-        def write(tx: Tx) -> Items:
-            row = owner.get(tx, request)
-            owner.check(row)
-            if owner.has_etags and request.method == "PUT":
-                _must_match(request, row["metadata"])
-            metadata = new(row["metadata"])
-            if len(metadata) > ITEMS_MAX:
-                raise BadRequest(f"Invalid input for metadata: at most {ITEMS_MAX} items are kept.")
-            if metadata != row["metadata"]:
-                owner.set_(tx, row["id"], metadata)
-            return metadata
-
-        return await api.store.run(write)
-
     @takes_kind(METADATA, "metadata")
     async def extend(api: Api, request: Request, given: Items) -> Response:
-        return Response(200, {"metadata": await change(api, request, lambda there: there | given)})
+        return Response(200, {"metadata": await _change(owner, api, request, lambda there: there | given)})
 
     @takes_kind(METADATA, "metadata")
     async def replace(api: Api, request: Request, given: Items) -> Response:
-        return Response(200, {"metadata": await change(api, request, lambda _: given)})
+        return Response(200, {"metadata": await _change(owner, api, request, lambda _: given)})
 
     async def show(api: Api, request: Request) -> Response:
         key, metadata = request.params["key"], (await api.store.read(owner.get, request))["metadata"]
@@ -119,7 +120,7 @@ def calls(owner: Owner) -> Calls:
     async def set_item(api: Api, request: Request, given: Items) -> Response:
         if request.params["key"] not in given:
             raise BadRequest("Request body and URI mismatch")
-        await change(api, request, lambda there: there | given)
+        await _change(owner, api, request, lambda there: there | given)
         return Response(200, {"meta": given})
 
     async def remove(api: Api, request: Request) -> Response:
@@ -130,7 +131,7 @@ def calls(owner: Owner) -> Calls:
                 raise _missing(owner, request)
             return {name: value for name, value in there.items() if name != key}
 
-        await change(api, request, without)
+        await _change(owner, api, request, without)
         return Response(200)
 
     return Calls(listing, extend, replace, show, set_item, remove)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.http import paging
 from droveway.api.http.bodies import takes_kind
 from droveway.api.http.kinds import of
 from droveway.api.http.request import Request, Response
@@ -34,8 +33,7 @@ async def listing_(api: Api, request: Request) -> Response:
     query = listing.read(api, request, LISTED)
 
     def read(tx: Tx) -> dict[str, Any]:
-        with paging.marked(query.wanted.marker):
-            rows = rows_of.find(tx, VolumeQosRow, table, rows_of.without_project(query.wanted, query.wanted.equal))
+        rows = rows_of.find(tx, VolumeQosRow, table, rows_of.without_project(query.wanted, query.wanted.equal))
         shown = fields.QOS.render(rows, request.version, None)
         return listing.body(api, request, "qos_specs", shown, rows[-1]["id"] if rows else None, query, None)
 

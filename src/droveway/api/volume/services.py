@@ -64,11 +64,13 @@ SERVICE = FieldTable[ServiceRow](
 
 
 async def listing(api: Api, request: Request) -> Response:
+    """`host` is HOST@BACKEND, or the host with all its backends."""
     given = dict(request.query)
-    wanted = given.get("host") or None, given.get("binary") or given.get("service") or None
+    host, binary = given.get("host", "").partition("#")[0], given.get("binary") or given.get("service") or None
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        rows = shown_by(ListedBy.VOLUME, services.list_all(tx, *wanted))
+        rows = shown_by(ListedBy.VOLUME, services.list_all(tx, None, binary))
+        rows = [row for row in rows if host in ("", row["host"], row["host"].partition("@")[0])]
         view = View({facts.name: facts for facts in backends.facts_of_all(tx)})
         return SERVICE.render(rows, request.version, view)
 
@@ -133,7 +135,14 @@ async def _freeze(api: Api, given: ServiceChange, *, frozen: bool) -> Response:
     host = given.host
     if host is None:
         raise BadRequest("Invalid input for the body: 'host' is a required property.")
-    await api.store.run(backends.freeze, host, frozen=frozen)
+
+    def write(tx: Tx) -> None:
+        try:
+            backends.freeze(tx, host, frozen=frozen)
+        except NotFound as fault:
+            raise BadRequest(f"Invalid input received: {fault.reason}") from None
+
+    await api.store.run(write)
     return Response(200)
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, UnsetType
 
-from droveway.api.http import paging
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, given_in, takes
 from droveway.api.http.kinds import FLAG, one_of, or_null, text
@@ -17,7 +16,7 @@ from droveway.api.volume.fields import VolumeView
 from droveway.api.volume.kinds import METADATA_OR_NULL, NOTHING, TEXT, UUID_OR_NULL
 from droveway.api.volume.listing import Filter, Items, Listed
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest
+from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.policy import Need
 from droveway.domain.volume.lifecycle import busy
 from droveway.domain.volume.model import SnapshotStatus, of_snapshot
@@ -71,8 +70,7 @@ async def _listing(api: Api, request: Request, of: Any) -> Response:
     query = listing.read(api, request, LISTED)
 
     def read(tx: Tx) -> bytes:
-        with paging.marked(query.wanted.marker):
-            rows = [] if query.is_empty else rows_of.find(tx, SnapshotRow, table, query.wanted)
+        rows = [] if query.is_empty else rows_of.find(tx, SnapshotRow, table, query.wanted)
         render, view = of.renderer(request.version, is_admin=request.caller.is_admin), VolumeView(api.settings.base_url)
         number = rows_of.count(tx, table, query.wanted) if query.with_count else None
         items = encode_each(render(row, view) for row in rows)
@@ -109,7 +107,7 @@ class NewSnapshotBody(Body, frozen=True):
 @takes(NewSnapshotBody, "snapshot")
 async def create(api: Api, request: Request, given: NewSnapshotBody) -> Response:
     if given.volume_id is None:
-        raise BadRequest("'volume_id' must be specified")
+        raise NotFound("Volume None could not be found.")
     if request.version >= IN_USE_SINCE and given.force is False:
         raise BadRequest(
             f"Since microversion 3.{IN_USE_SINCE}, the 'force' option is invalid for this request, unless it is true: "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from droveway.api.http import paging
 from droveway.api.http.bodies import Body, takes
 from droveway.api.http.kinds import FLAG, of
 from droveway.api.http.render import FieldTable
@@ -41,8 +40,7 @@ async def _listing(api: Api, request: Request, of_: FieldTable[TransferRow]) -> 
     query = listing.read(api, request, LISTED)
 
     def read(tx: Tx) -> bytes:
-        with paging.marked(query.wanted.marker):
-            rows = rows_of.find(tx, TransferRow, table, query.wanted)
+        rows = rows_of.find(tx, TransferRow, table, query.wanted)
         shown = of_.render(rows, request.version, VolumeView(api.settings.base_url))
         return encode(listing.body(api, request, "transfers", shown, rows[-1]["id"] if rows else None, query, None))
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from droveway.api.http import paging
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body, given_in, takes, takes_kind
 from droveway.api.http.kinds import FLAG, of, text
@@ -51,8 +50,7 @@ async def listing_(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> dict[str, Any]:
         usable = () if request.scope is None else (types.visible(request.scope),)
         wanted = rows_of.without_project(query.wanted, equal)
-        with paging.marked(query.wanted.marker):
-            rows = rows_of.find(tx, VolumeTypeRow, table, wanted, *usable)
+        rows = rows_of.find(tx, VolumeTypeRow, table, wanted, *usable)
         shown = fields.TYPE.render(rows, request.version, is_admin, is_admin=is_admin)
         found = listing.body(api, request, "volume_types", shown, rows[-1]["id"] if rows else None, query, None)
         if "volume_types_links" in found:

@@ -165,7 +165,7 @@ async def _unset_image_metadata(api: Api, request: Request, given: ImageMetadata
 # -- attaching, as it was asked for before there were attachments -----------------------------------------------------
 def _reserve(tx: Tx, api: Api, request: Request, row: VolumeRow, given: None) -> None:
     making.must_be_allowed(tx, Verb.RESERVE, row)
-    volumes.set_(tx, row["id"], status=V.RESERVED.value, previous_status=row["status"])
+    volumes.set_(tx, row["id"], status=V.ATTACHING.value, previous_status=row["status"])
 
 
 def _unreserve(tx: Tx, api: Api, request: Request, row: VolumeRow, given: None) -> None:
@@ -173,7 +173,7 @@ def _unreserve(tx: Tx, api: Api, request: Request, row: VolumeRow, given: None) 
     held = attachments.of_volume(tx, row["id"])
     if held is not None:
         raise BadRequest(f"Invalid volume: Volume {row['id']} is reserved by attachment {held['id']}: delete that.")
-    if row["status"] == V.RESERVED:
+    if row["status"] == V.ATTACHING:
         volumes.set_(tx, row["id"], status=V.AVAILABLE.value)
 
 

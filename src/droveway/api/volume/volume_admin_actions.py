@@ -55,6 +55,8 @@ def _reset_status(tx: Tx, request: Request, row: VolumeRow, given: ResetStatus) 
         if given.status == VolumeStatus.IN_USE and held is None:
             raise BadRequest(f"Invalid volume: Volume {row['id']} is attached to nothing, so it is not in-use.")
         values = {"status": given.status, "growing_to_gb": None}
+        if given.status != VolumeStatus.AWAITING_TRANSFER:
+            volumes.forget_transfer(tx, row["id"])
         if given.status not in ATTACHED and held is not None:
             attachments.remove(tx, held["id"])  # a reservation of nobody's
     if given.migration_status is not None:

@@ -1,5 +1,5 @@
-"""POST /volumes: an empty one, or one of an image, of a snapshot or of another volume. Everything is checked before the
-row is written: what can be known to fail is refused here and not later by a status."""
+"""POST /volumes: an empty one, or one of an image, of a snapshot, of another volume or of a backup. Everything is
+checked before the row is written: what can be known to fail is refused here and not later by a status."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from droveway.api.http.kinds import anything, or_null, text
 from droveway.api.http.request import Request, Response
 from droveway.api.volume import fields
 from droveway.api.volume import volumes as shown_volumes
+from droveway.api.volume.backup_services import must_have_backups
 from droveway.api.volume.kinds import FLAG_OR_NULL, METADATA_OR_NULL, SIZE_OR_NULL, TEXT, UUID_OR_NULL
 from droveway.api.volume.sources import Source, of_image, of_snapshot, of_volume
 from droveway.api.wiring import Api
@@ -19,8 +20,8 @@ from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.domain.service_kinds import VOLUME
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
-from droveway.store.volume import making, types
-from droveway.store.volume.making import NewVolume
+from droveway.store.volume import backups, making, types
+from droveway.store.volume.making import Asked, NewVolume
 from droveway.store.volume.rows import VolumeTypeRow
 
 _WORD = or_null(text(255))
@@ -104,6 +105,9 @@ async def _create(api: Api, request: Request, given: NewVolumeBody, hints: Any) 
         )
         source.must_fit(new.size_gb)
         row = making.create(tx, new, api.settings.volumes.quotas)
+        if given.backup_id is not None:
+            asked = Asked(request.id, request.caller.user_id)
+            backups.restore(tx, backups.get(tx, given.backup_id, request.scope), row, asked, is_new=True)
         return shown_volumes.shown(tx, api, request, row, fields.VOLUME_MADE)
 
     return Response(202, await api.store.run(write))
@@ -114,21 +118,20 @@ def _refuse_unbuilt(given: NewVolumeBody) -> None:
         raise BadRequest(f"multiattach parameter has been removed, and {NO_MULTIATTACH}.")
     if given.group_id or given.consistencygroup_id:
         raise NotFound(f"Group {given.group_id or given.consistencygroup_id} could not be found: there are no groups.")
-    if given.backup_id:
-        raise BadRequest(
-            "Invalid input for volume.backup_id: a backup is restored with 'openstack volume backup restore', which "
-            "makes the volume as well."
-        )
 
 
 def _source(tx: Tx, request: Request, given: NewVolumeBody) -> Source:
     image = given.image_id or given.imageRef
-    if sum(one is not None for one in (given.snapshot_id, given.source_volid, image or None)) > 1:
-        raise BadRequest("Invalid input received: a volume is made of one snapshot, of one volume or of one image.")
+    sources = (given.snapshot_id, given.source_volid, image or None, given.backup_id)
+    if sum(one is not None for one in sources) > 1:
+        raise BadRequest("Invalid input received: a volume is made of one snapshot, volume, image or backup.")
     if given.snapshot_id is not None:
         return of_snapshot(tx, given.snapshot_id, request.scope)
     if given.source_volid is not None:
         return of_volume(tx, given.source_volid, request.scope)
+    if given.backup_id is not None:
+        must_have_backups(tx)
+        return Source(size_gb=backups.get(tx, given.backup_id, request.scope)["size_gb"])
     return of_image(tx, image, request.scope) if image else Source()
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, UnsetType
 
-from droveway.api.http import paging
 from droveway.api.http.bodies import Body, given_in, takes
 from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response, encode, encode_each
@@ -84,8 +83,7 @@ async def names(api: Api, request: Request) -> Response:
     query = _query(api, request)
 
     def read(tx: Tx) -> bytes:
-        with paging.marked(query.wanted.marker):
-            found = [] if query.is_empty else rows_of.names(tx, table, query.wanted)
+        found = [] if query.is_empty else rows_of.names(tx, table, query.wanted)
         items = encode_each(fields.names_of(found, api.settings.base_url, "volumes"))
         return encode(
             listing.body(api, request, "volumes", items, found[-1][0] if found else None, query, _count(tx, query))
@@ -105,8 +103,7 @@ async def detail(api: Api, request: Request) -> Response:
     is_admin = request.caller.is_admin
 
     def read(tx: Tx) -> bytes:
-        with paging.marked(query.wanted.marker):
-            rows = [] if query.is_empty else rows_of.find(tx, VolumeRow, table, query.wanted)
+        rows = [] if query.is_empty else rows_of.find(tx, VolumeRow, table, query.wanted)
         render, view = fields.VOLUME.renderer(request.version, is_admin=is_admin), view_of(tx, api, request, rows)
         items = encode_each(render(row, view) for row in rows)
         last = rows[-1]["id"] if rows else None

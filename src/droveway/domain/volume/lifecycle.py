@@ -57,7 +57,7 @@ ATTACHED = frozenset({V.RESERVED, V.ATTACHING, V.IN_USE, V.DETACHING})
 _ENDED_BADLY = (V.ERROR, V.ERROR_DELETING, V.ERROR_EXTENDING, V.ERROR_RESTORING)
 LIFECYCLE: Mapping[Verb, VolumeRule] = {
     Verb.CREATE: _rule(V.CREATING, V.CREATING),
-    Verb.DELETE: _rule(V.DELETING, V.AVAILABLE, *_ENDED_BADLY, forced=set(V) - ATTACHED - {V.DELETING}),
+    Verb.DELETE: _rule(V.DELETING, V.AVAILABLE, *_ENDED_BADLY, forced=set(V)),
     Verb.EXTEND: _rule(V.EXTENDING, V.AVAILABLE, V.IN_USE),
     Verb.RETYPE: _rule(V.RETYPING, V.AVAILABLE, V.IN_USE),
     Verb.MIGRATE: _rule(None, V.AVAILABLE, V.IN_USE),
@@ -169,11 +169,10 @@ def reset_refusal(volume_id: str, status: str, held_by: str | None) -> str | Non
 
 # -- snapshots --------------------------------------------------------------------------------------------------------
 SNAPSHOT_DELETABLE = frozenset({S.AVAILABLE, S.ERROR, S.ERROR_DELETING})
-SNAPSHOT_FORCED = frozenset(S) - {S.DELETING}
 
 
 def snapshot_deletion_refusal(snapshot_id: str, status: str, *, force: bool = False) -> str | None:
-    if status in SNAPSHOT_DELETABLE or (force and status in SNAPSHOT_FORCED):
+    if status in SNAPSHOT_DELETABLE or force:
         return None
     return (
         f"Invalid snapshot: Snapshot status must be {listed(SNAPSHOT_DELETABLE)} and Snapshot must not be part of a "

@@ -151,10 +151,11 @@ def update(tx: Tx, group_id: str, changes: dict[str, Any]) -> Group:
     return get(tx, group_id)
 
 
-def remove(tx: Tx, group_id: str) -> None:
-    """And, as in Neutron, the rules of other groups that name it: it has no members that they could let in."""
+def remove(tx: Tx, group_id: str, *, is_admin: bool = False) -> None:
+    """And, as in Neutron, the rules of other groups that name it: it has no members that they could let in. The default
+    one of a project is removed by an administrator alone, who clears up after the project."""
     row = row_of(tx, group_id)
-    if row["name"] == DEFAULT:
+    if row["name"] == DEFAULT and not is_admin:
         raise SecurityGroupCannotRemoveDefault("Insufficient rights for removing default security group.")
     used = list(tx.execute(_PORTS, {"of": group_id}).scalars())
     if used:

@@ -193,6 +193,8 @@ def begin_deletion(tx: Tx, row: BackupRow, asked: Asked, *, force: bool = False)
         )
     if has_children(tx, row["id"]):
         raise BadRequest(f"Invalid backup: Incremental backups exist for this backup: {row['id']}; delete them first.")
+    if sagas.waiting_or_active(tx, of_backup(row["id"]), SagaKind.DELETE_BACKUP) is not None:
+        raise BadRequest(f"Invalid backup: {row['id']} is being deleted already.")
     set_(tx, row["id"], status=DELETING)
     _enqueue(tx, "delete_backup", row, None, asked, {"previous": row["status"]})
 

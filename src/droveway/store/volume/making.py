@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import bindparam, select
 
 from droveway.domain.faults import BadRequest, Conflict
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, Subject
 from droveway.domain.volume import lifecycle, quota
 from droveway.domain.volume.lifecycle import LIFECYCLE, Verb
 from droveway.domain.volume.model import SnapshotStatus, VolumeStatus, of_snapshot, of_volume
@@ -221,9 +221,16 @@ def retype(tx: Tx, row: VolumeRow, wanted: VolumeTypeRow, policy: str, asked: As
     begin(tx, Verb.RETYPE, row, {"volume_type_id": wanted["id"], "backend": None, "policy": policy}, asked)
 
 
+def _must_not_be_ending(tx: Tx, subject: Subject, kind: SagaKind) -> None:
+    """Whatever its status was reset to: what waited behind its end would be about nothing. Raises BadRequest."""
+    if sagas.waiting_or_active(tx, subject, kind) is not None:
+        raise BadRequest(f"Invalid {subject.kind.value}: {subject.id} is being deleted already.")
+
+
 def delete(tx: Tx, row: VolumeRow, asked: Asked, *, cascade: bool = False, force: bool = False) -> None:
     """Raises BadRequest while something hangs on it. One that never got a backend goes at once."""
     must_be_allowed(tx, Verb.DELETE, row, force=force)
+    _must_not_be_ending(tx, of_volume(row["id"]), SagaKind.DELETE_VOLUME)
     if not cascade and volumes.has_snapshots(tx, row["id"]):
         raise BadRequest(
             f"Invalid volume: Volume {row['id']} must not have snapshots; delete them first, or delete it with them "
@@ -231,6 +238,7 @@ def delete(tx: Tx, row: VolumeRow, asked: Asked, *, cascade: bool = False, force
         )
     if tx.execute(_MADE_OF_VOLUME, {"of": row["id"]}).first() is not None:
         raise BadRequest(f"Invalid volume: Volume {row['id']} is being copied: another volume is made of it now.")
+    volumes.forget_transfer(tx, row["id"])
     begin(tx, Verb.DELETE, row, {"cascade": cascade, "force": force}, asked, force=force)
 
 
@@ -294,12 +302,14 @@ def delete_snapshot(tx: Tx, row: SnapshotRow, asked: Asked, *, force: bool = Fal
     sentence = lifecycle.snapshot_deletion_refusal(row["id"], row["status"], force=force)
     if sentence is not None:
         raise BadRequest(sentence)
+    _must_not_be_ending(tx, of_snapshot(row["id"]), SagaKind.DELETE_SNAPSHOT)
+    _must_not_be_ending(tx, of_volume(row["volume_id"]), SagaKind.DELETE_VOLUME)
     if tx.execute(_MADE_OF_SNAPSHOT, {"of": row["id"]}).first() is not None:
         raise Conflict(f"Snapshot {row['id']} is in use: a volume is made of it now; wait until that has ended.")
     snapshots.set_(tx, row["id"], status=SnapshotStatus.DELETING.value)
     sagas.enqueue(
         tx,
-        SagaKind("delete_snapshot"),
+        SagaKind.DELETE_SNAPSHOT,
         of_snapshot(row["id"]),
         row["project_id"],
         {"previous": row["status"]},

@@ -12,12 +12,13 @@ from droveway.store.engine import results
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume.rows import VolumeRow
-from droveway.store.volume.tables import snapshots, volumes
+from droveway.store.volume.tables import snapshots, volume_transfers, volumes
 
 _GET = Prepared(select(volumes).where(volumes.c.id == bindparam("of")))
 _INSERT = Prepared(insert(volumes))
 _ON = or_(volumes.c.host == bindparam("of"), volumes.c.moving_to == bindparam("of"))
 _ON_BACKEND = Prepared(select(volumes).where(_ON).order_by(volumes.c.created_at_us, volumes.c.id))
+_FORGET_TRANSFER = Prepared(delete(volume_transfers).where(volume_transfers.c.volume_id == bindparam("of")))
 _A_SNAPSHOT = Prepared(select(snapshots.c.id).where(snapshots.c.volume_id == bindparam("of")).limit(1))
 _DELETE = Prepared(delete(volumes).where(volumes.c.id == bindparam("of")))
 
@@ -54,6 +55,11 @@ def _update(names: tuple[str, ...]) -> Prepared:
 def remove(tx: Tx, volume_id: str) -> None:
     """For good: nothing of it is left on its backend."""
     tx.execute(_DELETE, {"of": volume_id})
+
+
+def forget_transfer(tx: Tx, volume_id: str) -> None:
+    """It is offered to nobody any more."""
+    tx.execute(_FORGET_TRANSFER, {"of": volume_id})
 
 
 def has_snapshots(tx: Tx, volume_id: str) -> bool:
