@@ -8,6 +8,7 @@ from pathlib import Path
 
 TCP_PORT = 16509
 PRIVATE = ("etc", "pki", "lib", "cache", "log", "instances")  # bound over the machine's own by host-init
+DISK_TLS = Path("pki/droveway-disks")  # /etc/pki/droveway-disks in the host: what its guests open served disks with
 PROBED = Path("cache/qemu/capabilities")  # what libvirtd learned of QEMU: 1.4-2 s of work
 
 
@@ -15,6 +16,7 @@ def write_files(state: Path, address: str, names: dict[str, str]) -> None:
     """Everything a host needs on disk before it starts; what it wrote itself earlier stays."""
     for directory in PRIVATE:
         (state / directory).mkdir(parents=True, exist_ok=True)
+    (state / DISK_TLS).mkdir(parents=True, exist_ok=True)
     identity = state / "uuid"
     if not identity.exists() or not identity.read_text():
         identity.write_text(str(uuid.uuid4()))
@@ -68,6 +70,7 @@ migration_host = "{address}"
 keepalive_interval = 1
 keepalive_count = 2
 max_core = 0
+nbd_tls_x509_cert_dir = "/etc/{DISK_TLS}"
 """
 
 

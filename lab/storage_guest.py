@@ -24,6 +24,7 @@ MODULES = (  # in the order of what they need
     *("drivers/virtio/virtio_pci_legacy_dev", "drivers/virtio/virtio_pci", "fs/fuse/fuse", "fs/fuse/virtiofs"),
     *("lib/libcrc32c", "fs/overlayfs/overlay", "drivers/block/loop", "drivers/md/dm-mod", "drivers/md/dm-bufio"),
     *("drivers/md/dm-bio-prison", "drivers/md/persistent-data/dm-persistent-data", "drivers/md/dm-thin-pool"),
+    "drivers/md/dm-snapshot",  # LVM asks for it before it makes a snapshot of any kind
 )
 INIT = """#!/bin/busybox sh
 b=/bin/busybox

@@ -54,6 +54,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--full"):
+        os.environ["DROVEWAY_TESTS_FULL"] = "1"  # for what is decided while files are loaded
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of a matrix the first case is run, and one of the others, chosen by the commit: the next one runs another. What
     takes minutes is not run."""

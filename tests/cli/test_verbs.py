@@ -166,6 +166,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("host", "certificates") == []
     asked |= BESIDE_AN_AGENTS_LISTENER
     asked.add(("service", "watch"))  # below: it goes on until it is ended
+    asked.add(("backup", "verify"))  # of a store: tests/test_backup_verify.py
     assert asked == {path for path, _ in LEAVES if path[0] not in WITHOUT_JSON}
 
 

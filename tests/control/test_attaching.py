@@ -63,6 +63,7 @@ async def test_a_server_that_is_stopped_or_shelved_has_it_when_it_starts() -> No
         assert await world.has(server) == [two]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("breaks", Break)
 @pytest.mark.parametrize("at", [1, 2])
 async def test_whatever_breaks_at_an_attachment_it_is_whole_or_not_there(breaks: Break, at: int) -> None:
@@ -81,6 +82,7 @@ async def test_whatever_breaks_at_an_attachment_it_is_whole_or_not_there(breaks:
         await world.check(server)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("breaks", Break)
 @pytest.mark.parametrize("at", [1, 2])
 async def test_whatever_breaks_at_a_detachment_it_is_gone_or_whole(breaks: Break, at: int) -> None:
@@ -225,6 +227,7 @@ async def test_a_server_begins_from_a_volume_and_leaves_it_or_takes_it_along() -
         assert await world.is_free(root) and await world.is_free(more)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("breaks", Break)
 @pytest.mark.parametrize("at", range(1, 5))
 async def test_whatever_breaks_at_a_boot_from_volumes_it_runs_or_nothing_is_left(breaks: Break, at: int) -> None:

@@ -45,6 +45,7 @@ async def test_a_server_moves_with_its_volumes_and_its_old_host_is_admitted_no_l
         await world.check(server)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("breaks", Break)
 @pytest.mark.parametrize("at", range(1, 13, 2))
 async def test_whatever_breaks_at_a_move_its_volumes_are_open_where_it_is_and_nowhere_else(

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from droveway.domain.guest_data import Document
 from droveway.domain.model import GuestState
-from droveway.domain.volume.disks import DiskFormat, FileSource, SimulatedSource, VolumeDisk
+from droveway.domain.volume.disks import DiskFormat, FileSource, NbdSource, SimulatedSource, VolumeDisk
+from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.fleet import Openings
+from droveway.pki import disk_identity, x509
 from droveway.ports.hypervisor import HypervisorRefused
 from tests.drivers.hypervisor_worlds import BOOTS_S, Client, LabWorld, SimulatedWorld, World, until
 
 LETS_GO_S = 30.0
+NOW_US, DAY_US = SystemClock().now_us(), 24 * 3600 * 1_000_000
 
 
 class Closed(Openings):
@@ -223,6 +229,7 @@ def test_a_guest_that_writes_its_volume_meanwhile_moves_and_loses_nothing(
     LabWorld(tmp_path, lab, image).run(story)
 
 
+@pytest.mark.full
 @pytest.mark.lab
 def test_a_guest_whose_pool_is_full_waits_and_goes_on_when_there_is_room(
     lab_hosts: tuple[object, object], request: pytest.FixtureRequest, tmp_path: Path
@@ -267,3 +274,73 @@ def test_a_guest_whose_pool_is_full_waits_and_goes_on_when_there_is_room(
             run("umount", "-l", str(small))
 
     LabWorld(tmp_path, lab, image).run(story)
+
+
+@pytest.mark.full
+@pytest.mark.lab
+@pytest.mark.skipif(shutil.which("nbdkit") is None, reason="nbdkit is not installed")
+def test_a_guest_opens_a_served_volume_by_its_hosts_own_certificate_and_outlives_its_server(
+    lab_hosts: tuple[object, object], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    lab, image = request.getfixturevalue("lab_hosts")
+    export = SystemNames().uuid()
+    host, server = lab.host("h1"), lab.host("h2")
+    cloud_key, cloud_ca = x509.make_authority("cloud", NOW_US, NOW_US + DAY_US, DAY_US)
+    own_ca = disk_identity.ensure(host.state / "pki" / "droveway-disks", "h1", cloud_ca, NOW_US)
+    key, tls = x509.make_key(), tmp_path / "tls"
+    signed = x509.sign(
+        x509.authority(cloud_key, cloud_ca),
+        x509.public_key(x509.request(key, "h2")),
+        "7",
+        "h2",
+        "droveway://hosts/h2",
+        (server.address,),
+        NOW_US - DAY_US,
+        NOW_US + DAY_US,
+    )
+    tls.mkdir()
+    for name, text in (("ca-cert.pem", own_ca), ("server-cert.pem", signed), ("server-key.pem", key)):
+        (tls / name).write_text(text)
+    data = tmp_path / "data"
+    data.touch()
+    os.truncate(data, 1 << 30)
+    words = ("nbdkit", "-f", "-i", server.address, "-p", "10809", "-e", export, "--tls=require")
+    words += (f"--tls-certificates={tls}", "--tls-verify-peer", "file", str(data))
+
+    async def story(w: World) -> None:
+        serving = await asyncio.create_subprocess_exec(*server.command(*words))
+        one = replace(w.volume(), source=NbdSource(server.address, 10809, export))
+        told = (
+            Document(("openstack/latest/meta_data.json",), b'{"hostname":"writer"}'),
+            Document(("openstack/latest/user_data",), FILLER),
+        )
+        try:
+            spec = replace(w.spec(), config_drive=True, volumes=(one,))
+            a = w.a.hypervisor
+            await a.prepare(spec, None, told)
+            await a.start(spec)
+
+            async def has_written() -> bool:
+                await a.resume_stalled()  # type: ignore[attr-defined]
+                return "ALL 0" in await a.console(spec.instance_id, None)
+
+            async def writes() -> bool:
+                return data.stat().st_blocks > 0
+
+            await until(writes, within_s=BOOTS_S)
+            await end(server, "nbdkit")
+            await serving.wait()
+            serving = await asyncio.create_subprocess_exec(*server.command(*words))
+            await until(has_written, within_s=BOOTS_S)
+            await a.remove(spec.instance_id)
+        finally:
+            await end(server, "nbdkit")
+            await serving.wait()
+
+    LabWorld(tmp_path, lab, image).run(story)
+
+
+async def end(host: Any, program: str) -> None:
+    """In that host's own process namespace alone."""
+    found = f'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" = {program} ] && kill -9 "${{p#/proc/}}"; done'
+    await asyncio.to_thread(host.run, "sh", "-c", found)

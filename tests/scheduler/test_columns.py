@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -14,6 +13,7 @@ from droveway.scheduler import capacity, numa
 from droveway.scheduler.columns import TYPES, Columns
 from droveway.scheduler.plan import fit_cells, place
 from tests.scheduler import strategies
+from tests.scheduler.effort import effort
 
 ONE = PlacementSettings()
 OTHER = PlacementSettings(cpu_ratio=2.0, ram_ratio=1.5)
@@ -116,7 +116,7 @@ class ColumnsMachine(RuleBasedStateMachine):
             assert (self.columns.cells(name)[most:] == -1).all()
 
 
-ColumnsMachine.TestCase.settings = effort(max_examples=60, stateful_step_count=25, deadline=None)
+ColumnsMachine.TestCase.settings = effort(max_examples=60, stateful_step_count=25)
 TestColumns = ColumnsMachine.TestCase
 
 

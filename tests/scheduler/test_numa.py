@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from hypothesis import assume, given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell, NumaRequest, PlacementRequest, PlacementSettings
 from droveway.scheduler.columns import Columns
 from droveway.scheduler.plan import first_failing, fit_cells, place
 from tests.scheduler import strategies
+from tests.scheduler.effort import effort
 
 SETTINGS = PlacementSettings()
 HOST = HostFacts(
@@ -49,7 +49,7 @@ def test_nothing_is_given_where_nothing_is_asked_or_nothing_fits() -> None:
     assert fit_cells(HOST, PlacementRequest(1, 1, 1, numa=NumaRequest(2))) == ()
 
 
-@effort(max_examples=200, deadline=None)
+@effort(max_examples=200)
 @given(strategies.facts(), strategies.asks)
 def test_what_is_given_fits(facts: HostFacts, ask: PlacementRequest) -> None:
     assume(ask.numa is not None)
@@ -84,7 +84,7 @@ def _nothing_is_held_twice(facts: HostFacts, held: tuple[HeldCell, ...]) -> None
             assert sum(one.memory_mb for one in mine) <= max(cell.memory_mb, sum(one.memory_mb for one in before))
 
 
-@effort(max_examples=150, deadline=None)
+@effort(max_examples=150)
 @given(st.lists(st.tuples(strategies.plain_asks, st.booleans()), max_size=25))
 def test_a_life_of_many_guests_never_shares_a_pinned_cpu(life: list[tuple[PlacementRequest, bool]]) -> None:
     columns = Columns()

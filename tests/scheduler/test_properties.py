@@ -8,13 +8,13 @@ from collections import Counter
 
 import msgspec
 from hypothesis import given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from droveway.domain.placement import GroupPolicy, GroupRequest, HostFacts, PlacementRequest, PlacementSettings, Plan
 from droveway.scheduler.columns import Columns
 from droveway.scheduler.plan import failing_rules, first_failing, fit_cells, have_headroom, place, place_many, reason
 from tests.scheduler import reference, strategies
+from tests.scheduler.effort import effort
 
 DEFAULT = PlacementSettings()
 
@@ -30,7 +30,7 @@ def _expected(hosts: list[HostFacts], ask: PlacementRequest, settings: Placement
     return {host.name: reference.first_failing(ask, host, settings) for host in hosts}
 
 
-@effort(max_examples=200, deadline=None)
+@effort(max_examples=200)
 @given(strategies.hosts(), strategies.asks, strategies.settings, st.integers(0, 99))
 def test_the_same_hosts_fit_and_fail_by_the_same_rule(
     hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings, seed: int
@@ -54,7 +54,7 @@ def test_the_same_hosts_fit_and_fail_by_the_same_rule(
     assert len(reason(plan)) <= 1000
 
 
-@effort(max_examples=200, deadline=None)
+@effort(max_examples=200)
 @given(strategies.facts(), strategies.asks, strategies.settings)
 def test_one_host_alone_is_judged_as_among_all(
     facts: HostFacts, ask: PlacementRequest, settings: PlacementSettings
@@ -64,7 +64,7 @@ def test_one_host_alone_is_judged_as_among_all(
     assert failing is None or failing.reason
 
 
-@effort(max_examples=100, deadline=None)
+@effort(max_examples=100)
 @given(strategies.hosts(least=1), strategies.asks, strategies.settings, st.integers(0, 99), st.randoms())
 def test_the_order_of_rows_decides_nothing(
     hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings, seed: int, chance: random.Random
@@ -121,7 +121,7 @@ def _check(told: str, hosts: list[HostFacts], ask: PlacementRequest, settings: P
         assert sum(reference.first_failing(ask, host, settings) is None for host in enabled) == 1
 
 
-@effort(max_examples=200, deadline=None)
+@effort(max_examples=200)
 @given(strategies.hosts(least=1), st.one_of(strategies.asks, strategies.plain_asks), strategies.settings)
 def test_what_would_have_fitted_is_true(
     hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings
@@ -133,7 +133,7 @@ def test_what_would_have_fitted_is_true(
         _check(told, hosts, ask, settings)
 
 
-@effort(max_examples=150, deadline=None)
+@effort(max_examples=150)
 @given(strategies.hosts(least=1), strategies.plain_asks, strategies.settings)
 def test_less_of_one_amount_is_told_whenever_it_is_all_that_is_missing(
     hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings
@@ -158,7 +158,7 @@ def test_less_of_one_amount_is_told_whenever_it_is_all_that_is_missing(
             assert any(told.startswith(f"with {field} <= {max(could)}:") for told in plan.would_fit)
 
 
-@effort(max_examples=30, deadline=None)
+@effort(max_examples=30)
 @given(st.integers(1, 12), st.integers(0, 130), st.integers(0, 2**63), st.booleans())
 def test_equal_hosts_are_spread_evenly(count: int, requests: int, seed: int, uneven: bool) -> None:
     hosts = [HostFacts(n, f"host-{n}", vcpus=32, memory_mb=262_144, disk_gb=10_000) for n in range(1, count + 1)]
@@ -168,7 +168,7 @@ def test_equal_hosts_are_spread_evenly(count: int, requests: int, seed: int, une
     assert max(used.values()) - min(used.values()) <= 1
 
 
-@effort(max_examples=200, deadline=None)
+@effort(max_examples=200)
 @given(
     strategies.hosts(),
     st.lists(st.one_of(strategies.plain_asks, strategies.asks), max_size=12),
@@ -195,7 +195,7 @@ def test_many_are_placed_as_one_after_the_other(
             members[best] += group is not None
 
 
-@effort(max_examples=150, deadline=None)
+@effort(max_examples=150)
 @given(
     strategies.hosts(), st.lists(st.one_of(strategies.plain_asks, strategies.asks), max_size=12), strategies.settings
 )
@@ -208,7 +208,7 @@ def test_there_is_room_for_those_that_would_be_placed(
     assert {host.name: columns.facts(host.name) for host in hosts} == {host.name: host for host in hosts}
 
 
-@effort(max_examples=100, deadline=None)
+@effort(max_examples=100)
 @given(strategies.hosts(least=2), st.integers(1, 3), st.integers(1, 12), st.sampled_from(list(GroupPolicy)))
 def test_a_group_keeps_its_rule_in_a_burst(
     hosts: list[HostFacts], most: int, requests: int, policy: GroupPolicy
@@ -221,7 +221,7 @@ def test_a_group_keeps_its_rule_in_a_burst(
         assert all(count <= most for count in used.values())
 
 
-@effort(max_examples=100, deadline=None)
+@effort(max_examples=100)
 @given(strategies.hosts(), strategies.asks, strategies.settings)
 def test_a_plan_can_be_stored(hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings) -> None:
     plan = place(columns_of(hosts), ask, settings, 1)

@@ -12,24 +12,12 @@ from droveway.control.sagas import STORIES, local_files
 from droveway.control.sagas.live_migration import LIVE_MIGRATION
 from droveway.domain.model import SagaKind
 from droveway.ports.bus import DropFiles
-from droveway.simulation.many import silence
-from droveway.simulation.seed import run_seed
 from droveway.simulation.world import Parts, stores_are_apart
 from droveway.store.engine.transaction import Tx
+from tests.simulation.caught import caught_by
 
-SEEDS_MAX = 60
-PLAYED = [seed for seed in range(1, 2000) if stores_are_apart(seed)][:SEEDS_MAX]
-
-
-def caught_by(parts: Parts, first: int) -> tuple[int, str]:
-    """As in test_mutants.py."""
-    silence()
-    for seed in dict.fromkeys((first, *PLAYED)):
-        wrong = [reason for reason in run_seed(seed, parts).wrong if not reason.startswith("only ")]  # commands
-        if wrong:
-            assert "TypeError" not in wrong[0], f"the mutant does not fit the program: {wrong[0]}"
-            return seed, wrong[0]
-    pytest.fail(f"{SEEDS_MAX} seeds with stores apart did not catch it")
+SEEDS = 60
+PLAYED = [seed for seed in range(1, 2000) if stores_are_apart(seed)][:SEEDS]
 
 
 def migration(**changed: dict[str, Any]) -> Parts:
@@ -53,15 +41,16 @@ MUTANTS = {
     "files are not its own when it has arrived": (migration(keep_files={"needed": lambda _: False}), PLAYED[0]),
     "what did not arrive is deleted without its mark": (
         migration(prepare_files={"undo": drop_without_a_mark}),
-        PLAYED[0],
+        97,
     ),
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
     parts, first = MUTANTS[name]
-    seed, reason = caught_by(parts, first)
+    seed, reason = caught_by(parts, first, PLAYED)
     print(f"{name}: caught by seed {seed}: {reason}")
 
 
@@ -71,5 +60,5 @@ def test_a_deletion_left_for_later_that_nobody_does_is_caught(monkeypatch: pytes
 
     monkeypatch.setattr(local_files, "record_left", forget)
     monkeypatch.setattr(local_files, "record_not_arrived", forget)
-    seed, reason = caught_by(Parts(), PLAYED[0])
+    seed, reason = caught_by(Parts(), 12, PLAYED)
     print(f"a deletion left for later: caught by seed {seed}: {reason}")

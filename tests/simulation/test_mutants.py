@@ -338,19 +338,25 @@ MUTANTS = {
 }
 
 _FOUND_LATE = {  # where it is not the first one
-    2: ("no compare-and-swap of claims", "no fence", "an image is not checked"),
-    3: ("an error taken for a verdict", "an answer taken for an abort", "another release's saga is carried on"),
-    5: ("wall clock in the judge", "hung stores are trusted"),
-    6: ("heart inside the worker's loop",),
-    7: ("a service's death is its host's", "an answer taken for a switch"),
-    8: ("a report without a deadline", "a reading that depends on the verdict"),
-    13: ("no echo",),
-    20: ("no storm hold",),
-    30: ("paused for ever",),
+    2: (
+        "no compare-and-swap of claims",
+        "no rule of groups",
+        "the operator's word is not heard",
+        "a reading that depends on the verdict",
+    ),
+    4: ("an error taken for a verdict", "an answer taken for an abort", "heart inside the worker's loop"),
+    5: ("wall clock in the judge",),
+    6: ("paused for ever",),
+    7: ("another release's saga is carried on",),
+    8: ("no fence",),
+    16: ("no storm hold",),
+    18: ("an answer taken for a switch",),
+    35: ("no echo",),
 }
 CAUGHT_BY = {name: seed for seed, names in _FOUND_LATE.items() for name in names}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
     seed, reason = caught_by(MUTANTS[name], CAUGHT_BY.get(name, 1))
@@ -386,5 +392,5 @@ def test_turns_in_the_order_of_clocks_are_caught(monkeypatch: pytest.MonkeyPatch
         return add(tx, *args, after=early, **more)
 
     monkeypatch.setattr(sagas, "_add", by_its_clock)
-    seed, reason = caught_by(Parts(), 7)
+    seed, reason = caught_by(Parts(), 6)
     print(f"turns in the order of clocks: caught by seed {seed}: {reason}")

@@ -9,8 +9,8 @@ sweeps says that too (`sweeping/HOST`). Each writes first and looks at the other
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import NamedTuple
 from urllib.parse import quote
 
 from droveway.domain.volume import manifest as form
@@ -24,6 +24,7 @@ GIB = 1 << 30
 AT_ONCE = 4  # chunks that are on their way
 SWEPT_WITHIN_S, LOOK_S = 60.0, 1.0
 DAMAGE_MAX = 100  # sentences
+_ZEROS = bytes(CHUNK_BYTES)
 PENDING, SWEEPING = "pending/", "sweeping/"
 
 
@@ -279,7 +280,12 @@ class _Work:
 
 def _digest_or_nothing(data: bytes) -> bytes | None:
     """None of zeros."""
-    return form.digest_of(data) if data.count(0) != len(data) else None
+    return None if _is_zero(data) else form.digest_of(data)
+
+
+def _is_zero(data: bytes) -> bool:
+    """By one comparison, which takes a hundredth of looking at each byte."""
+    return data == (_ZEROS if len(data) == len(_ZEROS) else bytes(len(data)))
 
 
 async def _take(
@@ -309,12 +315,11 @@ async def _not_zero(storage: Storage, volume: VolumeSpec, found: Manifest) -> se
     """Chunks for which the backup has none and the volume does hold something."""
     size, length = volume.size_gb * GIB, found.head.chunk_bytes
     reader, numbers = await storage.reader(volume), set[int]()
-    is_zero: Callable[[Any], bool] = lambda data: data.count(0) == len(data)  # noqa: E731
     try:
         for number in range(-(-size // length)):
             if number not in found.chunks:
                 data = await reader.read(number * length, min(length, size - number * length))
-                if not await asyncio.to_thread(is_zero, data):
+                if not _is_zero(data):
                     numbers.add(number)
     finally:
         await reader.close()

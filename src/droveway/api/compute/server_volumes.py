@@ -150,8 +150,8 @@ async def update(api: Api, request: Request, given: ChangedVolume) -> Response:
         row = _of_server(tx, request, server)
         if given.volume_id != row["volume_id"] or request.version < UPDATE_SINCE:
             raise BadRequest(
-                f"Volume {row['volume_id']} is not swapped for {given.volume_id}: a volume is moved to another backend "
-                "by its own migration, also while it is in use."
+                f"Volume {row['volume_id']} is not swapped for {given.volume_id}: detach the one and attach the "
+                "other; to another backend a volume is moved by its own migration."
             )
         is_other = given.server_id not in (None, server["id"]) or given.id not in (None, row["volume_id"])
         if is_other or given.tag not in (None, row["tag"]) or given.device not in (None, device_path(row)):

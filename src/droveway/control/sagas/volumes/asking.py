@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 from droveway.control.engine.saga import Context, require
 from droveway.domain import service_kinds
+from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import SubjectKind
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.disks import DiskFormat
 from droveway.domain.volume.lifecycle import ATTACHED
 from droveway.domain.volume.messages import Action
-from droveway.domain.volume.model import AttachmentStatus, VolumeSpec, VolumeStatus, of_volume
+from droveway.domain.volume.model import AttachmentStatus, StoredVolume, VolumeSpec, VolumeStatus, of_volume
 from droveway.ports.verb import VerbWithReply
+from droveway.ports.volume_verbs import ListVolumes
 from droveway.store.engine.transaction import Tx
 from droveway.store.volume import attachments, messages, snapshots, volumes
 from droveway.store.volume.rows import VolumeRow
@@ -34,6 +36,16 @@ async def ask(ctx: Context, backend: str, volume_id: str, verb: VerbWithReply[R]
     Unreachable, Stale, NotYet."""
     host, service = service_kinds.address_of(backend, VOLUME)
     return await ctx.ask(host, verb, ctx.settings.long_command_timeout_s, of_volume(volume_id), service)
+
+
+async def stored(ctx: Context, backend: str, volume_id: str) -> tuple[bool, StoredVolume | None]:
+    """What the backend has of the volume now, and whether that is known. A refusal says that nothing was done by this
+    command, and not by an earlier one whose answer was lost."""
+    try:
+        listed = await ask(ctx, backend, volume_id, ListVolumes())
+    except (StepFailed, Unreachable):
+        return False, None
+    return True, next((one for one in listed.volumes if one.volume_id == volume_id), None)
 
 
 def spec_of(row: VolumeRow, size_gb: int | None = None) -> VolumeSpec:

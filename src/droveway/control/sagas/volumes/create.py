@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, TicketNeeded
 from droveway.control.sagas import tickets
-from droveway.control.sagas.volumes.asking import ask, fail, message, show_wait, spec_of
+from droveway.control.sagas.volumes.asking import ask, fail, message, show_wait, spec_of, stored
 from droveway.control.scheduling import backends as choosing
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound, StepFailed
@@ -31,6 +31,7 @@ class MakingNotes(msgspec.Struct):
     volume: VolumeSpec | None = None
     origin: VolumeOrigin | None = None
     image: ImageRef | None = None
+    generation: int = 0  # in which the backend was chosen
     is_refused: bool = False  # the backend did not make it
     is_removed: bool = False  # nothing of it is there
     tries_again: bool = False  # on another backend
@@ -52,7 +53,7 @@ def choose_backend(tx: Tx, ctx: Context) -> None:
         origin = FromVolume(row["source_volume_id"])
     image_id = row["image_id"] if origin is None else None
     image = None if image_id is None else images.ref(tx, image_id, ctx.settings.images_path)
-    ctx.notes = MakingNotes(choice.backend, spec_of(row), origin, image)
+    ctx.notes = MakingNotes(choice.backend, spec_of(row), origin, image, ctx.generation)
 
 
 def has_backend(notes: MakingNotes) -> bool:
@@ -69,22 +70,24 @@ def release_backend(tx: Tx, ctx: Context) -> None:
 async def make_volume(ctx: Context) -> None:
     notes: MakingNotes = ctx.notes
     assert notes.volume is not None, "a backend was chosen"
+    is_first = not ctx.asked and ctx.generation == notes.generation + 1  # nothing of it can have been done before
     try:
         await ask(ctx, notes.backend, notes.volume.volume_id, CreateVolume(notes.volume, notes.origin))
     except StepFailed:
-        notes.is_refused = True
+        notes.is_refused = is_first
         raise
 
 
 async def remove_volume(ctx: Context) -> None:
-    """Whatever of it there is. A backend that refused to make it has left nothing (ports/storage.py), and may refuse
-    everything now; where it was made, and is not removed, the row keeps it."""
+    """Whatever of it there is. A backend that refused to make it at once has left nothing (ports/storage.py), and may
+    refuse everything now; where something may be left, the row keeps it."""
     notes: MakingNotes = ctx.notes
     try:
         await ask(ctx, notes.backend, ctx.subject.id, DeleteVolume())
         notes.is_removed = True
     except StepFailed:
-        notes.is_removed = notes.is_refused
+        is_known, there = await stored(ctx, notes.backend, ctx.subject.id)
+        notes.is_removed = notes.is_refused or (is_known and there is None)
 
 
 def show_download(tx: Tx, ctx: Context) -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, require
-from droveway.control.sagas.volumes.asking import ask, fail, rest, show_wait
+from droveway.control.sagas.volumes.asking import ask, fail, rest, show_wait, stored
+from droveway.domain.faults import StepFailed
 from droveway.domain.model import SagaKind
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import SnapshotStatus, VolumeStatus
@@ -19,6 +20,7 @@ class DeletionNotes(msgspec.Struct):
     backend: str = ""  # empty: it never got one
     snapshots: dict[str, str] = {}  # that go with it, each with the status that it had
     deleted: tuple[str, ...] = ()  # those of them that are gone
+    there: tuple[str, ...] = ()  # those that the backend has, as it says once it has refused something
 
 
 def look(tx: Tx, ctx: Context) -> None:
@@ -38,17 +40,27 @@ def has_snapshots(notes: DeletionNotes) -> bool:
 
 
 def show_the_left(tx: Tx, ctx: Context) -> None:
-    """Those that are there still."""
+    """Those that are known to be there still are what they were."""
     for snapshot_id, status in ctx.notes.snapshots.items():
         if snapshot_id in ctx.notes.deleted:
             snapshots.remove(tx, snapshot_id)
         else:
-            snapshots.set_(tx, snapshot_id, status=status)
+            is_there = snapshot_id in ctx.notes.there
+            snapshots.set_(tx, snapshot_id, status=status if is_there else SnapshotStatus.ERROR_DELETING.value)
 
 
 async def delete_volume(ctx: Context) -> None:
     """Its snapshots first: where one of them is refused, the volume stays with the others."""
     notes: DeletionNotes = ctx.notes
+    try:
+        await _delete_each(ctx, notes)
+    except StepFailed:
+        _, there = await stored(ctx, notes.backend, ctx.subject.id)
+        notes.there = () if there is None else there.snapshots
+        raise
+
+
+async def _delete_each(ctx: Context, notes: DeletionNotes) -> None:
     for snapshot_id in notes.snapshots if notes.backend else ():
         if snapshot_id not in notes.deleted:
             await ask(ctx, notes.backend, ctx.subject.id, DeleteSnapshot(snapshot_id))

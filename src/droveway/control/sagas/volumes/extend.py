@@ -6,13 +6,13 @@ import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, require
 from droveway.control.sagas.volumes import in_use
-from droveway.control.sagas.volumes.asking import ask, backend_of, fail, previous, rest, show_wait, spec_of
+from droveway.control.sagas.volumes.asking import ask, backend_of, fail, previous, rest, show_wait, spec_of, stored
 from droveway.control.sagas.volumes.in_use import Holder
 from droveway.control.scheduling import backends as choosing
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.volume.messages import Action
-from droveway.domain.volume.model import VolumeSpec
+from droveway.domain.volume.model import VolumeSpec, VolumeStatus
 from droveway.ports.bus import GrowDisk
 from droveway.ports.volume_verbs import ExtendVolume
 from droveway.store.engine.transaction import Tx
@@ -24,6 +24,7 @@ class GrowingNotes(msgspec.Struct):
     volume: VolumeSpec | None = None  # as it is to be
     holder: Holder | None = None
     guest_refused: str = ""
+    is_known: bool = True  # of what size it is
 
 
 def claim_room(tx: Tx, ctx: Context) -> None:
@@ -51,9 +52,15 @@ def release_room(tx: Tx, ctx: Context) -> None:
 
 
 async def extend_volume(ctx: Context) -> None:
+    """Where it is refused, its size is looked at: it may have been made larger before."""
     notes: GrowingNotes = ctx.notes
     assert notes.volume is not None, "room was claimed"
-    await ask(ctx, notes.backend, ctx.subject.id, ExtendVolume(notes.volume))
+    try:
+        await ask(ctx, notes.backend, ctx.subject.id, ExtendVolume(notes.volume))
+    except StepFailed:
+        notes.is_known, there = await stored(ctx, notes.backend, ctx.subject.id)
+        if there is None or there.size_bytes < notes.volume.size_gb << 30:
+            raise
 
 
 def record_size(tx: Tx, ctx: Context) -> None:
@@ -78,9 +85,11 @@ def record(tx: Tx, ctx: Context) -> None:
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
-    """It has the size that it had: a backend that refuses has left nothing half."""
+    """It has the size that it had, as far as its backend says."""
     volumes.set_(tx, ctx.subject.id, growing_to_gb=None)
-    fail(tx, ctx, Action.EXTEND, previous(tx, ctx))
+    rests_as = previous(tx, ctx)
+    is_unsure = rests_as == VolumeStatus.AVAILABLE and not ctx.notes.is_known
+    fail(tx, ctx, Action.EXTEND, VolumeStatus.ERROR_EXTENDING if is_unsure else rests_as)
 
 
 EXTEND_VOLUME = Saga(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
-from droveway.control.engine.saga import Context, Saga, Step, require
+from droveway.control.engine.saga import Context, NotYet, Saga, Step, require
 from droveway.control.sagas.volumes import in_use
-from droveway.control.sagas.volumes.asking import ask, backend_of, fail, rest, show_wait
+from droveway.control.sagas.volumes.asking import ask, backend_of, fail, rest, show_wait, stored
 from droveway.control.sagas.volumes.in_use import Holder
-from droveway.domain.faults import StepFailed, Unreachable
+from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import SnapshotStatus, of_volume
@@ -25,6 +25,7 @@ class SnapshotNotes(msgspec.Struct):
     backend: str = ""
     volume_id: str = ""
     holder: Holder | None = None
+    is_there: bool = False  # its deletion was refused, and its backend has it
 
 
 def look(tx: Tx, ctx: Context) -> None:
@@ -45,8 +46,10 @@ async def make_snapshot(ctx: Context) -> None:
     await _freeze(ctx, notes.holder)
     try:
         await ask(ctx, notes.backend, notes.volume_id, SnapshotVolume(ctx.subject.id))
-    finally:
+    except (StepFailed, Unreachable, Stale, NotYet):  # a control that ends here leaves it to the guest's host
         await _thaw(ctx, notes.holder)
+        raise
+    await _thaw(ctx, notes.holder)
 
 
 async def _freeze(ctx: Context, holder: Holder | None) -> None:
@@ -86,8 +89,17 @@ def find(tx: Tx, ctx: Context) -> None:
 
 
 async def delete_if_made(ctx: Context) -> None:
-    if ctx.notes.backend:
+    """Where it is refused, whether the snapshot is still there is looked at: it may have been deleted before."""
+    notes: SnapshotNotes = ctx.notes
+    if not notes.backend:
+        return
+    try:
         await delete_snapshot(ctx)
+    except StepFailed:
+        is_known, there = await stored(ctx, notes.backend, notes.volume_id)
+        notes.is_there = there is not None and ctx.subject.id in there.snapshots
+        if not is_known or notes.is_there:
+            raise
 
 
 def record_deleted(tx: Tx, ctx: Context) -> None:
@@ -95,8 +107,9 @@ def record_deleted(tx: Tx, ctx: Context) -> None:
 
 
 def record_deletion_failed(tx: Tx, ctx: Context) -> None:
-    """It is what it was: a backend that refuses has left nothing half."""
-    fail(tx, ctx, Action.SNAPSHOT_DELETE, ctx.params.get("previous") or SnapshotStatus.AVAILABLE)
+    """It is what it was, if it is known to be there."""
+    before = ctx.params.get("previous") or SnapshotStatus.AVAILABLE.value
+    fail(tx, ctx, Action.SNAPSHOT_DELETE, before if ctx.notes.is_there else SnapshotStatus.ERROR_DELETING)
 
 
 CREATE_SNAPSHOT = Saga(

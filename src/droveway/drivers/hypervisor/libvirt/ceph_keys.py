@@ -54,8 +54,11 @@ def _of_global(conf: configparser.ConfigParser, name: str) -> str:
 
 def _monitors(text: str) -> tuple[tuple[str, str], ...]:
     """Those of the first protocol, which every librbd speaks."""
-    plain = re.sub(r"v2:[^\s,\]]+,?", "", text).replace("[v1:", "v1:").replace("/0]", "/0")
-    found = (_MONITOR.fullmatch(one) for one in re.split(r"[\s,]+", plain) if one)
+    listed = re.split(r"[\s,]+", re.sub(r"\[(?=v[12]:)", "", text))
+    plain = (
+        one[:-1] if one.count("]") > one.count("[") else one for one in listed if one and not one.startswith("v2:")
+    )
+    found = map(_MONITOR.fullmatch, plain)
     return tuple((one["host"].strip("[]"), one["port"] or PORT) for one in found if one is not None)
 
 

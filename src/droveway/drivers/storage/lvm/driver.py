@@ -1,7 +1,7 @@
 """Volumes as logical volumes, served to the hosts that are admitted over NBD with mutual TLS.
 
     volume-ID        linear, or thin where a thin pool is configured
-    snapshot-ID      thin: of one moment, at once, and on its own
+    _snapshot-ID     thin: of one moment, at once, and on its own; LVM keeps names of `snapshot…` for itself
     new-ID, old-ID   what is not whole yet, and what is being replaced; cleared up when the service starts
 
 Linear volumes have no snapshots and are copied at rest: LVM's snapshots of such cost every later write of their origin,
@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -39,13 +39,22 @@ from droveway.drivers.storage.child import Programs
 from droveway.drivers.storage.exports.nbdkit import NbdExports
 from droveway.drivers.storage.image_data import GIB, ImageData, checked
 from droveway.drivers.storage.lvm import blocks
-from droveway.drivers.storage.lvm.volume_group import LogicalVolume, Part, VolumeGroup, has_mapper, lvm_environment
+from droveway.drivers.storage.lvm.names import (
+    REPLACED,
+    UNFINISHED,
+    VOLUME,
+    is_snapshot_of,
+    origin_name,
+    snapshot_name,
+    snapshots_of,
+    volume_name,
+)
+from droveway.drivers.storage.lvm.volume_group import Part, VolumeGroup, has_mapper, lvm_environment
 from droveway.ports.clock import Clock
 from droveway.ports.images import Images
-from droveway.ports.storage import OWN_SNAPSHOT, Extent, Reader, StorageDown, StorageRefused, Writer
+from droveway.ports.storage import Extent, Reader, StorageDown, StorageRefused, Writer
 
 T = TypeVar("T")
-VOLUME, SNAPSHOT, UNFINISHED, REPLACED = "volume-", "snapshot-", "new-", "old-"
 WORKERS, LOOK_S, LOOKS_WITHIN_S = 4, 1.0, 20.0
 EXCLUSIVE = "only admitted hosts reach the export; between two of them the table of attachments alone decides."
 FENCING = "the export ends or is begun anew without that host: its connections break, and it opens none any more."
@@ -158,10 +167,10 @@ class LvmStorage:
         if volume.disk_format is not DiskFormat.RAW:
             raise StorageRefused(f"Volumes of this backend are raw, not {volume.disk_format}.")
         async with self._turn(volume.volume_id):
-            if await self._group.part(_volume(volume.volume_id)) is None:
+            if await self._group.part(volume_name(volume.volume_id)) is None:
                 unfinished = f"{UNFINISHED}{volume.volume_id}"
                 await self._make(unfinished, volume, origin)
-                await self._group.rename(unfinished, _volume(volume.volume_id))
+                await self._group.rename(unfinished, volume_name(volume.volume_id))
 
     async def _make(self, unfinished: str, volume: VolumeSpec, origin: VolumeOrigin | None) -> None:
         await self._group.remove(unfinished)
@@ -173,7 +182,7 @@ class LvmStorage:
             raise StorageRefused("The volume is smaller than that of which it is to be made.")
         try:
             if self._group.thin_pool:
-                await self._group.snapshot(_origin(origin), unfinished)
+                await self._group.snapshot(origin_name(origin), unfinished)
                 if source.length_bytes < volume.size_gb * GIB:
                     await self._group.extend(unfinished, volume.size_gb * GIB)
                 return
@@ -224,8 +233,8 @@ class LvmStorage:
 
     async def _replace(self, volume_id: str, unfinished: str) -> None:
         """By steps of which the next start of the service knows the end."""
-        await self._group.rename(_volume(volume_id), f"{REPLACED}{volume_id}")
-        await self._group.rename(unfinished, _volume(volume_id))
+        await self._group.rename(volume_name(volume_id), f"{REPLACED}{volume_id}")
+        await self._group.rename(unfinished, volume_name(volume_id))
         await self._group.remove(f"{REPLACED}{volume_id}")
 
     async def send(self, volume: VolumeSpec, image_id: str, disk_format: str, ticket: ImageTicket | None) -> int:
@@ -236,7 +245,7 @@ class LvmStorage:
                 return await self._data.send(source.disk, image_id, disk_format, ticket)
             passing = f"{UNFINISHED}{checked(image_id)}"
             await self._group.remove(passing)
-            await self._group.snapshot(_volume(volume.volume_id), passing)
+            await self._group.snapshot(volume_name(volume.volume_id), passing)
             try:
                 part = await self._group.part(passing)
                 assert part is not None, "it has just been made"
@@ -247,12 +256,13 @@ class LvmStorage:
     async def delete(self, volume_id: str) -> None:
         async with self._turn(volume_id):
             there = {one.name: one for one in await self._group.volumes()}
-            if _volume(volume_id) not in there:
+            if volume_name(volume_id) not in there:
                 return
-            if snapshots := _snapshots(volume_id, there.values()):
+            if snapshots := snapshots_of(volume_id, there.values()):
                 raise StorageRefused(f"Volume {volume_id} has snapshots: {', '.join(snapshots)}; delete them first.")
             await self._check_free(volume_id, "deleted")
-            for name in (*filter(re.compile(f"{SNAPSHOT}.*_{volume_id}").fullmatch, there), _volume(volume_id)):
+            own = [name for name, one in there.items() if is_snapshot_of(one, volume_id)]
+            for name in (*own, volume_name(volume_id)):
                 await self._group.remove(name)
 
     async def extend(self, volume: VolumeSpec) -> None:
@@ -263,7 +273,7 @@ class LvmStorage:
             if before.length_bytes == size_bytes:
                 return
             await self._check_free(volume.volume_id, "extended")
-            if not await self._group.extend(_volume(volume.volume_id), size_bytes):
+            if not await self._group.extend(volume_name(volume.volume_id), size_bytes):
                 await self._make(f"{UNFINISHED}{volume.volume_id}", volume, FromVolume(volume.volume_id))
                 await self._replace(volume.volume_id, f"{UNFINISHED}{volume.volume_id}")
             elif not self._group.thin_pool:
@@ -276,13 +286,13 @@ class LvmStorage:
             raise StorageRefused(f"Backend {self._backend} has linear volumes, which have no snapshots.")
         async with self._turn(volume_id):
             await self._there(volume_id)
-            name = _snapshot(volume_id, snapshot_id)
+            name = snapshot_name(snapshot_id)
             if await self._group.part(name) is None:
-                await self._group.snapshot(_volume(volume_id), name)
+                await self._group.snapshot(volume_name(volume_id), name, volume_name(volume_id))
 
     async def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
         async with self._turn(volume_id):
-            await self._group.remove(_snapshot(volume_id, snapshot_id))
+            await self._group.remove(snapshot_name(snapshot_id))
 
     async def revert(self, volume: VolumeSpec, snapshot_id: str) -> None:
         async with self._turn(volume.volume_id):
@@ -301,7 +311,7 @@ class LvmStorage:
         async with self._turn(volume.volume_id):
             part, volume_id = await self._there(volume.volume_id), volume.volume_id
             export = await self._run(lambda: self._exports.admit(volume_id, part, host, identity, read_only=read_only))
-        return NbdSource(self._exports.address, export.port, _volume(volume.volume_id))
+        return NbdSource(self._exports.address, export.port, volume_name(volume.volume_id))
 
     async def withdraw(self, volume_id: str, host: str, *, force: bool = False) -> None:
         """A connection does not say whose it is: with another host admitted it is taken for that one's."""
@@ -346,7 +356,7 @@ class LvmStorage:
             if one.name.startswith(VOLUME):
                 volume_id = one.name.removeprefix(VOLUME)
                 hosts = await self._run(lambda name=volume_id: self._exports.hosts(name))  # type: ignore[misc]
-                snapshots = _snapshots(volume_id, there)
+                snapshots = snapshots_of(volume_id, there)
                 found.append(StoredVolume(volume_id, one.size_bytes, tuple(snapshots), tuple(hosts)))
         return tuple(sorted(found, key=lambda one: one.volume_id))
 
@@ -357,13 +367,13 @@ class LvmStorage:
             yield
 
     async def _there(self, volume_id: str) -> Part:
-        found = await self._group.part(_volume(volume_id))
+        found = await self._group.part(volume_name(volume_id))
         if found is None:
             raise StorageRefused(f"Volume {volume_id} is not in volume group {self._group.name}.")
         return found
 
     async def _snapshot_there(self, volume_id: str, snapshot_id: str) -> Part:
-        found = await self._group.part(_snapshot(volume_id, snapshot_id))
+        found = await self._group.part(snapshot_name(snapshot_id))
         if found is None:
             raise StorageRefused(
                 f"Snapshot {snapshot_id} of volume {volume_id} is not in volume group {self._group.name}."
@@ -378,23 +388,3 @@ class LvmStorage:
                 raise StorageRefused(f"{error.filename or self._group.name}: {error.strerror}.") from None
 
         return asyncio.get_running_loop().run_in_executor(self._pool, refusing)
-
-
-def _volume(volume_id: str) -> str:
-    return f"{VOLUME}{checked(volume_id)}"
-
-
-def _snapshot(volume_id: str, snapshot_id: str) -> str:
-    return f"{SNAPSHOT}{checked(snapshot_id)}_{checked(volume_id)}"
-
-
-def _origin(origin: VolumeOrigin) -> str:
-    if isinstance(origin, FromSnapshot):
-        return _snapshot(origin.volume_id, origin.snapshot_id)
-    return _volume(origin.volume_id)
-
-
-def _snapshots(volume_id: str, there: Iterable[LogicalVolume]) -> list[str]:
-    of_it = [one.name for one in there if one.name.startswith(SNAPSHOT) and one.name.endswith(f"_{volume_id}")]
-    found = (name.removeprefix(SNAPSHOT).removesuffix(f"_{volume_id}") for name in of_it)
-    return sorted(name for name in found if not name.startswith(OWN_SNAPSHOT))

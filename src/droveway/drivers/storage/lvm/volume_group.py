@@ -39,8 +39,8 @@ class Part(NamedTuple):
 class LogicalVolume(NamedTuple):
     name: str
     size_bytes: int
-    origin: str
     ranges: str
+    tags: tuple[str, ...] = ()
 
 
 class VolumeGroup:
@@ -88,9 +88,10 @@ class VolumeGroup:
         return int(group["vg_size"]), int(group["vg_free"])
 
     async def volumes(self) -> list[LogicalVolume]:
-        found = await self._report("lvs", "lv_name,lv_size,origin,seg_pe_ranges", self.name)
+        found = await self._report("lvs", "lv_name,lv_size,seg_pe_ranges,lv_tags", self.name)
         return [
-            LogicalVolume(one["lv_name"], int(one["lv_size"]), one["origin"], one["seg_pe_ranges"]) for one in found
+            LogicalVolume(one["lv_name"], int(one["lv_size"]), one["seg_pe_ranges"], tuple(one["lv_tags"].split(",")))
+            for one in found
         ]
 
     async def _find(self, name: str) -> LogicalVolume | None:
@@ -121,9 +122,11 @@ class VolumeGroup:
     def _linear(self) -> tuple[str, ...]:
         return () if self.has_mapper else ("-an", "--alloc", "contiguous")
 
-    async def snapshot(self, origin: str, name: str) -> None:
-        """Thin, active at once like any other volume, and on its own: it stays when its origin goes."""
-        await self._do("lvcreate", "-s", "-kn", "-ay", "-n", name, f"{self.name}/{origin}")
+    async def snapshot(self, origin: str, name: str, tag: str = "") -> None:
+        """Thin, active at once like any other volume, and on its own: it stays when its origin goes. `tag`: kept with
+        it, since LVM forgets of what it was made when that is replaced."""
+        tagged = ("--addtag", tag) if tag else ()
+        await self._do("lvcreate", "-s", "-kn", "-ay", *tagged, "-n", name, f"{self.name}/{origin}")
 
     async def extend(self, name: str, size_bytes: int) -> bool:
         """False where it cannot stay in one piece, and must: then it is to be made anew."""
