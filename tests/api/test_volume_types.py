@@ -240,6 +240,12 @@ async def test_a_record_goes_to_another_cloud(tmp_path: Path) -> None:
         assert made["size"] == 1 and [kind for kind, _ in await w.sagas_of(record.id)] == ["restore_backup"]
         await w.end_sagas(record.id)
         await w.world.store.run(backups.set_, record.id, status="available")
+        await w.done(record.volume_id, metadata={"a": "b"}, bootable=True)
+        restored = (await w.ask("POST", f"backups/{record.id}/restore", {"restore": {"name": "r"}})).json()["restore"]
+        again = (await w.get(f"volumes/{restored['volume_id']}"))["volume"]
+        assert (again["name"], again["metadata"], again["bootable"]) == ("r", {"a": "b"}, "true")
+        await w.end_sagas(record.id)
+        await w.world.store.run(backups.set_, record.id, status="available")
         assert shown["is_incremental"] is False and shown["has_dependent_backups"] is False and shown["size"] == 1
         told = await w.get(f"backups/{record.id}/export_record", who="admin")
         reply = await w.ask("POST", "backups/import_record", told, who="admin")
@@ -250,7 +256,7 @@ async def test_a_record_goes_to_another_cloud(tmp_path: Path) -> None:
         told["backup-record"]["backup_url"] = "AAAA"
         reply = await w.ask("POST", "backups/import_record", told, who="admin")
         assert reply.status_code == 400 and "Can't parse backup record" in reason(reply)
-        assert await w.world.store.read(backends.count_on, FAST) == 1
+        assert await w.world.store.read(backends.count_on, FAST) == 1, "the two that are made of it have no backend yet"
 
 
 async def test_a_project_with_volumes_is_not_deleted(tmp_path: Path) -> None:

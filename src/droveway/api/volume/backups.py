@@ -179,7 +179,9 @@ async def restore(api: Api, request: Request, given: Restore) -> Response:
 
 
 def _new_volume(tx: Tx, api: Api, request: Request, row: BackupRow, name: str | None) -> VolumeRow:
+    """Like the one that was backed up, where that is still there."""
     own = types.default(tx, row["project_id"], api.settings.volumes.default_type)
+    like = volumes.find(tx, row["volume_id"])
     new = NewVolume(
         project_id=row["project_id"],
         user_id=request.caller.user_id,
@@ -187,6 +189,9 @@ def _new_volume(tx: Tx, api: Api, request: Request, row: BackupRow, name: str | 
         name=name or f"restore_backup_{row['id']}",
         zone=api.settings.volumes.zone,
         volume_type=(own["id"], own["name"]),
+        metadata={} if like is None else like["metadata"],
+        image_metadata={} if like is None else like["image_metadata"],
+        bootable=like is not None and like["bootable"],
         request_id=request.id,
     )
     return making.create(tx, new, api.settings.volumes.quotas)

@@ -35,6 +35,10 @@ def get(tx: Tx, volume_id: str, project_id: str | None = None) -> VolumeRow:
     return row
 
 
+def find(tx: Tx, volume_id: str) -> VolumeRow | None:
+    return results.first(VolumeRow, tx.execute(_GET, {"of": volume_id}))
+
+
 def on_backend(tx: Tx, name: str) -> list[VolumeRow]:
     """Those that lie there, or move there."""
     return results.every(VolumeRow, tx.execute(_ON_BACKEND, {"of": name}))
