@@ -351,7 +351,7 @@ _FOUND_LATE = {  # where it is not the first one
     8: ("no fence",),
     16: ("no storm hold",),
     18: ("an answer taken for a switch",),
-    35: ("no echo",),
+    51: ("no echo",),
 }
 CAUGHT_BY = {name: seed for seed, names in _FOUND_LATE.items() for name in names}
 
