@@ -38,11 +38,13 @@ AGENT = frozenset(
         "host",
         "periodic",
         "image_cache",
+        "backup",
     }
 )
-NOT_OF_CONTROL = frozenset({"host", "image_cache"})
+NOT_OF_CONTROL = frozenset({"backup", "host", "image_cache"})
 NOT_OF_API = frozenset(
     {
+        "backup",
         "deleted_kept_days",
         "host",
         "image_cache",
@@ -55,6 +57,7 @@ NOT_OF_API = frozenset(
     }
 )
 WHY_NOT = {
+    "backup": "where backups lie belongs into the files of the hosts that make them",
     "database": "an agent holds no database URL and needs none",
     "host": "a host belongs into the file of its agent",
     "ca": "only APIs sign certificates",
