@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from droveway.domain.service_kinds import OF_CONTROL
 from droveway.process.run import run
 from lab.client import Client
 from lab.processes import wait_for
@@ -99,7 +100,7 @@ def test_a_request_under_way_is_answered_and_the_services_go_down(program: Progr
     assert program.ends() == 0
     with closing(sqlite3.connect(program.home / "droveway.sqlite")) as database:
         own = database.execute("SELECT is_up, reason FROM services WHERE host = 'control'").fetchall()
-        assert own == [(0, "it was stopped")] * 2
+        assert own == [(0, "it was stopped")] * len(OF_CONTROL)
         assert database.execute("SELECT count(*) FROM images").fetchone() == (1,)
     assert "Traceback" not in program.said.read_text()
 

@@ -25,7 +25,7 @@ from lab.demo import own_cloud
 from lab.processes import Process, everyone, process, wait_for
 from tests.lab import on_host
 
-COMPUTE, NETWORK = "nova-compute", "neutron-linuxbridge-agent"
+COMPUTE = "nova-compute"
 HUNG_S = 3.0
 USABLE_S = 40.0
 
@@ -128,7 +128,7 @@ class Scene:
         """The one that does the work, not the prefix that waits for it; of a host's agents the compute agent."""
         wanted = ["droveway.main", start, str(self.cloud.config), *([host] if host else [])]
         found = [one for one in everyone() if all(word in one.command() for word in wanted)]
-        (one,) = [one for one in found if one.name() != "nsenter" and NETWORK not in one.command()]
+        (one,) = [one for one in found if one.name() != "nsenter" and "--service" not in one.command()]
         return one
 
     @contextlib.contextmanager

@@ -214,7 +214,7 @@ def test_a_guest_that_powers_itself_off(witness: Witness) -> None:
 def test_a_second_agent_of_the_same_host(witness: Witness, ada: str) -> None:
     """On the host itself its lock refuses it; from elsewhere, control does, and the first one serves on."""
     agents = [one for one in witness.processes_of("agent", "h1") if "nsenter" not in one.command()[0]]
-    (agent,) = [one for one in agents if "neutron-linuxbridge-agent" not in one.command()]
+    (agent,) = [one for one in agents if "--service" not in one.command()]  # compute's
     host = witness.cloud.lab.host("h1")
     words = [word for word in agent.command() if word != "--supervised"]
     second = host.run(*words[: words.index("--config") + 2], timeout_s=20)
