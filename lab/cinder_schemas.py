@@ -125,7 +125,7 @@ ANSWERS: dict[str, dict[str, str]] = {
         "list_volume_types": "GET types",
         "show_volume_type": f"GET {TYPE}",
         "create_volume_type": "POST types",
-        "update_volume_type": f"PUT {TYPE}",
+        "update_volume_types": f"PUT {TYPE}",
         "list_volume_types_extra_specs": f"GET {TYPE}/extra_specs",
     },
     "qos": {"list_qos": "GET qos-specs", "show_qos": "GET qos-specs/{}", "create_qos": "POST qos-specs"},

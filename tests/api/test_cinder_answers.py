@@ -66,6 +66,7 @@ BODIES: dict[str, Any] = {
     "POST volumes/{}/action os-show_image_metadata": {"os-show_image_metadata": None},
     "PUT snapshots/{}": {"snapshot": {"name": "s"}},
     "POST types": {"volume_type": {"name": "$", "extra_specs": {"a": "b"}}},
+    "PUT types/{}": {"volume_type": {"description": "d"}},
     "PUT os-quota-sets/{}": {"quota_set": {"volumes": 50}},
     "PUT os-services/enable": {"binary": "cinder-volume", "host": FAST},
     "PUT os-services/disable": {"binary": "cinder-volume", "host": "h2@slow"},

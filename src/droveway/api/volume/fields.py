@@ -241,12 +241,13 @@ _TYPE: tuple[Field[VolumeTypeRow], ...] = (  # rendered with whether the caller 
     Field("id", "id", 0),
     Field("name", "name", 0),
     Field("is_public", "is_public", 0),
-    Field("os-volume-type-access:is_public", "is_public", 0),
     Field("description", "description", 0),
     Field("extra_specs", _extra_specs, 0),
 )
-TYPE_MADE = FieldTable[VolumeTypeRow](VolumeTypeRow, *_TYPE)  # the reply to what makes or changes one
-TYPE = FieldTable[VolumeTypeRow](VolumeTypeRow, *_TYPE, Field("qos_specs_id", "qos_id", 0, admin_only=True))
+_PUBLIC: Field[VolumeTypeRow] = Field("os-volume-type-access:is_public", "is_public", 0)
+TYPE_CHANGED = FieldTable[VolumeTypeRow](VolumeTypeRow, *_TYPE)
+TYPE_MADE = FieldTable[VolumeTypeRow](VolumeTypeRow, *_TYPE, _PUBLIC)
+TYPE = FieldTable[VolumeTypeRow](VolumeTypeRow, *_TYPE, _PUBLIC, Field("qos_specs_id", "qos_id", 0, admin_only=True))
 QOS = FieldTable[VolumeQosRow](
     VolumeQosRow,
     Field("id", "id", 0),

@@ -126,7 +126,7 @@ async def update(api: Api, request: Request, given: TypeChanges) -> Response:
     def write(tx: Tx) -> VolumeTypeRow:
         return types.change(tx, types.get(tx, request.params["type_id"])["id"], **changes)
 
-    return Response(200, _shown(request, await api.store.run(write), fields.TYPE_MADE))
+    return Response(200, _shown(request, await api.store.run(write), fields.TYPE_CHANGED))
 
 
 async def delete(api: Api, request: Request) -> Response:
