@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from droveway.domain.service_kinds import OF_CONTROL
 from lab import servers
 from lab.compute import Compute
 from lab.processes import wait_for
@@ -72,7 +73,7 @@ def test_a_membership_driver_judges(tmp_path: Path, driver: str) -> None:
             assert state(compute) == {"up"}
             if driver == "db":
                 counts = own_beats(tmp_path)
-                assert len(counts) == 2
+                assert len(counts) == len(OF_CONTROL)
                 assert min(counts) >= 4, "control's own rows do not beat"
                 assert set(compute.services().values()) == {"up"}
             signal_agents(one, signal.SIGSTOP)
