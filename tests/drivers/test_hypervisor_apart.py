@@ -68,7 +68,7 @@ def test_a_guest_takes_its_disks_along_there_and_back(apart: World) -> None:
         await arrive(w.a, w.b, spec)
         running = Guest(guest, GuestState.RUNNING)
         assert await b.guest(guest) == running and (await a.guest(guest)).state is GuestState.ABSENT
-        assert (await a.files(), await b.files()) == ((), (guest,))
+        assert (guest in await a.files(), guest in await b.files()) == (False, True)
         assert await b.local_files(guest) == replace(files, disks=(await b.local_files(guest)).disks)
         assert [(one.name, one.size_bytes, one.base) for one in (await b.local_files(guest)).disks] == [
             (one.name, one.size_bytes, one.base) for one in files.disks
@@ -78,7 +78,7 @@ def test_a_guest_takes_its_disks_along_there_and_back(apart: World) -> None:
         await says(b, guest, lambda text: "BOOTED" in text)
         await arrive(w.b, w.a, spec)
         assert await a.guest(guest) == running
-        assert (await a.files(), await b.files()) == ((guest,), ())
+        assert (guest in await a.files(), guest in await b.files()) == (True, False)
         await a.remove(guest)
 
     play(apart, story, config_drive=True, ephemeral_gb=0, swap_mb=8)
@@ -91,16 +91,16 @@ def test_files_without_the_mark_are_nobody_s_to_take(apart: World) -> None:
         with pytest.raises(HypervisorRefused, match="This host has files of guest"):
             await a.prepare_arrival(spec, files, MARK, 1, None)
         await a.drop_files(guest, MARK)
-        assert await a.files() == (guest,), "its own bear no mark"
+        assert guest in await a.files(), "its own bear no mark"
         await b.prepare_arrival(spec, files, OTHER, 1, None)  # an earlier move has left them
         await b.drop_files(guest, MARK)
         await b.drop_files(guest, "")
-        assert await b.files() == (guest,)
+        assert guest in await b.files()
         await b.prepare_arrival(spec, files, MARK, 1, None)
         await b.drop_files(guest, OTHER)
-        assert await b.files() == (guest,)
+        assert guest in await b.files()
         await b.drop_files(guest, MARK)
-        assert await b.files() == ()
+        assert guest not in await b.files()
         await a.start(spec)
         with pytest.raises(HypervisorRefused, match="is on this host"):
             await a.drop_files(guest, "")
@@ -125,7 +125,7 @@ def test_a_copy_that_is_aborted_leaves_the_guest_and_its_disks(apart: World) -> 
         await b.drop_files(guest, MARK)
         found = await a.guest(guest)
         assert (found.state, found.job) == (GuestState.RUNNING, GuestJob.NONE)
-        assert (await a.files(), await b.files()) == ((guest,), ())
+        assert (guest in await a.files(), guest in await b.files()) == (True, False)
         await a.remove(guest)
 
     play(apart, story)

@@ -224,14 +224,14 @@ def record_detached(tx: Tx, ctx: Context) -> None:
 
 
 def end_detach(tx: Tx, ctx: Context) -> None:
-    """It is attached as it was."""
-    instances.set_idle(tx, ctx.instance_id)
+    """It is attached as it was, also where the server was found to be doing something else by then."""
     if ctx.notes.held is not None:
-        held = _held(ctx)
-        with contextlib.suppress(NotFound):
-            attachments.get(tx, held.attachment_id)
-            attachments.set_(tx, held.attachment_id, status=AttachmentStatus.ATTACHED.value)
-            volumes.set_(tx, held.volume.volume_id, status=VolumeStatus.IN_USE.value)
+        instances.set_idle(tx, ctx.instance_id)
+    with contextlib.suppress(NotFound):
+        row = attachments.get(tx, ctx.params["attachment_id"])
+        if row["instance_id"] == ctx.instance_id:
+            attachments.set_(tx, row["id"], status=AttachmentStatus.ATTACHED.value)
+            volumes.set_(tx, row["volume_id"], status=VolumeStatus.IN_USE.value)
 
 
 DETACH_VOLUME = Saga(

@@ -203,6 +203,7 @@ async def dismiss_guest(ctx: Context) -> None:
         raise TooLate
     if move.apart:
         await ctx.ask(move.destination, Remove())  # its directory there is its own
+        move.files_deleted = True
 
 
 def bind_ports(tx: Tx, ctx: Context) -> None:
@@ -324,10 +325,8 @@ def record_switch(tx: Tx, ctx: Context) -> None:
 
 
 async def release_source(ctx: Context) -> None:
-    """The source forgets what is left of it there; where that is its own, with the directory."""
+    """The source forgets what is left of it there."""
     await ctx.ask(ctx.notes.source, Release())
-    if ctx.notes.apart:
-        await ctx.ask(ctx.notes.source, Remove())
 
 
 def record_done(tx: Tx, ctx: Context) -> None:
@@ -415,7 +414,7 @@ LIVE_MIGRATION = Saga(
             needed=held_volumes.has_volumes,
             deferred_cleanup=True,
         ),
-        Step("drop_files", do=local_files.drop_left, needed=local_files.are_copied, deferred_cleanup=True),
+        Step("drop_files", do=local_files.drop_left, needed=local_files.lie_apart, deferred_cleanup=True),
         Step("record_done", write=record_done),
     ),
     failed=record_failure,

@@ -23,6 +23,11 @@ def are_copied(move: MoveNotes) -> bool:
     return move.copies_files
 
 
+def lie_apart(move: MoveNotes) -> bool:
+    """Each host has files of its own, if only those that every guest has."""
+    return move.copies_files or move.apart
+
+
 async def prepare_files(ctx: Context) -> None:
     """Empty ones at the destination, on the same image where the image is still there: then only what differs from it
     is copied. May take as long as that image is large."""
@@ -84,20 +89,20 @@ async def drop_left(ctx: Context) -> None:
 
 def record_arrival(tx: Tx, ctx: Context) -> None:
     """What an earlier stay had left at the destination is its own again, or gone."""
-    if are_copied(ctx.notes):
+    if lie_apart(ctx.notes):
         file_cleanups.forget(tx, ctx.notes.destination, ctx.instance_id)
 
 
 def record_left(tx: Tx, ctx: Context) -> None:
     """Of a host that did not answer, for when it does."""
     move: MoveNotes = ctx.notes
-    if are_copied(move) and not move.files_deleted:
+    if lie_apart(move) and not move.files_deleted:
         file_cleanups.defer(tx, move.source, ctx.instance_id, "")
 
 
 def record_not_arrived(tx: Tx, ctx: Context) -> None:
     move: MoveNotes = ctx.notes
-    if are_copied(move) and _keeps_all(move):  # that host may have the guest, and the source's files are the others
+    if lie_apart(move) and _keeps_all(move):  # that host may have the guest, and the source's files are the others
         file_cleanups.defer(tx, move.source, ctx.instance_id, "", when_deleted=True)
-    elif are_copied(move) and not move.files_deleted:
-        file_cleanups.defer(tx, move.destination, ctx.instance_id, ctx.id)
+    elif lie_apart(move) and not move.files_deleted:
+        file_cleanups.defer(tx, move.destination, ctx.instance_id, ctx.id if move.copies_files else "")
