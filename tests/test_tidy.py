@@ -6,12 +6,14 @@ import ast
 import functools
 import graphlib
 import re
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
+FILE_MAX_BYTES = 400_000
 SOURCES = sorted(p for d in ("src", "lab", "benchmarks", "tests") for p in (ROOT / d).rglob("*.py"))
 PRODUCT = [p for p in SOURCES if "src" in p.relative_to(ROOT).parts]
 LINES_MAX, LINES_MAX_WITH_REASON, FUNCTION_LINES_MAX = 400, 700, 60
@@ -256,3 +258,10 @@ def test_words_are_those_of_the_field(path: Path) -> None:
     if "simulation" not in path.parts:
         for text in _messages(tree):
             assert not NO_PHRASES.search(text), f"{_name(path)}: {text!r} is no message that one searches for"
+
+
+def test_nothing_large_is_in_the_clone() -> None:
+    """What a trial or a run has left does not belong there: an image, a database."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    paths = [ROOT / name for name in listed.decode().split("\0") if name]
+    assert [str(path) for path in paths if path.is_file() and path.stat().st_size > FILE_MAX_BYTES] == []
