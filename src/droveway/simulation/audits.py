@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EVERY_S = 4.0
 STOPPED = "unserved backend"  # an operator stops its service for a while
 PATIENCE_S = 60.0
+LOOKS_AGAIN, LOOK_AGAIN_S = 10, 2.0
 
 
 class Auditors:
@@ -62,6 +63,11 @@ async def at_peace(world: World) -> list[str]:
 
         async def audit(process: ControlProcess = process) -> None:
             seen = await process.control.audit.look()
+            for _ in range(LOOKS_AGAIN):  # a host that has just come back may not have found each control yet
+                if not seen.not_looked_at:
+                    break
+                await asyncio.sleep(LOOK_AGAIN_S)
+                seen = await process.control.audit.look()
             world.counts["audits at peace"] += 1
             found.extend(
                 f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.reason}"
