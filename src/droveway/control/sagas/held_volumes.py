@@ -68,15 +68,17 @@ def has_any(notes: SpecNotes) -> bool:
 
 
 async def admit_all(ctx: Context) -> None:
-    """The host that was chosen, to each of them."""
+    """The host that was chosen, to each of them. Its name is written before the backend is asked: the saga that frees
+    the volume must know that the host may be admitted."""
     notes: SpecNotes = ctx.notes
     for one in notes.volumes:
+        await ctx.store.run(_write_host, one.attachment_id, notes.host, None)
         source = await admit(ctx, one, notes.host)
-        await ctx.store.run(_write_admitted, one.attachment_id, notes.host, source)
+        await ctx.store.run(_write_host, one.attachment_id, notes.host, source)
 
 
-def _write_admitted(tx: Tx, attachment_id: str, host: str, source: DiskSource) -> None:
-    attachments.set_(tx, attachment_id, host=host, source=msgspec.to_builtins(source))
+def _write_host(tx: Tx, attachment_id: str, host: str, source: DiskSource | None) -> None:
+    attachments.set_(tx, attachment_id, host=host, source=None if source is None else msgspec.to_builtins(source))
 
 
 def take_along(tx: Tx, ctx: Context) -> None:
