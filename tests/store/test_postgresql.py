@@ -270,7 +270,7 @@ async def test_a_server_that_goes_and_comes_back_under_load_loses_and_doubles_no
         async with in_store(url) as store:
             load = Load(store)
             load.check(await load.during(trouble))
-            assert load.slowest_s < away_s + 6.0
+            assert load.slowest_s < away_s + 10.0  # connections are made anew, on a busy machine
 
 
 def test_only_the_first_of_many_looks_for_a_server_that_is_away(url: str) -> None:
