@@ -35,7 +35,7 @@ class FileCleanup:
                 try:
                     is_left = await self._once()
                 except Busy as fault:
-                    log.warning("deletion of files postponed: the store is busy", because=fault.reason)
+                    log.warning("file cleanup postponed: the store is busy", because=fault.reason)
                 await wait(woken, AGAIN_S if is_left else INTERVAL_S)
 
     async def _once(self) -> bool:
@@ -46,7 +46,7 @@ class FileCleanup:
             try:
                 await self._delete(row)
             except (Unreachable, StepFailed, Stale, NotYet) as fault:
-                log.info("files stay", host=row["host"], instance=row["instance_id"], because=str(fault))
+                log.info("file cleanup postponed", host=row["host"], instance=row["instance_id"], because=str(fault))
         return bool(rows)
 
     async def _delete(self, row: FileCleanupRow) -> None:
@@ -59,7 +59,7 @@ class FileCleanup:
         timeout_s = self._settings.long_command_timeout_s
         await send(self._bus, host, of_instance(instance_id), generation, DropFiles(row["mark"]), timeout_s)
         await self._store.run(file_cleanups.forget, host, instance_id, row["mark"])
-        log.info("files deleted", host=host, instance=instance_id)
+        log.info("file cleanup done", host=host, instance=instance_id)
 
 
 def _may_delete(tx: Tx, row: FileCleanupRow) -> int | None:
