@@ -27,6 +27,7 @@ from tests.lab import on_host
 
 COMPUTE = "nova-compute"
 HUNG_S = 3.0
+INTERVAL_S = 1.0  # between two heartbeats
 USABLE_S = 40.0
 
 

@@ -18,7 +18,7 @@ from lab import servers
 from lab.hosts import obstacle
 from lab.processes import wait_for
 from tests.lab import on_host
-from tests.lab.scene import COMPUTE, HUNG_S, Scene, scene
+from tests.lab.scene import COMPUTE, HUNG_S, INTERVAL_S, Scene, scene
 
 REASON = obstacle() or servers.obstacle("nats") or servers.obstacle("faketime")
 pytestmark = [
@@ -28,6 +28,8 @@ pytestmark = [
 ]
 SEEN_S = 0.5  # a death that the kernel tells of
 GONE_S = 3.5  # a host of which nothing comes any more
+HUNG_SHOWN_S = HUNG_S + 3 * INTERVAL_S + SEEN_S  # the beat after the last turn still shows it, the next one begins to
+# count, and the count is read when a beat arrives: it is over at most one later
 BACK_S = 60.0
 BROKER_AWAY_S, STORE_STALLS_S = 20.0, 30.0
 DAY_S = 86_400
@@ -73,7 +75,7 @@ def test_an_agent_that_is_killed_is_dead_at_once(here: Scene) -> None:
 
 def test_an_agent_that_is_stopped_is_hung(here: Scene) -> None:
     with here.frozen("agent", "h1"):
-        assert here.is_shown("h1", "hung", 10) <= HUNG_S + 2.5  # one beat shows it first, and one that long afterwards
+        assert here.is_shown("h1", "hung", 10) <= HUNG_SHOWN_S
         said = here.told("h1")
         assert "its process is stopped (SIGSTOP)" in said
         assert "do: look what it is stuck in" in said
@@ -150,7 +152,7 @@ def test_a_loop_that_is_blocked_while_the_database_stalls(here: Scene) -> None:
     """A long task in the loop of one agent; and a database that takes nothing: `why` tells what the lists cannot."""
     here.process("agent", "h3").send(signal.SIGUSR1)
     began_s = time.monotonic()
-    assert here.is_shown("h3", "hung", 10) <= HUNG_S + 2.5  # one beat shows it first, and one that long afterwards
+    assert here.is_shown("h3", "hung", 10) <= HUNG_SHOWN_S
     said = here.told("h3")
     assert f"its loop is in task '{on_host.TASK}' (on_host.py:" in said
     assert "in report)" in said
