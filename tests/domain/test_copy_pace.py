@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from droveway.domain import copy_pace
-from droveway.domain.copy_pace import MIB, WRITTEN_MAX_BYTES_A_S, CopyProgress, first_speed, next_speed
+from droveway.domain.copy_pace import MIB, WRITTEN_MAX_BYTES_A_S, DiskCopySample, first_speed, next_speed
 
 LOOK_S = 0.1
 
@@ -16,7 +16,7 @@ def copied(is_data: list[bool], part_mib: int = 64) -> tuple[float, list[tuple[f
     the one before."""
     total, passed, written, at_s = len(is_data) * part_mib * MIB, 0, 0, 0.0
     speed, looks = first_speed(), []
-    before = CopyProgress(0.0, total)
+    before = DiskCopySample(0.0, total)
     while passed < total:
         left, fresh = speed * LOOK_S, 0
         while left > 0 and passed < total:
@@ -25,7 +25,7 @@ def copied(is_data: list[bool], part_mib: int = 64) -> tuple[float, list[tuple[f
             passed, left = passed + max(1, step), left - max(1, step)
         written, at_s = written + fresh, at_s + LOOK_S
         looks.append((at_s, fresh))
-        now = CopyProgress(at_s, total, passed, written)
+        now = DiskCopySample(at_s, total, passed, written)
         speed, before = next_speed(speed, before, now), now
         assert at_s < 100_000
     return at_s, looks
@@ -53,5 +53,5 @@ def test_little_is_written_at_the_end(is_data: list[bool]) -> None:
 
 
 def test_what_is_not_known_changes_nothing() -> None:
-    for now in (CopyProgress(0.0, 5 * MIB, MIB), CopyProgress(1.0)):
-        assert next_speed(7, CopyProgress(0.0), now) == 7
+    for now in (DiskCopySample(0.0, 5 * MIB, MIB), DiskCopySample(1.0)):
+        assert next_speed(7, DiskCopySample(0.0), now) == 7

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, ImageTicket
 from droveway.domain.model import ImageRef
 from droveway.drivers.clock import SystemChance, SystemClock
-from droveway.drivers.images import http as http_driver
 from droveway.drivers.images import http_fetch
 from droveway.drivers.images.http import HttpImages
 from droveway.ports.images import HALF_KEPT_S, ImageRefused, TicketWanted
@@ -233,19 +231,6 @@ def test_an_api_that_cannot_be_reached_is_not_said_to_be_the_source(tmp_path: Pa
                 await images.send("an-image", tmp_path / "missing", ticket)
 
     asyncio.run(play())
-
-
-def test_what_is_sent_leaves_the_host_to_its_guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_driver, "SENT_BYTES_A_S", 4 * http_driver.PIECE_BYTES)
-    (tmp_path / "source").write_bytes(bytes(2 * http_driver.PIECE_BYTES))
-    with driver() as images, (tmp_path / "source").open("rb") as file:
-        began_s = time.monotonic()
-        assert sum(map(len, images._paced(file))) == 2 * http_driver.PIECE_BYTES
-        assert time.monotonic() - began_s > 0.45, "half a second's worth of it"
-        images.close()
-        file.seek(0)
-        with pytest.raises(ConnectionAbortedError):
-            list(images._paced(file))
 
 
 def test_one_that_trickles_is_left(tmp_path: Path) -> None:

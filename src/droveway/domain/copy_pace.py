@@ -17,7 +17,7 @@ LAST_BYTES_A_S = 16 * MIB
 LOOKS_BEFORE_LAST = 4  # so many looks at least until the last part begins
 
 
-class CopyProgress(msgspec.Struct, frozen=True):
+class DiskCopySample(msgspec.Struct, frozen=True):
     """As one look sees it. `passed_bytes`: of the disk; `written_bytes`: what its copy takes on its host."""
 
     at_s: float
@@ -31,7 +31,7 @@ def first_speed() -> int:
     return WRITTEN_MAX_BYTES_A_S
 
 
-def next_speed(speed: int, before: CopyProgress, now: CopyProgress) -> int:
+def next_speed(speed: int, before: DiskCopySample, now: DiskCopySample) -> int:
     """From now on, after it went at `speed` between these two looks."""
     left, took_s = now.total_bytes - now.passed_bytes, now.at_s - before.at_s
     if not now.total_bytes or took_s <= 0:

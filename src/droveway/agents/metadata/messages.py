@@ -47,7 +47,7 @@ class Documents(msgspec.Struct, frozen=True, tag="documents"):
         return f"Documents({self.instance_id}, {self.digest})"  # user data may hold secrets
 
 
-class Passwords(msgspec.Struct, frozen=True, tag="passwords"):
+class ReadPasswords(msgspec.Struct, frozen=True, tag="passwords"):
     """Ask only: what guests have set and have not been told back yet."""
 
 
@@ -66,7 +66,7 @@ class State(msgspec.Struct, frozen=True, tag="state"):
 
 
 class Written(msgspec.Struct, frozen=True, tag="written"):
-    """The answer to Passwords, by instance."""
+    """The answer to ReadPasswords, by instance."""
 
     passwords: GuestPasswords
 
@@ -78,7 +78,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     reason: Annotated[str, msgspec.Meta(max_length=1024)] = ""  # why not; empty: it is
 
 
-Message = Look | Listen | Leave | Addresses | Documents | Passwords | End
+Message = Look | Listen | Leave | Addresses | Documents | ReadPasswords | End
 Reply = State | Written | Done
 _encode = msgspec.msgpack.Encoder().encode
 _message, _reply = msgspec.msgpack.Decoder(Message), msgspec.msgpack.Decoder(Reply)

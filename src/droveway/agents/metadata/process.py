@@ -28,7 +28,7 @@ from droveway.agents.metadata.messages import (
     Listen,
     Look,
     Message,
-    Passwords,
+    ReadPasswords,
     Reply,
     State,
     Written,
@@ -111,7 +111,7 @@ class AgentLine:
                 service.addresses = guests
             case Documents(instance_id, digest, by_path):
                 service.set_documents(instance_id, digest, by_path)
-            case Passwords():
+            case ReadPasswords():
                 return Written(service.passwords.waiting())
             case End():
                 for network_id in list(service.places):

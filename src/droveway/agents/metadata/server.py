@@ -31,7 +31,7 @@ from droveway.agents.metadata.messages import (
     Listen,
     Look,
     Message,
-    Passwords,
+    ReadPasswords,
     Reply,
     State,
     Written,
@@ -148,7 +148,7 @@ class MetadataServer:
         if self._socket is None:
             return {}
         try:
-            reply = await self._ask(Passwords())
+            reply = await self._ask(ReadPasswords())
         except (OSError, NotServed, msgspec.DecodeError):
             return {}  # it is seen when they are brought the next time
         return reply.passwords if isinstance(reply, Written) else {}

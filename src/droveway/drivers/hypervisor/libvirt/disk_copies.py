@@ -17,7 +17,7 @@ from typing import Any
 
 import libvirt
 
-from droveway.domain.copy_pace import CopyProgress, first_speed, next_speed
+from droveway.domain.copy_pace import DiskCopySample, first_speed, next_speed
 from droveway.domain.model import GuestJob, GuestState
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.guest import describe, find
@@ -66,13 +66,13 @@ class DiskCopies:
             old.unlink(missing_ok=True)
 
     async def _until_ended(self, instance_id: str, unfinished: Path) -> None:
-        speed, before = 0, CopyProgress(self._clock.monotonic_s())
+        speed, before = 0, DiskCopySample(self._clock.monotonic_s())
         while await self._connection.call(lambda c: _is_under_way(c, instance_id, unfinished)):
             now = await self._progress(instance_id, unfinished)
             faster = next_speed(speed, before, now) if speed else first_speed()
             if abs(faster - speed) > speed / SPEEDS_ALIKE:
                 speed = faster
-                await self._connection.call(lambda c, to=speed: _set_speed(c, instance_id, to))
+                await self._go_at(instance_id, speed)
             before = now
             # QEMU ends the job with a flush for which the guest waits: of what has been flushed before there is little.
             await self._files.run(lambda: _flush(unfinished))
@@ -82,10 +82,13 @@ class DiskCopies:
             await self._files.run(lambda: unfinished.unlink(missing_ok=True))
             raise HypervisorRefused(f"The disk of guest {instance_id} could not be copied: {trouble}.")
 
-    async def _progress(self, instance_id: str, unfinished: Path) -> CopyProgress:
+    async def _go_at(self, instance_id: str, bytes_a_s: int) -> None:
+        await self._connection.call(lambda c: _set_speed(c, instance_id, bytes_a_s))
+
+    async def _progress(self, instance_id: str, unfinished: Path) -> DiskCopySample:
         total, passed = await self._connection.call(lambda c: _passed(c, instance_id))
         written = await self._files.run(lambda: _allocated(unfinished))
-        return CopyProgress(self._clock.monotonic_s(), total, passed, written)
+        return DiskCopySample(self._clock.monotonic_s(), total, passed, written)
 
     async def drop(self, instance_id: str, copy: str) -> None:
         final = self.path(instance_id, copy)
