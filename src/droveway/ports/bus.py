@@ -36,7 +36,19 @@ from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.volume.model import StoragePool
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
+from droveway.domain.wire import (
+    FEW,
+    LIST,
+    Count,
+    GuestPasswords,
+    HostName,
+    Number,
+    PrintableText,
+    Reason,
+    ServiceName,
+    ShortText,
+    Text,
+)
 from droveway.ports.replies import (
     FAILURES,
     Answer,
@@ -502,7 +514,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
 class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `reason`: how it
-    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands."""
+    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands. `passwords`: by
+    instance, what guests have set and nobody has told them back yet."""
 
     host: HostName
     service: ServiceName
@@ -512,6 +525,10 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
     pool: StoragePool | None = None
     generation: Number = 0
+    passwords: GuestPasswords = {}
+
+    def __repr__(self) -> str:
+        return f"ServiceReport({self.host}, {self.service}, {self.reason!r})"  # no log has passwords
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):

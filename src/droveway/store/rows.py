@@ -311,6 +311,7 @@ class GuestDataRow(TypedDict):
     user_data: str | None
     key_type: str | None
     public_key: str | None
+    admin_password: str | None
 
 
 class ServerPortRow(TypedDict):

@@ -328,6 +328,7 @@ guest_data = Table(  # what a guest is told of itself; apart from instances, who
     Column("user_data", Text),  # base64, as it was given
     Column("key_type", String(16)),
     Column("public_key", Text),  # as it was when the server was made
+    Column("admin_password", String(255)),  # that was wished for it; on its config drive alone
 )
 server_ports = Table(  # the interfaces of each server; one whose port is gone is none
     "server_ports",
