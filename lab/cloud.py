@@ -65,7 +65,7 @@ class Cloud:
         self.log = home / "droveway.log"
         self.pid = home / "droveway.pid"
         self.settings: dict[str, object] = {"report_interval": 1.0, "service_down_time": 3.0}  # at the file's top
-        self.instances = self.lab.shared / "instances"  # where each host keeps its guests; all see that, for migration
+        self.instances = self.storage.instances
         self.prefix: tuple[str, ...] = ()  # what the program's command lines on a real host begin with
         # A second cloud of the same clone keeps its credentials to itself.
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
@@ -102,6 +102,7 @@ class Cloud:
             )
         self.choice, self.backing = wanted, Backing(self.home, wanted)
         self.storage = Storage(self.home, self.lab, wanted.storage)
+        self.instances = self.storage.instances
 
     # -- up -------------------------------------------------------------------------------------------------------
     def up(self, simulated: bool, foreground: bool, quiet: bool = False) -> None:

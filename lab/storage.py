@@ -23,7 +23,7 @@ from lab.nodes import ServerFailed
 from lab.task import Task
 
 BLOCK = "block1"  # the host that carries the service of the one backend, and of backups
-POOL, SERVICE_USER = "volumes", "volumes"
+POOL, ROOTS, SERVICE_USER = "volumes", "vms", "volumes"  # pools of volumes and of root disks
 SIZE_BYTES = 32 << 30  # of a sparse file
 ENDS_S = 30.0
 CERTIFICATE_LIVES_US, RENEWED_BEFORE_US = 90 * DAY_US, 30 * DAY_US
@@ -42,6 +42,12 @@ class Storage:
     def backends(self) -> int:
         """How many of them `hosts` has."""
         return len(self._lab.hosts) if self.kind == "dir" else 1
+
+    @property
+    def instances(self) -> Path:
+        """Where each host keeps its guests' files: all see that, for migration; where root disks lie in Ceph each has a
+        directory of its own."""
+        return (self._lab.directory if self.kind == "ceph" else self._lab.shared) / "instances"
 
     # -- up and down --------------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -74,7 +80,7 @@ class Storage:
         cluster = self.ceph()
         name, _, value = self._mark.partition("=")
         cluster.stays({name: value})
-        cluster.start((POOL,), (SERVICE_USER, *(host.name for host in self._lab.hosts)), has_manager=True)
+        cluster.start((POOL, ROOTS), (SERVICE_USER, *(host.name for host in self._lab.hosts)), has_manager=True)
 
     def ceph(self) -> Ceph:
         """This cloud's; made when it is not there."""
@@ -121,7 +127,8 @@ class Storage:
     def of_host(self, host: Host) -> dict[str, Any]:
         """Keys of a host that carries guests: how it opens volumes, and the backend that it has itself."""
         if self.kind == "ceph":
-            return {**self._ceph_user(host.name), "services": [], "backend": []}
+            roots = {"images_type": "rbd", "images_rbd_pool": ROOTS}
+            return {**self._ceph_user(host.name), **roots, "services": [], "backend": []}
         if self.kind == "lvm":
             opens = {"disk_tls_path": f"/etc/{libvirtd.DISK_TLS}", "tls_path": str(self._tls(host.name))}
             return {**opens, "services": [], "backend": []}
@@ -167,7 +174,8 @@ class Storage:
         if self.kind == "ceph":
             conf = self._home / "servers" / "ceph" / "ceph.conf"
             entered = " ".join(Place(self._lab.address, self._lab.control).prefix)
-            return f"pool {POOL} of a Ceph at {self._lab.address}; it answers {entered} ceph -c {conf} -s"
+            pools = f"pools {POOL} and, of root disks, {ROOTS} of a Ceph at {self._lab.address}"
+            return f"{pools}\n           it answers {entered} ceph -c {conf} -s"
         if self.kind == "lvm":
             return f"volume group {self.volume_group}, served by NBD with TLS at {self._lab.address}"
         return "directories that the hosts share"

@@ -261,6 +261,27 @@ def test_hosts_are_admitted_and_withdrawn(tmp_path: Path, kind: str) -> None:
 
 
 @OF_EACH
+def test_what_is_made_of_a_volume_in_use_is_in_use_by_nobody(tmp_path: Path, kind: str) -> None:
+    async def story(world: StorageWorld) -> None:
+        await world.storage.create(ONE)
+        await world.admit(ONE, "h1")
+        if world.storage.guarantees.clone is not Clone.INSTANT:
+            return  # it is copied at rest alone
+        await world.storage.create(VolumeSpec(V2, 1), FromVolume(V1))
+        await world.storage.snapshot(V1, S1)
+        await world.storage.create(VolumeSpec(V3, 1), FromSnapshot(S1, V1))
+        assert [one.holders for one in await world.storage.inventory()] == [("h1",), (), ()]
+        for volume_id in (V2, V3):
+            await world.storage.delete(volume_id)
+        assert [one.volume_id for one in await world.storage.inventory()] == [V1]
+        await world.storage.delete_snapshot(V1, S1)
+        await world.storage.withdraw(V1, "h1")
+        await world.storage.delete(V1)
+
+    play(kind, tmp_path, story)
+
+
+@OF_EACH
 def test_a_guest_writes_it_while_its_service_restarts(tmp_path: Path, kind: str) -> None:
     async def story(world: StorageWorld) -> None:
         await world.storage.create(ONE)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import GuestSpec
 from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
-from droveway.ports.hypervisor import HypervisorRefused
+from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 if TYPE_CHECKING:
     from droveway.drivers.hypervisor.libvirt.pool_disks import PoolDisks
@@ -30,7 +31,8 @@ class RootDisks:
 
     async def sweep(self) -> None:
         if self._pool is not None:
-            await self._pool.sweep()
+            with contextlib.suppress(HypervisorRefused, HypervisorDown):  # the next one will look again
+                await self._pool.sweep()
 
     async def capacity(self, store: StoreWatch) -> tuple[StoreCapacity, str]:
         """Where disks are made: the pool; else the instance store. Trouble of the store is trouble of both: consoles
