@@ -37,6 +37,7 @@ class Storage:
         self.kind, self._home, self._lab = kind, home, lab
         self._mark = f"DROVEWAY_STORAGE={home}"  # carried by all that is started here
         self._task: Task | None = None
+        self._started: list[Ceph] = []  # whose daemons are children of this process
 
     @property
     def backends(self) -> int:
@@ -70,6 +71,10 @@ class Storage:
         """When no guest writes any more: what was answered lies in files."""
         if not processes.end(lambda: processes.with_environment(self._mark), signal.SIGKILL, ENDS_S):
             raise ServerFailed(f"the storage of {self._home} outlived SIGKILL by {ENDS_S:.0f} s")
+        for cluster in self._started:
+            for node in cluster.nodes:
+                node.reap()
+        self._started.clear()
 
     # -- Ceph ---------------------------------------------------------------------------------------------------------
     def _start_ceph(self) -> None:
@@ -80,6 +85,7 @@ class Storage:
         cluster = self.ceph()
         name, _, value = self._mark.partition("=")
         cluster.stays({name: value})
+        self._started.append(cluster)
         cluster.start((POOL, ROOTS), (SERVICE_USER, *(host.name for host in self._lab.hosts)), has_manager=True)
 
     def ceph(self) -> Ceph:
