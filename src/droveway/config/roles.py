@@ -49,6 +49,7 @@ NOT_OF_API = frozenset(
         "host",
         "image_cache",
         "image_store",
+        "migration",
         "name",
         "periodic",
         "scheduler",
