@@ -109,8 +109,8 @@ def is_split(guest: Guest | None) -> bool:
 def _of_halves(source: Guest | None, destination: Guest | None, *, gone: tuple[bool, bool], settled: bool) -> Verdict:
     """Of a guest in post-copy: it runs at the destination, or stands still there, and never again at its source.
 
-    What says that it is whole at the destination is believed at once. A half whose other one is gone is lost with it;
-    that this is so is taken from a host which says that it has no half, or which will not come back by itself.
+    What says that it is whole at the destination is so at once. A half whose other one is gone is lost with it; that
+    this is so is taken from a host which says that it has no half, or which will not come back by itself.
     """
     there, here = destination, source
     if there is not None and there.state is GuestState.RUNNING and there.post_copy is PostCopy.NONE:
@@ -122,8 +122,10 @@ def _of_halves(source: Guest | None, destination: Guest | None, *, gone: tuple[b
         return V.LOST if failed[0] or settled else V.COPYING
     if here is None and not gone[0]:
         return V.WAIT if failed[1] else V.COPYING
-    if not is_split(here):  # the destination notices that by itself, and says so
-        return V.LOST if failed[1] else V.COPYING
+    if not is_split(here):
+        # A source lets go only after its destination has said that it has all of it. Not every destination notices by
+        # itself that it is alone: found by killing QEMU at the source.
+        return V.LOST if failed[1] or (settled and here is not None) else V.COPYING
     return V.TORN if failed[0] and (failed[1] or settled) else V.COPYING
 
 

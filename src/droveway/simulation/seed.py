@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from droveway.simulation import audits, checkers, network_phases, severities, verdict_laws
 from droveway.simulation.faults import Faults
+from droveway.simulation.guest_memory import MemoryUsers
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.network_users import NetworkUsers
@@ -86,6 +87,7 @@ class _Play:
         users = self._users = UserWorkload(world, people=5, most=12, pause_s=0.8, **nics)
         listener = Listener(world)
         of_volumes = self._of_volumes = None if world.volumes is None else VolumeUsers(world)
+        of_memory = MemoryUsers(world)
         operator = self._operator = Operator(world)
         trouble = Faults(world, severities.SEVERITIES[self._severity])
         other = OtherRelease(world)
@@ -93,6 +95,7 @@ class _Play:
         wrong = await self._turbulence(trouble)
         trouble.stop()
         users.stopped = True
+        of_memory.stop()
         if of_networks is not None:
             of_networks.stop()
         if of_volumes is not None:

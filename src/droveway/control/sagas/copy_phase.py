@@ -8,13 +8,25 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from droveway.control.engine.saga import Context, NotYet
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes
 from droveway.domain import migration_ladder
 from droveway.domain.faults import Busy, StepFailed
+from droveway.domain.migration import Verdict
 from droveway.domain.migration_ladder import CopyTarget, LadderAction, LadderDecision, LadderState
-from droveway.domain.model import CopyChange, CopyProgress, Guest, GuestState, MigrationStatus, PostCopy, of_saga
+from droveway.domain.model import (
+    CopyChange,
+    CopyProgress,
+    Guest,
+    GuestState,
+    MigrationStatus,
+    PostCopy,
+    TaskState,
+    of_saga,
+)
 from droveway.ports.bus import AdjustCopy, ResumePostCopy, Stop
 from droveway.store.compute import instances, migrations
 from droveway.store.compute.migrations import ShownProgress
@@ -109,6 +121,9 @@ async def see_to_copy(ctx: Context, looked: GuestOnBothHosts) -> None:
         if watched.refusals >= REFUSED_MAX:
             raise StepFailed(f"{decision.reason}; {decision.action} was refused: {refused.reason}") from None
         raise NotYet(POLL_S, f"{decision.action} was refused: {refused.reason}") from None
+    if change.post_copy:  # it may be lost before it is looked at again
+        split = msgspec.structs.replace(_shown(ctx, source, source.progress), post_copy=PostCopy.ACTIVE.value)
+        await ctx.store.run(migrations.set_progress, ctx.id, source.progress, split)
     await _note(ctx, _sentence(decision))
     raise NotYet(POLL_S, f"the copy from {move.source} to {move.destination} goes on: {_sentence(decision)}")
 
@@ -130,9 +145,20 @@ async def _decide(ctx: Context, source: Guest) -> LadderDecision | None:
     return decision
 
 
+async def ended_in_post_copy(ctx: Context, looked: GuestOnBothHosts) -> bool:
+    """Neither host has it any more, and it was seen to lie on both."""
+    if looked.verdict is not Verdict.ENDED:
+        return False
+    return await ctx.store.read(migrations.was_split, ctx.id)
+
+
 async def reconnect(ctx: Context) -> None:
-    """A guest whose memory lies on two hosts stands still until they are connected again; nothing else saves it."""
+    """A guest whose memory lies on two hosts stands still until they are connected again; nothing else saves it. One
+    that is to be deleted is not saved."""
     move: MoveNotes = ctx.notes
+    if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] == TaskState.DELETING:
+        await end_halves(ctx)
+        raise NotYet(0.0, "its halves were ended: it is to be deleted")
     assert move.spec is not None and move.endpoint is not None, "it was copied"
     await _note_once(ctx, f"post-copy was cut: {move.source} and {move.destination} are connected again")
     refusal = ""

@@ -268,7 +268,7 @@ async def await_switch(ctx: Context) -> None:
         await copy_phase.see_to_copy(ctx, looked)
     if looked.verdict is Verdict.TORN:
         await copy_phase.reconnect(ctx)
-    if looked.verdict is Verdict.LOST:
+    if looked.verdict is Verdict.LOST or await copy_phase.ended_in_post_copy(ctx, looked):
         await copy_phase.end_halves(ctx)
         move.power_state = instances.POWER_SHUTDOWN
         return

@@ -82,6 +82,12 @@ def is_forced(tx: Tx, saga_id: str) -> bool:
     return bool(tx.execute(_FORCED, {"of": saga_id}).scalar())
 
 
+def was_split(tx: Tx, saga_id: str) -> bool:
+    """Whether its guest has been seen in post-copy."""
+    progress = tx.execute(_PROGRESS, {"of": saga_id}).scalar()
+    return bool(progress) and progress["post_copy"] != "none"
+
+
 def force(tx: Tx, saga_id: str) -> None:
     """It is to complete at any price that its policy allows. Its runner finds that by itself."""
     set_(tx, saga_id, forced=True)
@@ -157,6 +163,7 @@ def find(
 
 
 _FORCED = Prepared(select(migrations.c.forced).where(migrations.c.saga_id == bindparam("of")))
+_PROGRESS = Prepared(select(migrations.c.progress).where(migrations.c.saga_id == bindparam("of")))
 _it = migrations.alias("it")
 # One that still waits for another saga of its server has no place in the line.
 _IN_LINE = [status.value for status in UNDER_WAY if status is not MigrationStatus.ACCEPTED]

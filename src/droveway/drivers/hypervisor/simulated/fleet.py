@@ -301,7 +301,7 @@ class Fleet:
         copy = self.copies.get(instance_id)
         if copy is None or not copy.is_split:
             return
-        if why in (GuestEnd.RELEASE, GuestEnd.STOP):
+        if why is GuestEnd.RELEASE or (why is GuestEnd.STOP and copy.connected.is_set()):
             raise self.violate(f"guest {instance_id} is lost by {why} of its half on {host.name}: the other is there")
         self.lost_in_post_copy[instance_id] = host.name
         self.fail_copy(copy, f"The half of the guest on host {host.name} is gone.")
