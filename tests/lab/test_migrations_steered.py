@@ -141,6 +141,6 @@ def test_a_guest_whose_source_dies_in_post_copy_is_lost_and_is_started_again(wit
     assert "lost in post-copy" in witness.fault(writer.id)
     assert writer.id not in witness.places("--state-running")
     assert writer.compute.act(writer.id, {"reboot": {"type": "HARD"}})[0] == 202
-    writer.compute.wait(writer.id, "ACTIVE")
+    witness.wait(lambda: writer.compute.server(writer.id)["status"] == "ACTIVE", ENDS_S, "its start")
     witness.comes_up(writer.id, 2)
     assert writer.compute.host_of(writer.id) == ended["destination"]
