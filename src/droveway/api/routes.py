@@ -96,6 +96,7 @@ from droveway.api.own import (
     users,
     volume_placements,
 )
+from droveway.api.own import migrations as own_migrations
 from droveway.api.placement import candidates as placement_candidates
 from droveway.api.placement import consumers as placement_consumers
 from droveway.api.placement import names as placement_names
@@ -347,6 +348,7 @@ ROUTES = (
     Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, MANAGER, 23),
     Route("GET",    NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.of_server_show, ADMIN, 23),
     Route("DELETE", NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.abort, MANAGER, 24),
+    Route("POST",   NOVA + "/servers/{server_id}/migrations/{migration_id}/action", migrations.action, MANAGER, 22),
     Route("GET",    NOVA + "/os-migrations", migrations.listing, MANAGER),
 
     Route("GET",    NOVA + "/servers/{server_id}/diagnostics", server_insight.diagnostics, ADMIN),
@@ -579,6 +581,8 @@ ROUTES = (
     Route("DELETE", OWN + "/users/{user}", users.delete, ADMIN),
     Route("GET",    OWN + "/image-quotas/{target}", image_quotas.show, ADMIN),
     Route("PATCH",  OWN + "/image-quotas/{target}", image_quotas.update, ADMIN),
+    Route("GET",    OWN + "/migrations", own_migrations.listing, ADMIN),
+    Route("GET",    OWN + "/migrations/{migration}", own_migrations.show, ADMIN),
     Route("GET",    OWN + "/placements", placements.listing, ADMIN),
     Route("POST",   OWN + "/placements/try", placements.attempt, ADMIN),
     Route("GET",    OWN + "/placements/{server_id}", placements.show, ADMIN),

@@ -50,6 +50,7 @@ NOT_OF_API = frozenset(
         "host",
         "image_cache",
         "image_store",
+        "migration",
         "name",
         "periodic",
         "scheduler",

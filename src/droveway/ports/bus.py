@@ -20,7 +20,9 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import (
+    CopyChange,
     Guest,
     GuestSpec,
     LocalFiles,
@@ -302,6 +304,21 @@ class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
     spec: GuestSpec
     to: MigrationEndpoint
     files: LocalFiles = LocalFiles()  # that the hypervisor copies; none on a shared store
+    target: CopyTarget = CopyTarget()
+
+
+class AdjustCopy(VerbWithReply[GuestStatus], frozen=True, tag="adjust_copy"):
+    """Change a copy that goes on; nothing to do when there is none."""
+
+    change: CopyChange
+
+
+class ResumePostCopy(VerbWithReply[GuestStatus], frozen=True, tag="resume_post_copy"):
+    """Connect the two halves of a guest again whose post-copy has failed."""
+
+    spec: GuestSpec
+    to: MigrationEndpoint
+    files: LocalFiles = LocalFiles()
 
 
 class AbortCopy(VerbWithReply[GuestStatus], frozen=True, tag="abort_copy"):
@@ -426,6 +443,8 @@ Verb = (
     | Dismiss
     | BeginCopy
     | AbortCopy
+    | AdjustCopy
+    | ResumePostCopy
     | Release
     | ReadConsole
     | OpenConsole
