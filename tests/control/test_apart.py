@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, VmState
 from droveway.drivers.hypervisor.simulated.fleet import GuestEnd
 from droveway.store.compute import file_cleanups, instances
+from droveway.store.engine.transaction import Tx
 from droveway.store.work import sagas
 from tests.control.test_sagas import make_image
 from tests.control.world import Break, World
@@ -234,3 +235,24 @@ async def _full(*_: object) -> None:
     from droveway.ports.hypervisor import HypervisorRefused
 
     raise HypervisorRefused("The instance store is full.")
+
+
+async def test_files_that_might_be_the_only_ones_go_once_the_guest_is_found_elsewhere() -> None:
+    """Its host was declared gone in mid-move, and may have had it."""
+    async with apart() as w:
+        instance_id = await w.create()
+        source = "h2" if await w.place(instance_id) == "h1" else "h1"
+
+        def leave(tx: Tx) -> None:
+            instances.set_(tx, instance_id, vm_state=VmState.ERROR.value)
+            file_cleanups.defer(tx, source, instance_id, "", when_deleted=True)
+
+        await w.store.run(leave)
+        w.commands.clear()
+        w.control.nudges.call(file_cleanups.DEFERRED)
+        await asyncio.sleep(0.1)
+        assert (source, "DropFiles") not in w.commands, "nobody knows where it is"
+        await w.store.run(lambda tx: instances.set_(tx, instance_id, vm_state=VmState.ACTIVE.value))
+        w.control.nudges.call(file_cleanups.DEFERRED)
+        await w.until_clean()
+        assert (source, "DropFiles") in w.commands

@@ -9,7 +9,7 @@ from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.engine.saga import ControlSettings, NotYet
 from droveway.control.liveness.admission import Admission
 from droveway.domain.faults import Busy, NotFound, Stale, StepFailed, Unreachable
-from droveway.domain.model import of_instance
+from droveway.domain.model import VmState, of_instance
 from droveway.ports.bus import ControlBus, DropFiles
 from droveway.store.compute import file_cleanups, instances
 from droveway.store.engine.transaction import Store, Tx
@@ -71,6 +71,7 @@ def _may_delete(tx: Tx, row: FileCleanupRow) -> int | None:
     if instance["host"] == row["host"]:
         file_cleanups.forget(tx, row["host"], row["instance_id"])
         return None
-    if row["when_deleted"] and not instance["deleted"]:
+    is_found = instance["vm_state"] in (VmState.ACTIVE, VmState.PAUSED)  # on another host, which was away
+    if row["when_deleted"] and not (instance["deleted"] or is_found):
         return None
     return instances.raise_fence(tx, instance["id"], instance["fence"])

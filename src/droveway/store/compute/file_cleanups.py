@@ -25,7 +25,7 @@ _TRIED = Prepared(update(file_cleanups).where(*_THAT).values(tried_at_us=bindpar
 
 
 def defer(tx: Tx, host: str, instance_id: str, mark: str, *, when_deleted: bool = False) -> None:
-    """The last word counts. `when_deleted`: not before the server is."""
+    """The last word counts. `when_deleted`: not before the server is, or was found on another host."""
     forget(tx, host, instance_id)
     row = {"host": host, "instance_id": instance_id, "mark": mark, "when_deleted": when_deleted, "tried_at_us": 0}
     tx.execute(_INSERT, row)
