@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lab.cloud import Cloud
 
 SERVICES = ["nova-compute", "neutron-linuxbridge-agent"]
-DISKS = "disks"  # the backend of volumes of each host, with its name behind it where they are real
+DISKS = "disks"  # the backend of volumes of each host
 _BACKUP = ["cinder-backup"]  # one of the hosts keeps the store of backups
 SIMULATED: list[dict[str, object]] = [
     {
@@ -90,11 +90,9 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
 
 def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
     cloud.instances.mkdir(parents=True, exist_ok=True)
-    volumes = {f"{DISKS}-{host.name}": cloud.lab.shared / "volumes" / host.name for host in cloud.lab.hosts}
-    for directory in volumes.values():
-        directory.mkdir(parents=True, exist_ok=True)
-    return [
+    guests = [
         {
+            **(own := cloud.storage.of_host(host)),
             "name": host.name,
             "enter": host.command(*cloud.prefix),
             "hypervisor": "libvirt",
@@ -107,18 +105,11 @@ def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
             "network": "bridge",
             "tunnel_address": host.address,
             "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
-            "backend_paths": [f"{name}:{directory}" for name, directory in volumes.items()],
-            "services": [
-                *SERVICES,
-                f"cinder-volume@{DISKS}-{host.name}",
-                *(_BACKUP if host is cloud.lab.hosts[0] else []),
-            ],
-            "backend": [
-                {"name": f"{DISKS}-{host.name}", "driver": "dir", "path": str(volumes[f"{DISKS}-{host.name}"])}
-            ],
+            "services": [*SERVICES, *own["services"]],
         }
         for host in cloud.lab.hosts
     ]
+    return [*guests, *cloud.storage.own_hosts()]
 
 
 def _file(

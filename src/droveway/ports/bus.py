@@ -27,6 +27,7 @@ from droveway.domain.model import (
     MigrationEndpoint,
     Nic,
     Resources,
+    RootPool,
     SpareDisk,
     Subject,
 )
@@ -238,7 +239,9 @@ class Thaw(VerbWithReply[GuestStatus], frozen=True, tag="thaw"):
 
 
 class Remove(VerbWithReply[GuestStatus], frozen=True, tag="remove"):
-    pass
+    """What of it is on that host; and its root disk, where that lies in a pool which other hosts see as well."""
+
+    root_pool: RootPool = ""
 
 
 class CheckDestination(VerbWithReply[GuestStatus], frozen=True, tag="check_destination"):
@@ -294,6 +297,8 @@ class Dismiss(VerbWithReply[GuestStatus], frozen=True, tag="dismiss"):
 
 
 class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
+    """`spec`: of the guest as it is at the other host."""
+
     spec: GuestSpec
     to: MigrationEndpoint
     files: LocalFiles = LocalFiles()  # that the hypervisor copies; none on a shared store

@@ -33,7 +33,7 @@ from droveway.store.work import counters, events, sagas
 _GET = Prepared(select(instances).where(instances.c.id == bindparam("of")))
 _ON_HOSTS = Prepared(select(instances).where(in_list(instances.c.host, "names"), instances.c.deleted.is_(False)))
 _OWED_BY = Prepared(
-    select(instances.c.id, instances.c.fence, instances.c.host)
+    select(instances.c.id, instances.c.fence, instances.c.host, instances.c.root_pool)
     .where(in_list(instances.c.host, "names"), instances.c.deleted)
     .order_by(instances.c.fence, instances.c.id)
     .limit(bindparam("most"))
@@ -43,7 +43,7 @@ _INSERT = Prepared(insert(instances))
 _SET = update(instances).where(instances.c.id == bindparam("of"))
 _SET_POWER = Prepared(_SET.values(power_state=bindparam("new_power")))
 _SET_FENCE = Prepared(_SET.where(instances.c.fence == bindparam("seen")).values(fence=bindparam("new_fence")))
-_FORGET_HOST = Prepared(_SET.where(instances.c.deleted).values(host=null()))
+_FORGET_HOST = Prepared(_SET.where(instances.c.deleted).values(host=null(), root_pool=null()))
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
 
@@ -315,6 +315,7 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         server_ports.nics(tx, instance["id"]),
         rescue=instance["vm_state"] == VmState.RESCUED,
         volumes=attachments.disks(tx, instance["id"]),
+        root_pool=instance["root_pool"] or "",
     )
 
 

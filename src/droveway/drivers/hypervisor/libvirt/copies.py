@@ -13,7 +13,7 @@ from typing import Any
 
 import libvirt
 
-from droveway.domain.model import LocalFiles, MigrationEndpoint
+from droveway.domain.model import GuestSpec, LocalFiles, MigrationEndpoint
 from droveway.domain.peer_uri import WrongUri
 from droveway.domain.peer_uri import checked as checked_endpoint
 from droveway.drivers.hypervisor.libvirt.connection import (
@@ -59,11 +59,12 @@ class OutgoingCopies:
     def forget(self, instance_id: str) -> None:
         self._errors.pop(instance_id, None)
 
-    def begin(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> asyncio.Task[str]:
-        """The task ends when the call has, with its complaint; it never raises."""
+    def begin(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles) -> asyncio.Task[str]:
+        """The task ends when the call has, with its complaint; it never raises. `spec`: as it is there."""
+        instance_id = spec.instance_id
         self._errors.pop(instance_id, None)
         self._waiting[instance_id] = None
-        task = asyncio.create_task(self._carry(instance_id, to, files), name=f"copy {instance_id}")
+        task = asyncio.create_task(self._carry(spec, to, files), name=f"copy {instance_id}")
         self._calls[instance_id] = task
         task.add_done_callback(lambda ended: self._ended(instance_id, ended))
         return task
@@ -80,11 +81,12 @@ class OutgoingCopies:
         for task in tuple(self._calls.values()):
             task.cancel()
 
-    async def _carry(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> str:
+    async def _carry(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles) -> str:
+        instance_id = spec.instance_id
         try:
             async with self._slots:
                 self._waiting.pop(instance_id, None)
-                await in_daemon_thread(f"copy-{instance_id[:8]}", lambda: self._call(instance_id, to, files))
+                await in_daemon_thread(f"copy-{instance_id[:8]}", lambda: self._call(spec, to, files))
         except ConnectionLost as lost:
             # No verdict: a libvirtd that was killed has ended the copy, a connection that was cut has not.
             return f"The hypervisor's connection broke during the copy: {lost}."
@@ -104,7 +106,8 @@ class OutgoingCopies:
                 self._errors.pop(next(iter(self._errors)))
         self._changed(instance_id)
 
-    def _call(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> None:
+    def _call(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles) -> None:
+        instance_id = spec.instance_id
         # Where libvirtd, which is root, connects to was said by another host: nothing passes but an address.
         try:
             peer_uri, data_uri = checked_endpoint(to)
@@ -114,7 +117,7 @@ class OutgoingCopies:
         def migrate(connection: Any) -> None:
             domain = connection.lookupByUUIDString(instance_id)
             parameters: dict[str, Any] = {libvirt.VIR_MIGRATE_PARAM_URI: data_uri}
-            parameters |= xml_there(domain, self._instances_path, to.instances_path)
+            parameters |= xml_there(domain, self._instances_path, to, spec.volumes)
             if files.disks:
                 parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = targets(domain, files)
             domain.migrateToURI3(peer_uri, parameters, FLAGS | _copying(files))
