@@ -283,6 +283,10 @@ class DatabaseAccess:
         self._listeners: list[Callable[[str], None]] = []
         self.is_open = True
 
+    @property
+    def commits(self) -> None:
+        """Other controls commit, too."""
+
     def on_commit(self, listener: Callable[[str], None]) -> None:
         self._listeners.append(listener)
 
