@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, select
 
 from droveway.agents.reports import LOOK_S
-from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, SubjectKind, VmState
+from droveway.domain.model import (
+    GuestState,
+    MigrationStatus,
+    SagaKind,
+    SagaStatus,
+    SpareDisk,
+    SubjectKind,
+    VmState,
+)
 from droveway.domain.service_kinds import row_of
 from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S
 from droveway.simulation import network_laws, together
@@ -30,7 +38,11 @@ if TYPE_CHECKING:
 # report is taken in; it may be lost once.
 STORE_SHOWN_S = ANSWERS_WITHIN_S + 2 * (LOOK_S + NEWS_S)
 FINAL_MIGRATION = {status.value for status in MigrationStatus} - {status.value for status in UNDER_WAY}
-LIVES_AS = {VmState.ACTIVE.value: GuestState.RUNNING, VmState.PAUSED.value: GuestState.PAUSED}
+LIVES_AS = {
+    VmState.ACTIVE.value: GuestState.RUNNING,
+    VmState.PAUSED.value: GuestState.PAUSED,
+    VmState.RESCUED.value: GuestState.RUNNING,
+}
 LIVES = {GuestState.RUNNING, GuestState.PAUSED}
 
 
@@ -81,7 +93,7 @@ class StoreSnapshot:
 def unsettled(world: World) -> list[str]:
     """Why it may not be said yet that everything has ended."""
     rows = world.database.look(StoreSnapshot)
-    looks = (_open, _hosts, _places, _stopped, _leftovers, network_laws.at_rest)
+    looks = (_open, _hosts, _places, _rescued, _stopped, _leftovers, network_laws.at_rest)
     of_volumes = [] if world.volumes is None else world.volumes.at_rest()
     return [reason for look in looks for reason in look(world, rows)] + of_volumes
 
@@ -186,6 +198,22 @@ def _places(world: World, rows: StoreSnapshot) -> list[str]:
         if runs != wanted:
             found.append(f"instance {row['id']} is {row['vm_state']} on {row['host']} and runs on {runs}")
     return found + [f"guest {instance_id} runs on {runs} and has no row" for instance_id, runs in runs_on.items()]
+
+
+def _rescued(world: World, rows: StoreSnapshot) -> list[str]:
+    """What lives has begun from the disk that its row says, and no disk of a rebuild is left beside it."""
+    found = []
+    for row in rows.instances:
+        host = None if row["host"] is None else world.fleet.hosts.get(row["host"])
+        domain = None if host is None else host.domains.get(row["id"])
+        is_rescued = row["vm_state"] == VmState.RESCUED.value
+        shown = is_rescued or row["vm_state"] == VmState.ACTIVE.value
+        if domain is not None and domain.state in LIVES and shown and domain.rescue is not is_rescued:
+            began = "that of a rescue" if domain.rescue else "its own"
+            found.append(f"instance {row['id']} is {row['vm_state']}, and the disk that it began from is {began}")
+    for store in world.fleet.stores.values():
+        found += [f"the new disk of {i} is left" for i, kind in store.spares if kind == SpareDisk.REBUILD.value]
+    return found
 
 
 def _leftovers(world: World, rows: StoreSnapshot) -> list[str]:

@@ -36,9 +36,12 @@ PAUSE, UNPAUSE, SUSPEND, RESUME, SOFT_REBOOT, RESET = (
     "reboot softly",
     "reset the state",
 )
+REBUILD, RESCUE, UNRESCUE = "rebuild", "rescue", "unrescue"
 WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 5, TOGETHER: 6}
 HELD = {PAUSE: 4, UNPAUSE: 6, SUSPEND: 4, RESUME: 6, SOFT_REBOOT: 3, RESET: 2}  # in one world of three
 HELD_EVERY = 3
+RENEWED = {REBUILD: 6, RESCUE: 5, UNRESCUE: 8}  # in few worlds, so that the others stay as they are
+RENEWED_EVERY, RENEWED_AT = 14, 13
 ACTIONS: dict[str, Any] = {
     STOP: {"os-stop": None},
     START: {"os-start": None},
@@ -49,6 +52,9 @@ ACTIONS: dict[str, Any] = {
     SUSPEND: {"suspend": None},
     RESUME: {"resume": None},
     RESET: {"os-resetState": {"state": "active"}},
+    REBUILD: {"rebuild": {"imageRef": IMAGE_ID}},
+    RESCUE: {"rescue": None},
+    UNRESCUE: {"unrescue": None},
 }
 SERVERS = "/compute/v2.1/servers"
 FITS_NOWHERE, IN_A_GROUP = 0.04, 0.3  # of the creations
@@ -65,6 +71,9 @@ FITS = {
     SUSPEND: "active",
     RESUME: "suspended",
     SOFT_REBOOT: "active",
+    REBUILD: "active",
+    RESCUE: "active",
+    UNRESCUE: "rescued",
 }  # asked for mostly where it may work
 
 
@@ -77,6 +86,8 @@ class UserWorkload:
         self._world, self._most, self._pause_s = world, most, pause_s
         self._client, self._names, self._nics = Client(world), 0, nics
         self._weights = WEIGHTS | HELD if world.seed % HELD_EVERY == 0 else WEIGHTS
+        if world.seed % RENEWED_EVERY == RENEWED_AT:
+            self._weights = self._weights | RENEWED
         self.stopped = False
         self.tasks = [world.loop.create_task(self._person(), name=f"user {i}") for i in range(people)]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from droveway.control.engine.saga import Context, TicketNeeded
+from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import tickets
 from droveway.domain.model import GuestSpec, SpareDisk
 from droveway.ports.bus import DropDisk, PrepareDisk
@@ -34,4 +37,6 @@ async def prepare(ctx: Context, disk: SpareDisk) -> None:
 
 
 async def drop(ctx: Context, disk: SpareDisk) -> None:
-    await ctx.ask(ctx.notes.host, DropDisk(disk), ctx.settings.long_command_timeout_s)
+    """A host that was declared gone is not waited for: there it goes with the guest, or with the next one."""
+    with contextlib.suppress(DeclaredGone):
+        await ctx.ask(ctx.notes.host, DropDisk(disk), ctx.settings.long_command_timeout_s)
