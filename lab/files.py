@@ -57,6 +57,7 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     told = theirs[bus]  # who joins may be inside of a lab host, or an imagined host on the machine itself
     told = {**told, "servers": list(dict.fromkeys([*told["servers"], *own[bus]["servers"]]))}
     url = f"http://127.0.0.1:{port}"
+    consoles = {"console": {"on_this_machine": True}}
     files = {
         cloud.config: _file(
             {"role": "control", **everywhere},
@@ -76,13 +77,14 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
                 "network": network,
                 "api": {**_without(api, "clouds_yaml"), "agents_listen": f"127.0.0.1:{cloud.agents_port()}"},
                 f"agents.{bus}": told,
+                **consoles,
             },
         ),
     }
     agent = {"role": "agent", **_without(everywhere, "database")}
     groups = {"simulated": hosts} if simulated else {str(host["name"]): [host] for host in hosts}
     for name, group in groups.items():
-        files[cloud.home / f"agent-{name}.toml"] = _file(agent, {**theirs, **backup}, group)
+        files[cloud.home / f"agent-{name}.toml"] = _file(agent, {**theirs, **backup, **consoles}, group)
     return files
 
 

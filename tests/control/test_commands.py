@@ -12,6 +12,7 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import (
+    CopyChange,
     CopyProgress,
     Guest,
     GuestSpec,
@@ -31,6 +32,7 @@ from droveway.drivers.storage.simulated import GUARANTEES
 from droveway.ports.bus import (
     REPLIES,
     AbortCopy,
+    AdjustCopy,
     Admit,
     ApplyNetworks,
     AttachDisk,
@@ -70,6 +72,7 @@ from droveway.ports.bus import (
     RemoveProbe,
     ReplaceDisk,
     RestoreConnections,
+    ResumePostCopy,
     SaveConnections,
     SendCopy,
     SendGuestData,
@@ -252,6 +255,8 @@ VERBS: tuple[Verb, ...] = (
     Dismiss(),
     BeginCopy(SPEC, THERE),
     AbortCopy(),
+    AdjustCopy(CopyChange(post_copy=True)),
+    ResumePostCopy(SPEC, THERE),
     Release(),
     ReadConsole(),
     OpenConsole(ConsoleKind.VNC, "https://a", "s"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from droveway.domain.model import Guest, GuestState
 from droveway.ports.bus import (
     AbortCopy,
+    AdjustCopy,
     Admit,
     AttachDisk,
     BeginCopy,
@@ -33,6 +34,7 @@ from droveway.ports.bus import (
     Remove,
     RemoveProbe,
     ReplaceDisk,
+    ResumePostCopy,
     SendCopy,
     Start,
     Stop,
@@ -148,8 +150,12 @@ async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
             await h.keep_arrival(instance_id)
         case DropFiles(mark):
             await h.drop_files(instance_id, mark)
-        case BeginCopy(spec, to, files):
-            await h.begin_migration(spec, to, files)
+        case BeginCopy(spec, to, files, target):
+            await h.begin_migration(spec, to, files, target)
+        case AdjustCopy(change):
+            await h.adjust_migration(instance_id, change)
+        case ResumePostCopy(spec, to, files):
+            await h.resume_post_copy(spec, to, files)
         case AbortCopy():
             await h.abort_migration(instance_id)
         case Release():

@@ -36,15 +36,38 @@ class GuestJob(StrEnum):
     INCOMING = "incoming"
 
 
+class PostCopy(StrEnum):
+    """Whether the memory of a guest lies on two hosts: it runs at its destination, and fetches from its source what has
+    not been copied."""
+
+    NONE = "none"
+    ACTIVE = "active"
+    FAILED = "failed"  # the connection between the two was cut: the guest stands still until it is resumed
+
+
 class CopyProgress(msgspec.Struct, frozen=True):
-    """How far an outgoing copy is. All zero while the destination starts."""
+    """How far an outgoing copy is, as its hypervisor counts. All zero while the destination starts."""
 
     memory_total_bytes: Count = 0
     memory_processed_bytes: Count = 0
     memory_remaining_bytes: Count = 0
-    iteration: Count = 0
+    iteration: Count = 0  # passes over the memory that have begun; 0: the disks are copied, or nothing yet
     elapsed_ms: Count = 0
-    downtime_ms: Count = 0
+    downtime_ms: Count = 0  # as it is expected
+    disk_total_bytes: Count = 0
+    disk_processed_bytes: Count = 0
+    disk_remaining_bytes: Count = 0
+    rate_bytes_s: Count = 0  # what is sent in a second
+    dirty_bytes_s: Count = 0  # what the guest writes to in a second, in whole pages; known after the first pass
+    throttle_percent: Count = 0  # of its CPU time that auto-converge takes from the guest
+
+
+class CopyChange(msgspec.Struct, frozen=True):
+    """What is changed of a copy that goes on. `downtime_max_ms`: how long its guest may stand still; 0: as before."""
+
+    downtime_max_ms: Count = 0
+    post_copy: bool = False  # the guest goes on at its destination, and its memory follows
+    pause: bool = False  # the guest stands still until its memory is there
 
 
 class Guest(msgspec.Struct, frozen=True):
@@ -53,12 +76,13 @@ class Guest(msgspec.Struct, frozen=True):
     instance_id: ShortText
     state: GuestState
     job: GuestJob = GuestJob.NONE
-    progress: CopyProgress | None = None
+    progress: CopyProgress | None = None  # of an outgoing copy; or the totals of the one by which it came
     copy_error: Reason = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
     kept: bool = False  # paused, and defined for good: an arrival is so once it has arrived whole
     suspended: bool = False  # paused by a user or an operator, and not by a move: no move resumes it
     saved: bool = False  # its memory lies on its host: it goes on from there when it is started
+    post_copy: PostCopy = PostCopy.NONE
 
 
 class ImageRef(msgspec.Struct, frozen=True):

@@ -20,7 +20,9 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import (
+    CopyChange,
     Guest,
     GuestSpec,
     LocalFiles,
@@ -37,7 +39,19 @@ from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.volume.model import StoragePool
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
+from droveway.domain.wire import (
+    FEW,
+    LIST,
+    Count,
+    GuestPasswords,
+    HostName,
+    Number,
+    PrintableText,
+    Reason,
+    ServiceName,
+    ShortText,
+    Text,
+)
 from droveway.ports.replies import (
     FAILURES,
     Answer,
@@ -290,6 +304,21 @@ class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
     spec: GuestSpec
     to: MigrationEndpoint
     files: LocalFiles = LocalFiles()  # that the hypervisor copies; none on a shared store
+    target: CopyTarget = CopyTarget()
+
+
+class AdjustCopy(VerbWithReply[GuestStatus], frozen=True, tag="adjust_copy"):
+    """Change a copy that goes on; nothing to do when there is none."""
+
+    change: CopyChange
+
+
+class ResumePostCopy(VerbWithReply[GuestStatus], frozen=True, tag="resume_post_copy"):
+    """Connect the two halves of a guest again whose post-copy has failed."""
+
+    spec: GuestSpec
+    to: MigrationEndpoint
+    files: LocalFiles = LocalFiles()
 
 
 class AbortCopy(VerbWithReply[GuestStatus], frozen=True, tag="abort_copy"):
@@ -414,6 +443,8 @@ Verb = (
     | Dismiss
     | BeginCopy
     | AbortCopy
+    | AdjustCopy
+    | ResumePostCopy
     | Release
     | ReadConsole
     | OpenConsole
@@ -507,7 +538,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
 class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `reason`: how it
-    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands."""
+    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands. `passwords`: by
+    instance, what guests have set and nobody has told them back yet."""
 
     host: HostName
     service: ServiceName
@@ -517,6 +549,10 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
     pool: StoragePool | None = None
     generation: Number = 0
+    passwords: GuestPasswords = {}
+
+    def __repr__(self) -> str:
+        return f"ServiceReport({self.host}, {self.service}, {self.reason!r})"  # no log has passwords
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):

@@ -313,6 +313,7 @@ class GuestDataRow(TypedDict):
     user_data: str | None
     key_type: str | None
     public_key: str | None
+    admin_password: str | None
 
 
 class ServerPortRow(TypedDict):
@@ -352,6 +353,11 @@ class MigrationRow(TypedDict):
     memory_total_bytes: int | None
     memory_processed_bytes: int | None
     memory_remaining_bytes: int | None
+    disk_total_bytes: int | None
+    disk_processed_bytes: int | None
+    disk_remaining_bytes: int | None
+    progress: Object | None
+    forced: bool
     error: str
     created_at_us: int
     updated_at_us: int

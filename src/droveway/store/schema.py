@@ -335,6 +335,7 @@ guest_data = Table(  # what a guest is told of itself; apart from instances, who
     Column("user_data", Text),  # base64, as it was given
     Column("key_type", String(16)),
     Column("public_key", Text),  # as it was when the server was made
+    Column("admin_password", String(255)),  # that was wished for it; on its config drive alone
 )
 server_ports = Table(  # the interfaces of each server; one whose port is gone is none
     "server_ports",
@@ -384,15 +385,21 @@ migrations = Table(
     Column("ram_mb", Integer, nullable=False),
     Column("disk_gb", Integer, nullable=False),
     Column("held_cells", Json),  # of the destination's NUMA cells, while the claim is held
-    Column("saga_id", ID, nullable=False),
+    Column("saga_id", ID, nullable=False, index=True),
     Column("user_id", String(64), nullable=False),
     Column("project_id", String(64), nullable=False),
     Column("memory_total_bytes", BigInteger),
     Column("memory_processed_bytes", BigInteger),
     Column("memory_remaining_bytes", BigInteger),
+    Column("disk_total_bytes", BigInteger),
+    Column("disk_processed_bytes", BigInteger),
+    Column("disk_remaining_bytes", BigInteger),
+    Column("progress", Json),  # what else is known of the copy (store/compute/migrations.py: ShownProgress)
+    Column("forced", Boolean, nullable=False, default=False, server_default="0"),  # it is to complete at any price
     Column("error", Text, nullable=False, default=""),
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
+    Index("ix_migrations_source", "source", "status"),
     Index(
         "ix_migrations_claims", "destination", sqlite_where=text("holds_claim"), postgresql_where=text("holds_claim")
     ),

@@ -14,16 +14,17 @@ from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas import held_volumes, local_files, ports
+from droveway.control.sagas import copy_phase, held_volumes, local_files, ports
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
-from droveway.domain.migration import CHECKS, Verdict
+from droveway.domain.migration import AFTER_SWITCH, CHECKS, Verdict
 from droveway.domain.model import (
     START,
     GuestJob,
     GuestState,
     MigrationStatus,
+    PostCopy,
     SagaKind,
     TaskState,
     VmState,
@@ -73,6 +74,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
         probe=f"probe-{ctx.id}",
         may_copy=False,
         volumes=attachments.held_by(tx, ctx.instance_id),
+        target=copy_phase.target_of(instance, ctx.settings.copy),
     )
     migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=source.name)
 
@@ -242,7 +244,7 @@ async def await_ports(ctx: Context) -> None:
 async def begin_copy(ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     assert move.spec is not None and move.endpoint is not None, "it was admitted"
-    begin = BeginCopy(move.there, move.endpoint, move.files)
+    begin = BeginCopy(move.there, move.endpoint, move.files, move.target)
     await ctx.ask(move.source, begin, ctx.settings.long_command_timeout_s)
 
 
@@ -252,7 +254,7 @@ async def abort_copy(ctx: Context) -> None:
     with contextlib.suppress(DeclaredGone):  # what it may still send is ended where it arrives
         await ctx.ask(move.source, AbortCopy(), ctx.settings.long_command_timeout_s)
     looked = await look(ctx)
-    if looked.verdict is Verdict.SWITCHED or looked.ended_there(move):
+    if looked.verdict is Verdict.SWITCHED or looked.ended_there(move) or looked.post_copy is not PostCopy.NONE:
         raise TooLate
     if looked.verdict is Verdict.UNDECIDED:
         if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
@@ -269,6 +271,14 @@ async def await_switch(ctx: Context) -> None:
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
         raise looked.undecided(move)
+    if looked.verdict is Verdict.COPYING:
+        await copy_phase.see_to_copy(ctx, looked)
+    if looked.verdict is Verdict.TORN:
+        await copy_phase.reconnect(ctx)
+    if looked.verdict is Verdict.LOST or await copy_phase.ended_in_post_copy(ctx, looked):
+        await copy_phase.end_halves(ctx)
+        move.power_state = instances.POWER_SHUTDOWN
+        return
     looked.must_be_decided(move)
     if looked.verdict is Verdict.SWITCHED:
         await _resume_once(ctx, looked)
@@ -304,6 +314,10 @@ def show_running(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, status=MigrationStatus.RUNNING.value)
 
 
+def has_connections(move: MoveNotes) -> bool:
+    return is_bound(move) and not move.lost
+
+
 # -- after the switch -------------------------------------------------------------------------------------------------
 async def carry_connections(ctx: Context) -> None:
     """While the source still has its port."""
@@ -322,7 +336,7 @@ def record_switch(tx: Tx, ctx: Context) -> None:
         host=move.destination,
         power_state=move.power_state,
         progress=0,
-        ran_boot_id=None if move.died else move.boot_id or None,
+        ran_boot_id=None if move.died or move.lost else move.boot_id or None,
     )
     local_files.record_arrival(tx, ctx)
     if is_bound(move):
@@ -337,9 +351,19 @@ async def release_source(ctx: Context) -> None:
 
 
 def record_done(tx: Tx, ctx: Context) -> None:
+    move: MoveNotes = ctx.notes
     local_files.record_left(tx, ctx)
-    migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
-    instances.set_idle(tx, ctx.instance_id, progress=0)
+    became: dict[str, Any] = {}
+    if move.lost:
+        became = {
+            "vm_state": VmState.ERROR.value,
+            "fault": {"code": 500, "message": move.lost, "created_us": tx.now_us},
+        }
+        migrations.set_(tx, ctx.id, status=MigrationStatus.ERROR.value, error=move.lost)
+    else:
+        migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
+    instances.set_idle(tx, ctx.instance_id, progress=0, **became)
+    tx.nudges.append(copy_phase.topic(move.source))
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -353,6 +377,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
+    tx.nudges.append(copy_phase.topic(move.source))
     local_files.record_not_arrived(tx, ctx)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
     if move.left:
@@ -389,6 +414,7 @@ LIVE_MIGRATION = Saga(
         ),
         Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
         Step("remove_probe", do=remove_probe, harmless=True),
+        Step("await_turn", do=copy_phase.await_turn, harmless=True),
         Step(
             "admit_destination",
             do=held_volumes.admit_destination,
@@ -401,7 +427,7 @@ LIVE_MIGRATION = Saga(
             "prepare_files",
             do=local_files.prepare_files,
             undo=local_files.drop_prepared,
-            needed=local_files.are_copied,
+            needed=local_files.lie_apart,
             did=local_files.are_copied,
             deferred_cleanup=True,
         ),
@@ -411,7 +437,7 @@ LIVE_MIGRATION = Saga(
         Step("show_running", write=show_running, harmless=True),
         Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
         Step("await_switch", do=await_switch, pivot=True),
-        Step("carry_connections", do=carry_connections, needed=is_bound),
+        Step("carry_connections", do=carry_connections, needed=has_connections),
         Step("record_switch", write=record_switch),
         Step("keep_files", do=local_files.keep_arrived, needed=local_files.are_copied, deferred_cleanup=True),
         Step("release_source", do=release_source, deferred_cleanup=True),
@@ -429,3 +455,4 @@ LIVE_MIGRATION = Saga(
 )
 
 assert {step.name for step in LIVE_MIGRATION.steps[: LIVE_MIGRATION.position_of("admit_guest")]} == CHECKS - {START}
+assert {step.name for step in LIVE_MIGRATION.steps[LIVE_MIGRATION.pivot + 1 :]} == AFTER_SWITCH

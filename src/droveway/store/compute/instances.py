@@ -69,6 +69,7 @@ class NewInstance(msgspec.Struct, frozen=True):
     config_drive: bool = False
     key: GuestKey | None = None
     user_data: str | None = None  # base64
+    admin_password: str | None = None
     nics: tuple[NicRequest, ...] = ()  # what its boot makes ports of
     group_ids: tuple[str, ...] = ()  # of those ports
     hints: dict[str, Any] = {}  # the scheduler hints as they were given
@@ -127,7 +128,7 @@ def create(tx: Tx, new: NewInstance) -> str:
             "fence": sagas.FIRST_FENCE,
         },
     )
-    guest_data.keep(tx, instance_id, new.user_data, new.key)
+    guest_data.keep(tx, instance_id, new.user_data, new.key, new.admin_password)
     params: dict[str, Any] = {"requested_host": new.requested_host} if new.requested_host else {}
     if new.nics:
         params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 
+from droveway.domain.copy_pace import DiskCopySample, first_speed, next_speed
 from droveway.domain.model import GuestJob, GuestState
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.guest import describe, find
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 FORMAT = "qcow2"
 PREFIX = "copy-"
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 0.1
+SPEEDS_ALIKE = 10  # a tenth more or less is no other speed
+BLOCK_BYTES = 512  # of st_blocks
 CONVERTED_WITHIN_S = 3000.0
 ENDS_WITHIN_S = 10.0
 _LIVES = (GuestState.RUNNING, GuestState.PAUSED)
@@ -82,7 +86,14 @@ class DiskCopies:
             old.unlink(missing_ok=True)
 
     async def _until_ended(self, instance_id: str, unfinished: Path) -> None:
+        speed, before = 0, DiskCopySample(self._clock.monotonic_s())
         while await self._connection.call(lambda c: _is_under_way(c, instance_id, unfinished)):
+            now = await self._progress(instance_id, unfinished)
+            faster = next_speed(speed, before, now) if speed else first_speed()
+            if abs(faster - speed) > speed / SPEEDS_ALIKE:
+                speed = faster
+                await self._go_at(instance_id, speed)
+            before = now
             # QEMU ends the job with a flush for which the guest waits: of what has been flushed before there is little.
             await self._files.run(lambda: _flush(unfinished))
             await self._clock.sleep(LOOK_EVERY_S)
@@ -90,6 +101,14 @@ class DiskCopies:
         if trouble:
             await self._files.run(lambda: unfinished.unlink(missing_ok=True))
             raise HypervisorRefused(f"The disk of guest {instance_id} could not be copied: {trouble}.")
+
+    async def _go_at(self, instance_id: str, bytes_a_s: int) -> None:
+        await self._connection.call(lambda c: _set_speed(c, instance_id, bytes_a_s))
+
+    async def _progress(self, instance_id: str, unfinished: Path) -> DiskCopySample:
+        total, passed = await self._connection.call(lambda c: _passed(c, instance_id))
+        written = await self._files.run(lambda: _allocated(unfinished))
+        return DiskCopySample(self._clock.monotonic_s(), total, passed, written)
 
     async def drop(self, instance_id: str, copy: str) -> None:
         final = self.path(instance_id, copy)
@@ -107,6 +126,12 @@ class DiskCopies:
 def _flush(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         os.fdatasync(file.fileno())
+
+
+def _allocated(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_blocks * BLOCK_BYTES
+    return 0
 
 
 def _remove(*paths: Path) -> None:
@@ -147,15 +172,24 @@ def _begin(connection: Any, instance_id: str, unfinished: Path) -> bool:
     return True
 
 
-def _backup_xml(domain: Any, unfinished: Path) -> str:
-    """Of its root disk alone, known by its name: one that is rescued has it second."""
-    backup = ET.Element("domainbackup", mode="push")
-    disks = ET.SubElement(backup, "disks")
+def _targets(domain: Any) -> Iterator[tuple[str, bool]]:
+    """Of its disks, and whether each is its root disk, known by its name: one that is rescued has it second."""
     for disk in ET.fromstring(domain.XMLDesc()).iterfind("devices/disk"):
         source, target = disk.find("source"), disk.find("target")
         assert target is not None, "every disk of a domain has a target"
-        is_root = source is not None and Path(source.get("file", "")).name == "disk"
-        one = ET.SubElement(disks, "disk", name=target.get("dev", ""), backup="yes" if is_root else "no")
+        yield target.get("dev", ""), source is not None and Path(source.get("file", "")).name == "disk"
+
+
+def _root(domain: Any) -> str | None:
+    return next((target for target, is_root in _targets(domain) if is_root), None)
+
+
+def _backup_xml(domain: Any, unfinished: Path) -> str:
+    """Of its root disk alone."""
+    backup = ET.Element("domainbackup", mode="push")
+    disks = ET.SubElement(backup, "disks")
+    for target, is_root in _targets(domain):
+        one = ET.SubElement(disks, "disk", name=target, backup="yes" if is_root else "no")
         if is_root:
             one.set("type", "file")
             ET.SubElement(one, "driver", type=FORMAT)
@@ -166,6 +200,22 @@ def _backup_xml(domain: Any, unfinished: Path) -> str:
 def _is_under_way(connection: Any, instance_id: str, unfinished: Path) -> bool:
     domain = _living(connection, instance_id)
     return domain is not None and _target(domain) == str(unfinished)
+
+
+def _passed(connection: Any, instance_id: str) -> tuple[int, int]:
+    """Of the job that is under way: bytes in all, and those that it is through with; 0 where it is not any more."""
+    domain = _living(connection, instance_id)
+    stats: dict[str, Any] = {} if domain is None else domain.jobStats()
+    return int(stats.get("disk_total", 0)), int(stats.get("disk_processed", 0))
+
+
+def _set_speed(connection: Any, instance_id: str, bytes_a_s: int) -> None:
+    """Of the copy. One that has ended in the meantime has none."""
+    domain = _living(connection, instance_id)
+    root = None if domain is None else _root(domain)
+    if domain is not None and root is not None:
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.blockJobSetSpeed(root, bytes_a_s, libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES)
 
 
 def _why_failed(connection: Any, instance_id: str) -> str:

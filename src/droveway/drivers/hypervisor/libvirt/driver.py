@@ -20,7 +20,9 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import (
+    CopyChange,
     Guest,
     GuestJob,
     GuestSpec,
@@ -28,6 +30,7 @@ from droveway.domain.model import (
     LocalFiles,
     MigrationEndpoint,
     Nic,
+    PostCopy,
     Resources,
     SpareDisk,
 )
@@ -52,7 +55,7 @@ from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.arrivals import Arrivals
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
-from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
+from droveway.drivers.hypervisor.libvirt.copies import Order, OutgoingCopies
 from droveway.drivers.hypervisor.libvirt.disk_copies import DiskCopies
 from droveway.drivers.hypervisor.libvirt.domain_xml import HostFacts, domain_xml
 from droveway.drivers.hypervisor.libvirt.facts import (
@@ -71,7 +74,7 @@ from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import FROZEN_MAX_S, NO_FILES, HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import AS_USUAL, FROZEN_MAX_S, NO_FILES, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused, Images
 from droveway.ports.replies import DiskCopied
 
@@ -509,7 +512,9 @@ class LibvirtHypervisor:
     async def admitted(self) -> tuple[str, ...]:
         return await self._files.run_beside(self._admissions.all)
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+    async def begin_migration(
+        self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES, target: CopyTarget = AS_USUAL
+    ) -> None:
         instance_id = spec.instance_id
         if self._copies.in_flight(instance_id) is not None:
             return
@@ -522,11 +527,26 @@ class LibvirtHypervisor:
             return
         if found.state is not GuestState.RUNNING or found.job is GuestJob.INCOMING:
             raise HypervisorRefused(f"Guest {instance_id} cannot be moved: it is {found.state}, not running.")
-        call = self._copies.begin(spec, to, files)
+        call = self._copies.begin(instance_id, Order(to, files, target, spec.volumes))
         await self._until_visible(instance_id, call)
         if call.done() and (complaint := call.result()):
             raise HypervisorRefused(complaint)
         await self._consume_admission(instance_id)  # it had arrived here long ago
+
+    async def adjust_migration(self, instance_id: str, change: CopyChange) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: acts.adjust_job(c, instance_id, change))
+
+    async def resume_post_copy(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+        instance_id = spec.instance_id
+        self._files.directory(instance_id)
+        found = await self._connection.call(lambda c: acts.look(c, instance_id))
+        if found.post_copy is not PostCopy.FAILED or self._copies.in_flight(instance_id) is not None:
+            return
+        call = self._copies.begin(instance_id, Order(to, files, AS_USUAL, spec.volumes, resumes=True))
+        await asyncio.wait({call}, timeout=COPY_VISIBLE_WITHIN_S)
+        if call.done() and (complaint := call.result()):
+            raise HypervisorRefused(complaint)
 
     async def _until_visible(self, instance_id: str, call: asyncio.Task[str]) -> None:
         """Until libvirt shows the job (a millisecond or two), so that a new agent would find it, or the call ended."""
@@ -549,6 +569,8 @@ class LibvirtHypervisor:
             is_copied = await self._connection.call(lambda c: acts.abort_job(c, instance_id))
             if not is_copied and (call is None or call.done()):
                 return
+            if (await self._connection.call(lambda c: acts.look(c, instance_id))).post_copy is not PostCopy.NONE:
+                return  # its guest runs at the destination
             if self._clock.monotonic_s() > deadline_s:
                 raise HypervisorDown(f"The copy of {instance_id} did not end within {ABORT_WITHIN_S:.0f} s.")
             if call is not None:

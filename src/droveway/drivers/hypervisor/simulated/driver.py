@@ -21,7 +21,9 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import CpuUse, DiskUse, GuestDiagnostics, NicUse
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
+from droveway.domain.migration_ladder import CopyTarget, Policy
 from droveway.domain.model import (
+    CopyChange,
     CopyProgress,
     Guest,
     GuestJob,
@@ -31,6 +33,7 @@ from droveway.domain.model import (
     LocalFiles,
     MigrationEndpoint,
     Nic,
+    PostCopy,
     Resources,
     SpareDisk,
 )
@@ -61,7 +64,7 @@ from droveway.drivers.hypervisor.simulated.fleet import (
 from droveway.drivers.hypervisor.simulated.volumes import SimulatedVolumes
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import NO_FILES, HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import AS_USUAL, NO_FILES, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused
 
 __all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHypervisor"]
@@ -242,18 +245,19 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     def _look(self, host: SimulatedHost, instance_id: str) -> Guest:
         domain = host.domains.get(instance_id)
         state = GuestState.ABSENT if domain is None else domain.state
-        job = self._fleet.job(host, instance_id)
+        job, copy = self._fleet.job(host, instance_id), self._fleet.copies.get(instance_id)
         is_out = job is GuestJob.OUTGOING
         return Guest(
             instance_id,
             state,
             job,
-            CopyProgress() if is_out else None,
+            (copy.passes.progress() if copy.passes is not None else CopyProgress()) if is_out and copy else None,
             "" if is_out else self._copy_errors.get(instance_id, ""),
             domain is not None and domain.crashed,
             domain is not None and domain.is_defined and state is GuestState.PAUSED,
             domain is not None and domain.suspended and state is GuestState.PAUSED,
             domain is not None and domain.saved and state is GuestState.SHUTOFF,
+            PostCopy.NONE if domain is None else domain.post_copy,
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
@@ -523,7 +527,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     async def admitted(self) -> tuple[str, ...]:
         return tuple(self._check().admitted)
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+    async def begin_migration(
+        self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES, target: CopyTarget = AS_USUAL
+    ) -> None:
         host, fleet, instance_id = self._check(), self._fleet, spec.instance_id
         domain = host.domains.get(instance_id)
         if domain is None or fleet.job(host, instance_id) is GuestJob.OUTGOING:
@@ -538,7 +544,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
             raise HypervisorRefused(reason)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         fleet.begin_copy(
-            GuestCopy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended, files)
+            GuestCopy(
+                instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended, files, target
+            )
         )
         host.admitted.pop(instance_id, None)
         self._acted()
@@ -555,14 +563,42 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         if copy is not None and copy.source is host:
             if not copy.has_switched:
                 self._fleet.fail_copy(copy, "The copy was aborted by its client.")
-            else:
+            elif not copy.is_split:
                 await asyncio.shield(copy.ended)
                 self._check()
+        self._acted()
+
+    async def adjust_migration(self, instance_id: str, change: CopyChange) -> None:
+        host = self._check()
+        copy = self._fleet.copies.get(instance_id)
+        if copy is not None and copy.source is host and not copy.has_switched:
+            if change.downtime_max_ms and copy.passes is not None:
+                copy.passes.downtime_ms = change.downtime_max_ms
+            if change.post_copy:
+                if copy.target.policy is not Policy.POST_COPY:
+                    raise HypervisorRefused(f"The copy of guest {instance_id} was not begun for post-copy.")
+                if copy.passes is None:
+                    raise HypervisorRefused(f"The memory of guest {instance_id} is not being copied yet.")
+                copy.wants_post_copy = True
+            domain = host.domains[instance_id]
+            if change.pause and domain.state is GuestState.RUNNING:
+                domain.state = GuestState.PAUSED
+        self._acted()
+
+    async def resume_post_copy(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+        host = self._check()
+        copy = self._fleet.copies.get(spec.instance_id)
+        if copy is not None and copy.source is host and copy.is_split and not copy.connected.is_set():
+            if not copy.destination.hypervisor_is_up:
+                raise HypervisorRefused(f"The hypervisor at {to.peer_uri} cannot be reached.")
+            self._fleet.reconnect(copy)
         self._acted()
 
     async def release(self, instance_id: str) -> None:
         host = self._check()
         copy = self._fleet.copies.get(instance_id)
+        if copy is not None and copy.is_split:
+            raise HypervisorDown(f"The copy of {instance_id} has not ended here yet: ask again.")
         if copy is not None and copy.source is host and copy.has_switched:
             await asyncio.shield(copy.ended)
             self._check()
