@@ -17,7 +17,7 @@ from benchmarks.claims import Claim, cpu_seconds, median, progress
 from benchmarks.fleet_rows import clients
 from benchmarks.fleet_rows.rig import tree
 from benchmarks.liveness_rows.rig import end, start, tail, wait_for
-from benchmarks.volume_rows import attach, drivers, services
+from benchmarks.volume_rows import attach, drivers, real, services
 from droveway.domain.service_kinds import VOLUME
 from droveway.domain.volume.quota import NO_VOLUME_LIMITS, VolumeQuotas
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -29,7 +29,7 @@ from lab import servers
 from lab.client import Client
 from lab.compute import Compute
 
-NEEDS = ("ceph",)
+NEEDS = ("hosts", "ceph", "lvm", "nbdkit")
 VOL = "/volume/v3"
 READY_S, WITHIN_S, LOOK_S = 60.0, 60.0, 0.002
 WARM, EACH, RUNS, ONE_BY_ONE = 20, 50, 3, 40
@@ -106,6 +106,7 @@ def measure() -> Iterator[Claim]:
             end(cloud.process)
     yield from services.rows()
     yield from drivers.measure()
+    yield from real.measure()
 
 
 # -- what each costs --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from droveway.domain.volume.model import VolumeSpec
 from droveway.drivers.backups.directory import DirectoryBackups
 from droveway.drivers.clock import SystemClock
 from droveway.ports.backups import BackupsDown, BackupsRefused
-from droveway.ports.storage import StorageRefused
+from droveway.ports.storage import StorageDown, StorageRefused
 from tests.drivers.storage_server_worlds import RbdWorld
 from tests.drivers.storage_world import GIB, S1, V1, V2, StorageWorld
 from tests.drivers.storage_worlds import MARKS, play
@@ -134,6 +134,18 @@ def test_each_hangs_on_its_own_record_and_chunks_go_with_the_last(tmp_path: Path
         assert list(objects.root.glob("chunks/*/*")) == []
 
     play("dir", tmp_path, story)
+
+
+def test_one_that_was_given_up_is_pending_no_longer_though_its_backend_is_away(tmp_path: Path) -> None:
+    async def story(world: Any) -> None:
+        objects, chunks = store(tmp_path)
+        await objects.put(f"pending/{B1}", b"")
+        world._pool.down = "no route to the pool"
+        with pytest.raises(StorageDown, match="no route to the pool"):
+            await chunks.forget(world.storage, V1, B1)
+        assert await _all(objects.names("pending/")) == []
+
+    play("simulated", tmp_path, story)
 
 
 def test_a_flipped_bit_is_found_and_named(tmp_path: Path) -> None:

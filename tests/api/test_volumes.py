@@ -141,7 +141,8 @@ async def test_a_snapshot_that_would_be_a_copy_is_not_taken_of_what_a_guest_writ
         made = await w.make()
         flavor = Flavor("1", "tiny", 1, 128, 1)
         held = (NewAttachment(made["id"]),)
-        new = NewInstance(made["os-vol-tenant-attr:tenant_id"], "u", "web", "web", flavor, None, volumes=held)
+        project = (await w.world.store.read(volumes.get, made["id"]))["project_id"]
+        new = NewInstance(project, "u", "web", "web", flavor, None, volumes=held)
         server = await w.world.store.run(instances.create, new)
         await w.world.store.run(lambda tx: volumes.set_(tx, made["id"], status="in-use"))
         body = {"snapshot": {"volume_id": made["id"]}}

@@ -18,7 +18,7 @@ from droveway.domain.volume.manifest import CHUNK_BYTES, Damaged, Manifest, Mani
 from droveway.domain.volume.model import VolumeSpec
 from droveway.ports.backups import BackupObjects, BackupsDown, BackupsRefused
 from droveway.ports.clock import Clock
-from droveway.ports.storage import OWN_SNAPSHOT, Extent, Reader, Storage, StorageRefused
+from droveway.ports.storage import OWN_SNAPSHOT, Extent, Reader, Storage, StorageDown, StorageRefused
 
 GIB = 1 << 30
 AT_ONCE = 4  # chunks that are on their way
@@ -111,10 +111,16 @@ class BackupChunks:
         return own
 
     async def forget(self, storage: Storage, volume_id: str, backup_id: str) -> None:
-        """What a backup that was given up has left at the backend."""
+        """What a backup that was given up has left: in the store whether or not its backend answers now."""
+        fault: StorageRefused | StorageDown | None = None
         if storage.guarantees.snapshots:
-            await storage.delete_snapshot(volume_id, f"{OWN_SNAPSHOT}{backup_id}")
+            try:
+                await storage.delete_snapshot(volume_id, f"{OWN_SNAPSHOT}{backup_id}")
+            except (StorageRefused, StorageDown) as caught:
+                fault = caught
         await self._objects.delete(f"{PENDING}{backup_id}")
+        if fault is not None:
+            raise fault
 
     async def _find(self, backup_id: str) -> Manifest | None:
         stored = await self._objects.get(form.manifest_name(backup_id))
