@@ -69,14 +69,14 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
         case Freeze():
             held = await h.freeze(instance_id)
             return GuestFrozen(await h.guest(instance_id), held, boot_id)
-        case Remove():
-            await h.remove(instance_id)
+        case Remove(root_pool):
+            await h.remove(instance_id, root_pool)
             return GuestStatus(Guest(instance_id, GuestState.ABSENT), boot_id)
         case ReadLocalFiles():
             return LocalFilesRead(await h.local_files(instance_id))
         case CheckSource(probe):
-            seen = await h.sees_probe(probe)
-            return SourceChecked(await h.guest(instance_id), seen, boot_id)
+            seen, in_pool = await h.sees_probe(probe), await h.sees_probe_in_pool(probe)
+            return SourceChecked(await h.guest(instance_id), seen, boot_id, in_pool)
         case Admit(spec):
             if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
                 await h.admit(spec)

@@ -41,6 +41,7 @@ from droveway.api.compute import (
     server_volumes,
     servers,
     usage,
+    usage_audits,
     zones,
 )
 from droveway.api.compute import unbuilt_lists as nothing
@@ -56,6 +57,7 @@ from droveway.api.identity import (
     groups,
     projects,
     roles,
+    signed,
     tokens,
 )
 from droveway.api.identity import (
@@ -108,6 +110,7 @@ PUBLIC, TOKEN, READER, MEMBER, ADMIN = Need.PUBLIC, Need.TOKEN, Need.READER, Nee
 MANAGER = Need.MANAGER
 IDENTITY_READER, IDENTITY_MANAGER = Need.IDENTITY_READER, Need.IDENTITY_MANAGER
 IDENTITY_AUDITOR, IDENTITY_ADMIN = Need.IDENTITY_AUDITOR, Need.IDENTITY_ADMIN
+SERVICE = Need.SERVICE
 OWNER, USER_READER, USER_ADMIN = Need.OWNER, Need.USER_READER, Need.USER_ADMIN
 
 V3 = "/identity/v3"
@@ -180,6 +183,8 @@ ROUTES = (
     Route("POST",   V3 + "/auth/tokens", tokens.issue, PUBLIC),
     Route("GET",    V3 + "/auth/tokens", tokens.show, TOKEN),  # and HEAD
     Route("DELETE", V3 + "/auth/tokens", tokens.revoke, TOKEN),
+    Route("POST",   V3 + "/ec2tokens", signed.ec2_token, SERVICE),
+    Route("POST",   V3 + "/s3tokens", signed.s3_token, SERVICE),
     Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, TOKEN),
     Route("GET",    V3 + "/auth/projects", projects.list_own, TOKEN),
     Route("GET",    V3 + "/auth/domains", domains.list_own, TOKEN),
@@ -415,6 +420,8 @@ ROUTES = (
     Route("PUT",    NOVA + "/os-services/{service}", os_services.update_by_name, ADMIN, 1, 52),
     Route("PUT",    NOVA + "/os-services/{service}", os_services.update, ADMIN, 53),
     Route("DELETE", NOVA + "/os-services/{service}", os_services.delete, ADMIN),
+    Route("GET",    NOVA + "/os-instance_usage_audit_log", usage_audits.listing, ADMIN),
+    Route("GET",    NOVA + "/os-instance_usage_audit_log/{before}", usage_audits.show, ADMIN),
     Route("GET",    NOVA + "/os-hosts", os_hosts.listing, ADMIN, 1, 42),
     Route("GET",    NOVA + "/os-hosts/{host}", os_hosts.show, ADMIN, 1, 42),
     Route("GET",    NOVA + "/os-hypervisors", hypervisors.listing, ADMIN),

@@ -232,8 +232,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.state_path) / "bus.sock"
 
     @property
+    def has_console_socket(self) -> bool:
+        """Whether consoles are carried on this machine: where all are one program, and where the operator says so."""
+        return self.is_alone or self.console.on_this_machine
+
+    @property
     def consoles_path(self) -> Path:
-        """The unix socket at which agents of this machine hand over consoles, where all are one program."""
+        """The unix socket at which agents of this machine hand over consoles."""
         return Path(self.state_path) / consoles.SOCKET
 
     @property

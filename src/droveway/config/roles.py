@@ -25,6 +25,7 @@ AGENT = frozenset(
         "state_path",
         "log_level",
         "bus",
+        "console",
         "nats",
         "rabbitmq",
         "servicegroup_driver",

@@ -15,6 +15,9 @@ from droveway.domain.placement import HeldCell, NumaCell
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.wire import FEW, LIST, Count, Description, FileName, Number, Reason, ShortText, StorePath
 
+# The pool of a Ceph cluster in which hosts keep root disks: the cluster's fsid, a slash, its name.
+RootPool = Annotated[str, msgspec.Meta(pattern=r"^([0-9A-Za-z-]{1,64}/[A-Za-z0-9._-]{1,128})?\Z")]
+
 
 class GuestState(StrEnum):
     """What a hypervisor says of a guest. `absent`: it knows no such guest, or only a definition that does not run."""
@@ -124,6 +127,7 @@ class GuestSpec(msgspec.Struct, frozen=True):
     nics: Annotated[tuple[Nic, ...], FEW] = ()  # in the order in which the guest sees them
     rescue: bool = False  # it begins from a disk of its own for that, and finds its root disk behind it
     volumes: Annotated[tuple[VolumeDisk, ...], FEW] = ()  # in the order in which the guest sees them
+    root_pool: RootPool = ""  # where its root disk lies; empty: with its host, as a file
 
     @property
     def begins_from_volume(self) -> bool:
@@ -131,10 +135,15 @@ class GuestSpec(msgspec.Struct, frozen=True):
         return any(volume.boot_index == 0 for volume in self.volumes)
 
     @property
+    def has_root_file(self) -> bool:
+        """Its root disk lies on the instance store of its host."""
+        return not self.begins_from_volume and not self.root_pool
+
+    @property
     def needs_store(self) -> bool:
         """It has files that lie with its host, so that it moves only between hosts that share them."""
-        has_files = self.ephemeral_gb or self.swap_mb or self.config_drive or self.rescue
-        return bool(not self.begins_from_volume or has_files or self.hardware.firmware == UEFI)
+        has_files = self.ephemeral_gb or self.swap_mb or self.config_drive or (self.rescue and not self.root_pool)
+        return bool(self.has_root_file or has_files or self.hardware.firmware == UEFI)
 
 
 class SpareDisk(StrEnum):
@@ -170,6 +179,7 @@ class Resources(msgspec.Struct, frozen=True):
     reserved_disk_gb: Number = 0
     host_uuid: ShortText = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
     store_trouble: Reason = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
+    root_pool: RootPool = ""  # where it keeps root disks, and of which its disk sizes are; empty: on its instance store
     disk_identity: Description = ""  # PEM: whom an export of a volume knows this host by; empty: by nothing
 
 
@@ -203,6 +213,7 @@ class MigrationEndpoint(msgspec.Struct, frozen=True):
     peer_uri: ShortText
     data_uri: ShortText
     instances_path: StorePath = ""  # where its guests' files lie; empty: where the source has them
+    ceph: RootPool = ""  # as whom it comes to a Ceph cluster: the cluster's fsid, a slash, the user; empty: to none
 
 
 class VmState(StrEnum):

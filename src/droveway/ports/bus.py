@@ -29,6 +29,7 @@ from droveway.domain.model import (
     MigrationEndpoint,
     Nic,
     Resources,
+    RootPool,
     SpareDisk,
     Subject,
 )
@@ -38,7 +39,19 @@ from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.volume.model import StoragePool
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
+from droveway.domain.wire import (
+    FEW,
+    LIST,
+    Count,
+    GuestPasswords,
+    HostName,
+    Number,
+    PrintableText,
+    Reason,
+    ServiceName,
+    ShortText,
+    Text,
+)
 from droveway.ports.replies import (
     FAILURES,
     Answer,
@@ -228,7 +241,9 @@ class Thaw(VerbWithReply[GuestStatus], frozen=True, tag="thaw"):
 
 
 class Remove(VerbWithReply[GuestStatus], frozen=True, tag="remove"):
-    pass
+    """What of it is on that host; and its root disk, where that lies in a pool which other hosts see as well."""
+
+    root_pool: RootPool = ""
 
 
 class CheckDestination(VerbWithReply[GuestStatus], frozen=True, tag="check_destination"):
@@ -284,6 +299,8 @@ class Dismiss(VerbWithReply[GuestStatus], frozen=True, tag="dismiss"):
 
 
 class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
+    """`spec`: of the guest as it is at the other host."""
+
     spec: GuestSpec
     to: MigrationEndpoint
     files: LocalFiles = LocalFiles()  # that the hypervisor copies; none on a shared store
@@ -521,7 +538,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
 class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `reason`: how it
-    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands."""
+    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands. `passwords`: by
+    instance, what guests have set and nobody has told them back yet."""
 
     host: HostName
     service: ServiceName
@@ -531,6 +549,10 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
     pool: StoragePool | None = None
     generation: Number = 0
+    passwords: GuestPasswords = {}
+
+    def __repr__(self) -> str:
+        return f"ServiceReport({self.host}, {self.service}, {self.reason!r})"  # no log has passwords
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):

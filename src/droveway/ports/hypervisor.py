@@ -16,6 +16,8 @@ Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _re
   configuration knows; it bears the volume's id as its serial number, and the same device after every start. Where it
   cannot be opened, the guest is refused it and has what it had. A guest whose write fails for want of room is paused,
   and goes on when it is resumed;
+- a root disk whose spec names a pool of Ceph lies there and not on the instance store, is made of its image at once
+  where the pool has that, and is the same whichever host opens it; a host that does not work with that pool refuses;
 - no verb blocks the event loop; long ones run in a bounded pool;
 - what is copied to a host that does not see the store lies there in files that bear the mark of their saga until the
   guest has arrived, so that no other files are ever taken for them, and deleted;
@@ -158,8 +160,9 @@ class Hypervisor(Protocol):
         """Let them go on; nothing to do when they are not held."""
         ...
 
-    async def remove(self, instance_id: str) -> None:
-        """End it, forget it, delete its files. For good."""
+    async def remove(self, instance_id: str, root_pool: str = "") -> None:
+        """End it, forget it, delete its files. For good. `root_pool`: its root disk there goes too, which other hosts
+        see as well; refused while one of them has it open."""
         ...
 
     async def copy_disk(self, instance_id: str, copy: str) -> DiskCopied:
@@ -224,11 +227,15 @@ class Hypervisor(Protocol):
         ...
 
     async def write_probe(self, name: str) -> None:
-        """Write a test file on the instance store."""
+        """Write a test file on the instance store; and a test object in the pool of root disks, where it has one."""
         ...
 
     async def sees_probe(self, name: str) -> bool:
         """Whether a test file written by another host is visible on this host's instance store."""
+        ...
+
+    async def sees_probe_in_pool(self, name: str) -> bool:
+        """The same of the test object; False where it has no such pool."""
         ...
 
     async def remove_probe(self, name: str) -> None: ...

@@ -44,11 +44,13 @@ class GuestFrozen(msgspec.Struct, frozen=True, tag="guest_frozen"):
 
 
 class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
-    """How the guest stands, and whether the test file of the other host is visible."""
+    """How the guest stands, and whether the test file of the other host is visible, and its test object in the pool of
+    root disks."""
 
     guest: Guest
     shared_store: bool
     boot_id: ShortText = ""
+    shared_pool: bool = False
 
 
 class LocalFilesRead(msgspec.Struct, frozen=True, tag="local_files"):

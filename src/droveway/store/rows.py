@@ -232,6 +232,7 @@ class InstanceRow(TypedDict):
     shelved_at_us: int | None
     soft_deleted_at_us: int | None
     guest_password: str | None
+    root_pool: str | None
 
 
 class ConsoleTokenRow(TypedDict):
@@ -259,6 +260,7 @@ class DeferredCleanupRow(TypedDict):
     id: str
     fence: int
     host: str
+    root_pool: str | None
 
 
 class UsageRow(TypedDict):
@@ -311,6 +313,7 @@ class GuestDataRow(TypedDict):
     user_data: str | None
     key_type: str | None
     public_key: str | None
+    admin_password: str | None
 
 
 class ServerPortRow(TypedDict):

@@ -280,8 +280,15 @@ instances = Table(
     Column("shelved_at_us", BigInteger),
     Column("soft_deleted_at_us", BigInteger),  # it may be restored until it is reclaimed
     Column("guest_password", Text),  # as its guest has told it, encrypted with its key
+    Column("root_pool", String(255)),  # of Ceph, in which its root disk lies: FSID/POOL; None: with its host, as a file
     Index("ix_instances_project", "project_id", "deleted", "created_at_us"),
     Index("ix_instances_host", "host"),
+    Index(
+        "ix_instances_root_pool",
+        "root_pool",
+        sqlite_where=text("root_pool IS NOT NULL"),
+        postgresql_where=text("root_pool IS NOT NULL"),
+    ),
     Index(
         "ix_instances_group",
         "server_group_id",
@@ -328,6 +335,7 @@ guest_data = Table(  # what a guest is told of itself; apart from instances, who
     Column("user_data", Text),  # base64, as it was given
     Column("key_type", String(16)),
     Column("public_key", Text),  # as it was when the server was made
+    Column("admin_password", String(255)),  # that was wished for it; on its config drive alone
 )
 server_ports = Table(  # the interfaces of each server; one whose port is gone is none
     "server_ports",

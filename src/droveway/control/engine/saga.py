@@ -277,3 +277,4 @@ class SpecNotes(msgspec.Struct):
     tries_again: bool = False  # on another host, once it has been undone
     is_left: bool = False  # what is on that host, and the claim with it, for the deletion that comes next
     volumes: tuple[HeldVolume, ...] = ()  # of the server
+    root_pool: str = ""  # where its root disk lies, that goes with it

@@ -37,6 +37,7 @@ from droveway.ports.bus import (
     CheckDestination,
     CheckSource,
     Dismiss,
+    DropFiles,
     Inspect,
     Release,
     Remove,
@@ -140,7 +141,12 @@ async def check_source(ctx: Context) -> None:
     require(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
     asked, both = ctx.params.get("block_migration"), f"{move.source} and {move.destination}"
-    needs_store = move.spec is not None and move.spec.needs_store
+    assert move.spec is not None, "it was found"
+    needs_store, pool = move.spec.needs_store, move.spec.root_pool
+    require(
+        not pool or answer.shared_pool,
+        f"{both} do not see the same pool of root disks ({pool}): the test object of {move.destination} is not there",
+    )
     move.apart = not answer.shared_store and not needs_store
     move.copies_files = not answer.shared_store and needs_store
     require(
@@ -186,7 +192,7 @@ async def _end_all(ctx: Context, host: str) -> None:
 async def admit_guest(ctx: Context) -> None:
     """The destination expects it from now on, and only it."""
     host = ctx.notes.destination
-    answer = await ctx.ask(host, Admit(ctx.notes.spec))
+    answer = await ctx.ask(host, Admit(ctx.notes.there))
     wrong = endpoint_mismatch(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
     require(wrong is None, wrong or "")
     ctx.notes.endpoint, ctx.notes.destination_boot_id = answer.endpoint, answer.boot_id
@@ -203,8 +209,9 @@ async def dismiss_guest(ctx: Context) -> None:
         raise TooLate
     if guest.kept and (await look(ctx)).verdict in {Verdict.SWITCHED, Verdict.COPYING}:
         raise TooLate
-    if move.apart:
-        await ctx.ask(move.destination, Remove())  # its directory there is its own
+    if move.apart:  # its directory there is its own, and a root disk in a pool is not
+        is_in_pool = move.spec is not None and move.spec.root_pool
+        await ctx.ask(move.destination, DropFiles() if is_in_pool else Remove())
         move.files_deleted = True
 
 
@@ -237,7 +244,7 @@ async def await_ports(ctx: Context) -> None:
 async def begin_copy(ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     assert move.spec is not None and move.endpoint is not None, "it was admitted"
-    begin = BeginCopy(move.spec, move.endpoint, move.files, move.target)
+    begin = BeginCopy(move.there, move.endpoint, move.files, move.target)
     await ctx.ask(move.source, begin, ctx.settings.long_command_timeout_s)
 
 
@@ -298,7 +305,7 @@ async def _resume_once(ctx: Context, looked: GuestOnBothHosts) -> None:
     assert looked.source is not None and move.spec is not None, "only two that answer leave it paused and decided"
     move.resumed = True
     with contextlib.suppress(StepFailed, Unreachable):
-        await ctx.ask(move.destination, Start(move.spec))
+        await ctx.ask(move.destination, Start(move.there))
     raise NotYet(0.0, f"the guest was paused at {move.destination} and is resumed")
 
 
@@ -420,7 +427,7 @@ LIVE_MIGRATION = Saga(
             "prepare_files",
             do=local_files.prepare_files,
             undo=local_files.drop_prepared,
-            needed=local_files.are_copied,
+            needed=local_files.lie_apart,
             did=local_files.are_copied,
             deferred_cleanup=True,
         ),

@@ -48,6 +48,7 @@ class MoveNotes(msgspec.Struct):
     left: str = ""  # the host that was declared gone and is the only one that may have it: its place from then on
     doomed: str = ""  # deleted while its place is unknown: the host of the deferred cleanup
     volumes: tuple[HeldVolume, ...] = ()
+    spec_there: GuestSpec | None = None  # with its volumes as the destination opens them; None: it is the same
     apart: bool = False  # the two share no instance store, and the guest has nothing there that would be missed
     copies_files: bool = False  # the two do not see one store: its disks go along
     files: LocalFiles = LocalFiles()  # of which these are copied; its config drive is in no notes
@@ -56,6 +57,12 @@ class MoveNotes(msgspec.Struct):
     last_progress: CopyProgress | None = None  # as its source said last; once it has arrived, its totals
     lost: str = ""  # why, of a guest that was lost in post-copy
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
+
+    @property
+    def there(self) -> GuestSpec:
+        """What the guest is at the destination."""
+        assert self.spec is not None, "it was found"
+        return self.spec_there or self.spec
 
 
 class GuestOnBothHosts(msgspec.Struct, frozen=True):

@@ -81,8 +81,12 @@ def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> PlacementR
 
 def to_move(tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destination: str | None) -> PlacementRequest:
     """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
+    root_pool = instance["root_pool"] or ""
+    wanted = ask_of(tx, _user_request(instance, host=destination))
     return msgspec.structs.replace(
-        ask_of(tx, _user_request(instance, host=destination)),
+        wanted,
+        root_pool=root_pool,
+        disk_gb=0 if root_pool else wanted.disk_gb,  # it is counted in that pool already
         never={source.name: "it runs there already"},
         hypervisor_type=source.hypervisor_type,
         least_hypervisor_version=source.hypervisor_version,

@@ -17,6 +17,7 @@ from droveway.domain.migration_ladder import AT_ONCE_MAX, CopyTarget, Policy
 from droveway.domain.model import LocalFiles, MigrationEndpoint
 from droveway.domain.peer_uri import WrongUri
 from droveway.domain.peer_uri import checked as checked_endpoint
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.libvirt.connection import (
     ConnectionLost,
     checked,
@@ -42,11 +43,13 @@ FLAGS = (
 
 
 class Order(NamedTuple):
-    """How one guest is copied. `resumes`: a post-copy that has failed, and nothing else."""
+    """How one guest is copied. `volumes`: as it opens them there. `resumes`: a post-copy that has failed, and nothing
+    else."""
 
     to: MigrationEndpoint
     files: LocalFiles
     target: CopyTarget
+    volumes: tuple[VolumeDisk, ...] = ()
     resumes: bool = False
 
 
@@ -126,7 +129,7 @@ class OutgoingCopies:
         def migrate(connection: Any) -> None:
             domain = connection.lookupByUUIDString(instance_id)
             parameters: dict[str, Any] = {libvirt.VIR_MIGRATE_PARAM_URI: data_uri}
-            parameters |= xml_there(domain, self._instances_path, to.instances_path)
+            parameters |= xml_there(domain, self._instances_path, to, order.volumes)
             if files.disks:
                 parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = targets(domain, files)
             flags = FLAGS | _copying(files)

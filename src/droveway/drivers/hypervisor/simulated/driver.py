@@ -175,7 +175,8 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     async def resources(self) -> Resources:
         host = self._check()
         free_mb = host.resources.memory_mb - host.used_mb
-        free_gb = host.resources.disk_gb - host.store.used_gb
+        pool = host.resources.root_pool
+        free_gb = host.resources.disk_gb - (self._fleet.roots.used_gb(pool) if pool else host.store.used_gb)
         return msgspec.structs.replace(
             host.resources,
             memory_free_mb=max(free_mb, 0),
@@ -234,8 +235,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     def _sweep_probes(self, host: SimulatedHost) -> None:
         """As the libvirt driver does: of a migration whose destination was away when it was undone."""
         newest_s = self._fleet.clock.monotonic_s() - self._fleet.durations.probe_kept_s
-        for name in [name for name, written_s in host.store.probes.items() if written_s < newest_s]:
-            del host.store.probes[name]
+        for kept in (host.store.probes, self._fleet.roots.probes):
+            for name in [name for name, written_s in kept.items() if written_s < newest_s]:
+                del kept[name]  # type: ignore[arg-type]
 
     async def guest(self, instance_id: str) -> Guest:
         return self._look(self._check(), instance_id)
@@ -264,6 +266,7 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     ) -> None:
         host = self._check_on()
         image, store = spec.image, host.store
+        self._fleet.roots.check_works_with(spec, host.resources.root_pool)
         disk_gb = 0 if spec.begins_from_volume else spec.disk_gb
         if image is not None and image.disk_format not in ("qcow2", "raw"):
             raise HypervisorRefused(
@@ -290,7 +293,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         if spec.instance_id not in store.disks:
             store.images[spec.instance_id] = spec.image.id if spec.image is not None else ""
             store.behind[spec.instance_id] = spec.image.file_name if spec.image is not None else ""
-        self._fleet.make_disk(store, spec.instance_id, disk_gb)
+        if spec.root_pool:
+            self._fleet.roots.make(spec.root_pool, spec.instance_id, disk_gb)
+        self._fleet.make_disk(store, spec.instance_id, 0 if spec.root_pool else disk_gb)
         if spec.config_drive and spec.instance_id not in store.drives:
             store.drives[spec.instance_id] = documents
             self._fleet.disks_changed()
@@ -321,6 +326,8 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         host, instance_id = self._host, spec.instance_id
         if instance_id not in host.store.disks:
             raise HypervisorRefused(f"Guest {instance_id} has no disk here: prepare it first.")
+        self._fleet.roots.check_works_with(spec, host.resources.root_pool)
+        self._fleet.roots.check_there(spec)
         if spec.rescue and (instance_id, SpareDisk.RESCUE) not in host.store.spares:
             raise HypervisorRefused(f"Guest {instance_id} has no disk to be rescued from here: prepare it first.")
         if spec.config_drive and instance_id not in host.store.drives:
@@ -435,13 +442,15 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         self._fleet.end(self._host, instance_id, why)
         self._fleet.hint(self._host, instance_id)
 
-    async def remove(self, instance_id: str) -> None:
-        await self._act(instance_id, self._fleet.durations.remove, lambda: self._remove(instance_id), on_store=True)
+    async def remove(self, instance_id: str, root_pool: str = "") -> None:
+        span = self._fleet.durations.remove
+        await self._act(instance_id, span, lambda: self._remove(instance_id, root_pool), on_store=True)
 
-    def _remove(self, instance_id: str) -> None:
+    def _remove(self, instance_id: str, root_pool: str) -> None:
         host = self._host
         self._end(instance_id, GuestEnd.REMOVE)
         self._fleet.forget(host, instance_id)
+        self._fleet.delete_root(root_pool, instance_id)
         self._fleet.delete_files(host.store, instance_id)
         host.admitted.pop(instance_id, None)
         self._copy_errors.pop(instance_id, None)
@@ -473,21 +482,30 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
             raise HypervisorRefused(f"Guest {spec.instance_id} is on this host already ({domain.state}).")
         check_movable(spec)
         check_machine(spec, host.resources.machine_types)
+        self._fleet.roots.check_works_with(spec, host.resources.root_pool)
         level = _CPU.fullmatch(source_cpu_xml)
         if level is not None and int(level[1]) > host.cpu_level:
             raise HypervisorRefused("This host's CPU cannot run the guest: it lacks features of the source's CPU.")
 
     async def write_probe(self, name: str) -> None:
         await self._touch()
-        self._check_on().store.probes[name] = self._fleet.clock.monotonic_s()
+        host, now_s = self._check_on(), self._fleet.clock.monotonic_s()
+        host.store.probes[name] = now_s
+        if host.resources.root_pool:
+            self._fleet.roots.probes[host.resources.root_pool, name] = now_s
 
     async def sees_probe(self, name: str) -> bool:
         await self._touch()
         return name in self._check_on().store.probes
 
+    async def sees_probe_in_pool(self, name: str) -> bool:
+        return (self._check_on().resources.root_pool, name) in self._fleet.roots.probes
+
     async def remove_probe(self, name: str) -> None:
         await self._touch()
-        self._check_on().store.probes.pop(name, None)
+        host = self._check_on()
+        host.store.probes.pop(name, None)
+        self._fleet.roots.probes.pop((host.resources.root_pool, name), None)
 
     async def admit(self, spec: GuestSpec) -> None:
         host = self._check()

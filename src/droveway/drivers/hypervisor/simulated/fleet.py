@@ -29,6 +29,7 @@ from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Openings, Span, Store
 from droveway.drivers.hypervisor.simulated.mounts import Mounts
 from droveway.drivers.hypervisor.simulated.passes import LINK_BYTES_S, STILL, Passes, Writing
+from droveway.drivers.hypervisor.simulated.roots import Roots
 from droveway.ports.clock import Chance, Clock
 
 __all__ = [
@@ -116,6 +117,7 @@ class Fleet:
         self.faults = faults or Faults()
         self.disks_changed: Callable[[], None] = lambda: None  # for the owner of the disks between two runs
         self.hosts: dict[str, SimulatedHost] = {}
+        self.roots = Roots()
         self.stores, self.mounts = dict[str, Store](), Mounts(clock)
         self.copies: dict[str, GuestCopy] = {}
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
@@ -139,9 +141,10 @@ class Fleet:
         store: str = "shared",
         cpu_level: int = 1,
         cells: int = 1,
+        root_pool: str = "",
     ) -> SimulatedHost:
-        """Hosts that name the same store see the same files. A guest may move to a host of the same or a higher
-        `cpu_level`. Its CPUs and memory lie evenly in NUMA cells."""
+        """Hosts that name the same store see the same files; with a pool, root disks lie there. A guest may move to a
+        host of the same or a higher `cpu_level`. Its CPUs and memory lie evenly in NUMA cells."""
         resources = Resources(
             hypervisor_type="simulated",
             hypervisor_version=1_000_000,
@@ -157,6 +160,7 @@ class Fleet:
             cpu_xml=f'<cpu level="{cpu_level}"/>',
             host_ip="127.0.0.1",
             machine_types=("pc", "q35"),
+            root_pool=root_pool,
             firmwares=("bios", "uefi"),
             cells=tuple(
                 NumaCell(n, tuple(range(n * vcpus // cells, (n + 1) * vcpus // cells)), memory_mb // cells)
@@ -276,6 +280,8 @@ class Fleet:
             raise self.violate(f"guest {instance_id} is run on {host.name} while it lives on {holder}")
         if instance_id not in host.store.disks:
             raise self.violate(f"guest {instance_id} is run on {host.name} without its disk")
+        if self.roots.pool_of(instance_id) not in ("", host.resources.root_pool):
+            raise self.violate(f"guest {instance_id} is run on {host.name}, which does not see its root disk")
         if domain is not None and domain.is_husk and domain.state is GuestState.PAUSED:
             raise self.violate(f"the husk of guest {instance_id} on {host.name} is resumed: its disk has gone on")
 
@@ -348,6 +354,13 @@ class Fleet:
             for key in [key for key in kept if key[0] == instance_id]:
                 kept.pop(key)
         self.disks_changed()
+
+    def delete_root(self, pool: str, instance_id: str) -> None:
+        """Its root disk in that pool, which every host of it sees."""
+        if pool and self.roots.pool_of(instance_id) == pool:
+            if instance_id in self.lives_on:
+                raise self.violate(f"the root disk of guest {instance_id} is deleted while it lives")
+            self.roots.delete(instance_id)
 
     def resume_all(self, but: set[str]) -> None:
         """An operator resumes every guest that a move has left paused, on every host."""
@@ -456,6 +469,9 @@ class Fleet:
         if copy.instance_id not in host.store.disks:
             self.fail_copy(copy, f"Host {host.name} does not see the disk of guest {copy.instance_id}.")
             return False
+        if self.roots.pool_of(copy.instance_id) not in ("", host.resources.root_pool):
+            self.fail_copy(copy, f"Host {host.name} does not see the root disk of guest {copy.instance_id}.")
+            return False
         for disk in there.volumes.values():
             if why := self.openings.why_not(host.name, disk):
                 self.fail_copy(copy, f"Volume {disk.volume_id} cannot be opened on host {host.name}: {why}.")
@@ -487,7 +503,8 @@ class Fleet:
         is_paused = self.happens(self.faults.paused_arrival)
         arrived.state, arrived.is_defined = GuestState.PAUSED if is_paused else GuestState.RUNNING, True
         self.lives_on[instance_id] = destination.name
-        if copy.files.disks and (image_id := copy.source.store.images.get(instance_id)):
+        goes_along = copy.files.disks or self.roots.pool_of(instance_id)
+        if goes_along and (image_id := copy.source.store.images.get(instance_id)):
             destination.store.images[instance_id] = image_id
         if copy.files.disks:
             if destination.store is copy.source.store or instance_id not in destination.store.marks:
