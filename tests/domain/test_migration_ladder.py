@@ -172,6 +172,35 @@ def test_headway_is_a_fifth_less_in_two_passes() -> None:
     assert climb(never, *first, *shrinking) == []
 
 
+def test_less_headway_than_that_is_none() -> None:
+    never = CopyTarget(Policy.NEVER_SLOW, downtime_max_ms=300)
+    slowly = [seen(2 + 2 * n, int(100 * 0.9**n), dirty=95) for n in range(6)]
+    assert climb(never, *slowly)[0].action is LadderAction.STOP
+
+
+def test_headway_asks_for_no_more_downtime() -> None:
+    target = CopyTarget(downtime_ms=10, downtime_max_ms=2000)
+    assert climb(target, *(seen(2 + 2 * n, int(100 * 0.7**n), dirty=70) for n in range(4))) == []
+
+
+def test_the_most_that_remained_in_two_passes_counts() -> None:
+    """A look at the end of a pass sees little of what it had to send."""
+    looks = [seen(n, 100 if n % 2 else 1, dirty=200) for n in range(2, 9)]
+    assert "100.0 MiB remain" in climb(CopyTarget(Policy.NEVER_SLOW, downtime_max_ms=300), *looks)[0].reason
+
+
+def test_post_copy_comes_last_where_a_little_more_downtime_might_have_done() -> None:
+    looks = [seen(n, 65, dirty=200) for n in range(2, 9)]
+    decided = climb(CopyTarget(Policy.POST_COPY, downtime_max_ms=700), *looks)
+    assert [one.action for one in decided[:2]] == [LadderAction.RAISE_DOWNTIME, LadderAction.POST_COPY]
+
+
+def test_one_that_is_never_slowed_down_is_given_the_same_time_however_fast_it_writes() -> None:
+    looks = [seen(n, 900, dirty=9000) for n in range(2, 9)]
+    decided = climb(CopyTarget(Policy.NEVER_SLOW), *looks)
+    assert decided and "are sent" not in decided[0].reason
+
+
 def test_what_is_raised_is_never_more_than_may_be() -> None:
     decided = climb(CopyTarget(downtime_max_ms=700), *(seen(n, 65, dirty=200) for n in range(2, 9)))
     assert [one.downtime_ms for one in decided if one.downtime_ms] == [700]
@@ -180,6 +209,7 @@ def test_what_is_raised_is_never_more_than_may_be() -> None:
 def test_nothing_is_decided_while_nothing_is_known() -> None:
     for look in (CopyProgress(), seen(0, 100), seen(5, 100, rate=0), seen(1, 500, dirty=900)):
         assert climb(CopyTarget(Policy.PAUSE), look) == []
+        assert climb(CopyTarget(Policy.POST_COPY), msgspec.structs.replace(look, elapsed_ms=1)) == []
 
 
 @pytest.mark.parametrize("policy", Policy)

@@ -109,6 +109,7 @@ def split(writer: Writer) -> dict[str, Any]:
     writer.witness.virsh(writer.host, "migrate-setspeed", writer.id, "1", "--postcopy")
     writer.migrate()
     writer.witness.wait(lambda: writer.own()["post_copy"] == "active", ENDS_S, "post-copy")
+    time.sleep(3)  # QEMU at the destination ends where the connection is cut while it begins
     return writer.own()
 
 

@@ -218,8 +218,10 @@ class LibvirtHypervisor:
         return self._with_copy(await self._connection.call(lambda c: acts.look(c, instance_id)))
 
     def _with_copy(self, guest: Guest) -> Guest:
-        """A call in flight is an outgoing job even before libvirt shows it, until the call has said how it ended."""
-        if self._copies.in_flight(guest.instance_id) is not None:
+        """A call in flight is an outgoing job even before libvirt shows it, until the call has said how it ended. Not
+        where QEMU has died in the middle of it: in post-copy the call then waits for the destination, and that for it.
+        """
+        if self._copies.in_flight(guest.instance_id) is not None and not guest.crashed:
             return msgspec.structs.replace(guest, job=GuestJob.OUTGOING)
         if guest.job is GuestJob.OUTGOING:
             return guest
