@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from droveway.agents.move_trials import must_pass
 from droveway.domain.model import Guest, GuestState
 from droveway.ports.bus import (
     AbortCopy,
@@ -73,8 +74,9 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
         case ReadLocalFiles():
             return LocalFilesRead(await h.local_files(instance_id))
         case CheckSource(probe):
-            seen = await h.sees_probe(probe)
-            return SourceChecked(await h.guest(instance_id), seen, boot_id)
+            must_pass(await h.check_outgoing(instance_id))
+            seen, load = await h.sees_probe(probe), (await h.loads((instance_id,))).get(instance_id)
+            return SourceChecked(await h.guest(instance_id), seen, boot_id, load)
         case Admit(spec):
             if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
                 await h.admit(spec)
@@ -136,14 +138,14 @@ async def _change(h: Hypervisor, instance_id: str, verb: Verb) -> None:
 async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
     match verb:
         case CheckDestination(spec, source_cpu_xml, probe):
-            await h.check_incoming(spec, source_cpu_xml)
+            must_pass(await h.check_incoming(spec, source_cpu_xml))
             await h.write_probe(probe)
         case RemoveProbe(probe):
             await h.remove_probe(probe)
         case Dismiss():
             await h.dismiss(instance_id)
-        case PrepareArrival(spec, files, mark, room_bytes, ticket):
-            await h.prepare_arrival(spec, files, mark, room_bytes, ticket)
+        case PrepareArrival(spec, files, mark, room_bytes, ticket, over_commits):
+            await h.prepare_arrival(spec, files, mark, room_bytes, ticket, over_commits)
         case KeepArrival():
             await h.keep_arrival(instance_id)
         case DropFiles(mark):

@@ -33,6 +33,8 @@ from droveway.domain.faults import Fault
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestSpec, LocalFiles, MigrationEndpoint, Nic, Resources, SpareDisk
+from droveway.domain.move_checks import CheckAnswer
+from droveway.domain.move_prediction import GuestLoad
 from droveway.domain.resources import HostUsage
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.ports.consoles import ConsoleStream
@@ -213,10 +215,25 @@ class Hypervisor(Protocol):
         """How other hypervisors reach this one."""
         ...
 
-    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
-        """Refused, with the reason, when this host could not run that guest (CPU, a guest of that id running here, a
-        machine type it does not know, a volume that it has no way to open), or the guest is held to NUMA cells: those
-        of another host."""
+    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> tuple[CheckAnswer, ...]:
+        """Whether this host could run that guest, check by check: no guest of that id running here, none that is held
+        to NUMA cells (those of another host), a machine type it knows, the CPU, a way to open each of its volumes."""
+        ...
+
+    async def check_outgoing(self, instance_id: str) -> tuple[CheckAnswer, ...]:
+        """Whether that guest could leave this host, check by check: it runs, waits for no disk that fails, and has no
+        device of this host."""
+        ...
+
+    async def loads(self, instance_ids: Sequence[str], measure_s: int = 0) -> dict[str, GuestLoad]:
+        """How much memory these guests have, and how fast they dirty it, of those that run here. With `measure_s` that
+        is measured now, which takes as long; without, it is as it was measured last. The guests run on."""
+        ...
+
+    async def store_room_bytes(self, *, over_commits: bool) -> int:
+        """How much the disks of guests that arrive may take on this host's instance store: what is free, or with
+        `over_commits` False what would be free when every disk here had grown to its full size; less what is kept back
+        for the host. May be below 0."""
         ...
 
     async def write_probe(self, name: str) -> None:
@@ -234,11 +251,18 @@ class Hypervisor(Protocol):
         ...
 
     async def prepare_arrival(
-        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+        self,
+        spec: GuestSpec,
+        files: LocalFiles,
+        mark: str,
+        room_bytes: int,
+        ticket: ImageTicket | None,
+        over_commits: bool = True,
     ) -> None:
         """Make files of that kind and size, into which another host's hypervisor copies what its own hold. Until
-        `keep_arrival` they bear that mark. Refused where the guest has files here that bear none, or there is no room;
-        and what bears another mark goes first. TicketWanted where the image behind a disk is to be fetched."""
+        `keep_arrival` they bear that mark. Refused where the guest has files here that bear none, or there is no room
+        (store_room_bytes); and what bears another mark goes first. TicketWanted where the image behind a disk is to be
+        fetched."""
         ...
 
     async def keep_arrival(self, instance_id: str) -> None:

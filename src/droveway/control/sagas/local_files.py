@@ -42,7 +42,8 @@ async def prepare_files(ctx: Context) -> None:
     room_bytes = sum(disk.allocated_bytes if over_commits else disk.size_bytes for disk in files.disks)
     if await ctx.store.read(file_cleanups.get, move.destination, ctx.instance_id) is not None:
         await ctx.ask(move.destination, DropFiles(), ctx.settings.long_command_timeout_s)
-    asked, timeout_s = PrepareArrival(spec, files, ctx.id, room_bytes), ctx.settings.long_command_timeout_s
+    timeout_s = ctx.settings.long_command_timeout_s
+    asked = PrepareArrival(spec, files, ctx.id, room_bytes, over_commits=over_commits)
     try:
         await ctx.ask(move.destination, asked, timeout_s)
     except TicketNeeded as needed:

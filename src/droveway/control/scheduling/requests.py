@@ -79,10 +79,22 @@ def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> PlacementR
     )
 
 
-def to_move(tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destination: str | None) -> PlacementRequest:
-    """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
+def to_move(
+    tx: Tx,
+    instance: InstanceRow,
+    source: hosts.MigrationSource,
+    destination: str | None,
+    *,
+    is_forced: bool = False,
+) -> PlacementRequest:
+    """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved.
+    `is_forced`: what its user and the operator would rather have is left out (zone, aggregates, hints, group); what
+    the guest needs to run there is not."""
+    ask = ask_of(tx, _user_request(instance, host=destination))
+    if is_forced:
+        ask = msgspec.structs.replace(ask, zone=None, extra_specs={}, same_host=None, different_host=(), group=None)
     return msgspec.structs.replace(
-        ask_of(tx, _user_request(instance, host=destination)),
+        ask,
         never={source.name: "it runs there already"},
         hypervisor_type=source.hypervisor_type,
         least_hypervisor_version=source.hypervisor_version,

@@ -19,6 +19,7 @@ import msgspec
 from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.guest_data import Document
+from droveway.domain.hardware import GIB
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import (
     Guest,
@@ -31,6 +32,8 @@ from droveway.domain.model import (
     Resources,
     SpareDisk,
 )
+from droveway.domain.move_checks import Check, CheckAnswer
+from droveway.domain.move_prediction import GuestLoad
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
 from droveway.domain.volume.disks import RbdSource, VolumeDisk
@@ -38,6 +41,7 @@ from droveway.drivers.hypervisor import console_socket
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.libvirt import (
+    before_move,
     ceph_keys,
     consoles,
     diagnostics,
@@ -65,7 +69,14 @@ from droveway.drivers.hypervisor.libvirt.facts import (
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
 from droveway.drivers.hypervisor.libvirt.volume_xml import OwnWays
-from droveway.drivers.hypervisor.promises import check_machine, check_movable, not_let_go, volume_not_let_go
+from droveway.drivers.hypervisor.promises import (
+    check_each,
+    check_machine,
+    check_movable,
+    check_not_there,
+    not_let_go,
+    volume_not_let_go,
+)
 from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
@@ -84,6 +95,7 @@ ABORT_WITHIN_S = 60.0
 WATCH_EVERY_S = 0.25
 SETTLES_WITHIN_S = 5.0
 SETTLE_STEP_S = 0.1
+MEASURED_AFTER_S = 0.25  # QEMU ends a measurement a little after its time
 
 
 class LibvirtSettings(msgspec.Struct, frozen=True):
@@ -411,21 +423,42 @@ class LibvirtHypervisor:
         s = self._settings
         return MigrationEndpoint(s.host, s.peer_uri, s.data_uri, os.path.abspath(s.instances_path))
 
-    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
+    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> tuple[CheckAnswer, ...]:
         self._files.directory(spec.instance_id)
 
-        def work(connection: Any) -> None:
-            found = acts.look(connection, spec.instance_id)
-            if found.state in (GuestState.RUNNING, GuestState.PAUSED):
-                raise HypervisorRefused(f"Guest {spec.instance_id} is on this host already ({found.state}).")
-            check_movable(spec)
-            check_machine(spec, self._known(connection).machine_types)
-            check_cpu(connection, spec, source_cpu_xml, self._use_kvm)
-            ways = self._ways_for(connection, spec.volumes)
-            for disk in spec.volumes:
-                ways.check(disk)
+        def work(connection: Any) -> tuple[CheckAnswer, ...]:
+            state = acts.look(connection, spec.instance_id).state
+            return check_each(
+                (Check.NOT_THERE, lambda: check_not_there(spec.instance_id, state)),
+                (Check.NUMA, lambda: check_movable(spec)),
+                (Check.MACHINE, lambda: check_machine(spec, self._known(connection).machine_types)),
+                (Check.CPU, lambda: check_cpu(connection, spec, source_cpu_xml, self._use_kvm)),
+                (Check.VOLUMES, lambda: self._check_ways(connection, spec)),
+            )
 
-        await self._connection.call(work)
+        return await self._connection.call(work)
+
+    def _check_ways(self, connection: Any, spec: GuestSpec) -> None:
+        ways = self._ways_for(connection, spec.volumes)
+        for disk in spec.volumes:
+            ways.check(disk)
+
+    async def check_outgoing(self, instance_id: str) -> tuple[CheckAnswer, ...]:
+        self._files.directory(instance_id)
+        return await self._connection.call(lambda c: before_move.check(c, instance_id))
+
+    async def loads(self, instance_ids: Sequence[str], measure_s: int = 0) -> dict[str, GuestLoad]:
+        if measure_s > 0:
+            await self._connection.call(lambda c: before_move.measure(c, instance_ids, measure_s))
+            await self._clock.sleep(measure_s + MEASURED_AFTER_S)
+        now_s = self._clock.monotonic_s()
+        return await self._connection.call(lambda c: before_move.loads(c, instance_ids, now_s))
+
+    async def store_room_bytes(self, *, over_commits: bool) -> int:
+        kept_bytes = self._settings.reserved_disk_gb * GIB
+        if over_commits:
+            return await self._files.free_bytes() - kept_bytes
+        return (await self.measure()).disk_available_least_gb * GIB - kept_bytes
 
     async def write_probe(self, name: str) -> None:
         await self._files.write_probe(name)
@@ -440,9 +473,16 @@ class LibvirtHypervisor:
         return await self._arrivals.read(instance_id)
 
     async def prepare_arrival(
-        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+        self,
+        spec: GuestSpec,
+        files: LocalFiles,
+        mark: str,
+        room_bytes: int,
+        ticket: ImageTicket | None,
+        over_commits: bool = True,
     ) -> None:
-        await self._arrivals.prepare(spec, files, mark, room_bytes, ticket)
+        free_bytes = await self.store_room_bytes(over_commits=over_commits)
+        await self._arrivals.prepare(spec, files, mark, room_bytes, free_bytes, ticket)
 
     async def keep_arrival(self, instance_id: str) -> None:
         await self._arrivals.keep(instance_id)

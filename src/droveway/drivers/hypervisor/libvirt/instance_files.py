@@ -30,7 +30,7 @@ from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
 from droveway.drivers.hypervisor.libvirt import config_drive
 from droveway.drivers.hypervisor.libvirt.domain_xml import is_instance_id
 from droveway.drivers.hypervisor.libvirt.hardware_xml import EPHEMERAL, NVRAM, SWAP, local_disks
-from droveway.drivers.hypervisor.store_files import now_s, publish, refusing
+from droveway.drivers.hypervisor.store_files import free_bytes, now_s, publish, refusing
 from droveway.drivers.hypervisor.store_watch import StoreWatch
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import Images
@@ -64,6 +64,15 @@ class InstanceFiles:
         self.bases.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._beside.shutdown(wait=False, cancel_futures=True)
+
+    async def free_bytes(self) -> int:
+        """What may be written on the store, beside its reserve."""
+
+        def read() -> int:
+            self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            return free_bytes(self._root)
+
+        return await self.run(read)
 
     async def run_beside(self, work: Callable[[], T]) -> T:
         """The same of files that do not lie on the store, and must not wait for it."""

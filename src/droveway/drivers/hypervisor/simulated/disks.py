@@ -12,7 +12,7 @@ from droveway.domain.guest_data import Document
 from droveway.domain.hardware import GIB
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import GuestJob, GuestSpec, GuestState, ImageRef, LocalDisk, LocalFiles, SpareDisk
-from droveway.drivers.hypervisor.promises import check_not_moving
+from droveway.drivers.hypervisor.promises import check_not_moving, check_room
 from droveway.drivers.hypervisor.simulated.fleet import Fleet, GuestEnd, SimulatedHost, Span
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.hypervisor import HypervisorRefused
@@ -33,6 +33,9 @@ class SimulatedDisks:
         raise NotImplementedError
 
     def _check_on(self) -> SimulatedHost:
+        raise NotImplementedError
+
+    async def store_room_bytes(self, *, over_commits: bool) -> int:
         raise NotImplementedError
 
     async def _touch(self) -> None:
@@ -124,13 +127,21 @@ class SimulatedDisks:
         )
 
     async def prepare_arrival(
-        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+        self,
+        spec: GuestSpec,
+        files: LocalFiles,
+        mark: str,
+        room_bytes: int,
+        ticket: ImageTicket | None,
+        over_commits: bool = True,
     ) -> None:
         store, instance_id = self._check_on().store, spec.instance_id
         if instance_id in store.disks and instance_id not in store.marks:
             raise HypervisorRefused(f"This host has files of guest {instance_id} already.")
         if store.marks.get(instance_id, mark) != mark:
             self._fleet.delete_files(store, instance_id)
+        if instance_id not in store.disks:
+            check_room(instance_id, await self.store_room_bytes(over_commits=over_commits), room_bytes)
         if files.is_on_base:
             await self._make_base(spec.image, ticket)
 

@@ -65,6 +65,10 @@ class Domain:
     volumes: dict[str, VolumeDisk] = field(default_factory=dict)  # those it has open, in its order
     volume_sizes: dict[str, int] = field(default_factory=dict)  # in GiB, of those that have grown meanwhile
     frozen_until_s: float = 0.0  # its file systems
+    stalled: str = ""  # the disk that takes no writes, and why: it is paused for that
+    bound_devices: tuple[str, ...] = ()  # of its host, which cannot go along
+    dirty_bytes_per_s: int = 0  # how fast it changes its memory
+    measured: tuple[int, float] | None = None  # that, as it was measured last, and when
 
     @property
     def begins_from_volume(self) -> bool:
