@@ -35,7 +35,20 @@ SERVICE = click.option(
     help="Which of the services that the [[host]] carries this process is.",
 )
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("audit", "ca", "config", "console", "host", "image", "placement", "saga", "service", "task", "user")
+OPERATOR = (
+    "audit",
+    "ca",
+    "config",
+    "console",
+    "host",
+    "image",
+    "migration",
+    "placement",
+    "saga",
+    "service",
+    "task",
+    "user",
+)
 
 
 class _Commands(Group):

@@ -136,6 +136,9 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("placement", "volume", "data-1")["placements"][0]["host"] == "h1@fast"
     assert ask("placement", "try-volume", "--size", "2")["placement"]["hosts"] == 0
     assert ask("placement", "replay", "g1")["then"]["host"] is not None
+    assert ask("migration", "plan", "g1")["hosts"][0]["verdict"] == "unknown"
+    assert ask("migration", "predictions") == {"predictions": [], "median_error_percent": None}
+    assert ask("host", "migratable", "h1")["servers"][0]["name"] == "g1"
     assert ask("task", "list", "h1")[0]["name"] == "sweep_bases"
     assert ask("audit", code=1)["findings"][0]["key"] == FINDING["key"]
     assert ask("image", "quota", "red")["image_count_total"]["usage"] == 0

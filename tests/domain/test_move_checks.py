@@ -102,18 +102,18 @@ def seconds(load: GuestLoad, mode: Mode, disk_bytes: int = 0, downtime_max_s: fl
 
 def test_an_idle_guest_takes_its_memory_and_its_disks() -> None:
     idle = GuestLoad(512 * MIB, 200 * MIB)
-    for mode in (Mode.PRE_COPY, Mode.AUTO_CONVERGE, Mode.POST_COPY, Mode.PAUSE):
+    for mode in (Mode.NEVER_SLOW, Mode.AUTO_CONVERGE, Mode.POST_COPY, Mode.PAUSE):
         duration_s, downtime_s = seconds(idle, mode)
         assert downtime_s == pytest.approx(0.05)
         assert duration_s == pytest.approx(3.0, abs=0.06)
-    assert seconds(idle, Mode.PRE_COPY, disk_bytes=400 * MIB)[0] == pytest.approx(7.05)
+    assert seconds(idle, Mode.NEVER_SLOW, disk_bytes=400 * MIB)[0] == pytest.approx(7.05)
     assert seconds(idle, Mode.COLD, disk_bytes=400 * MIB) == (5.0, 5.0)
 
 
 def test_what_is_dirtied_meanwhile_is_sent_again() -> None:
     """200 MiB, then half of that in each pass, until a pass would take no longer than the downtime."""
     busy = GuestLoad(512 * MIB, 200 * MIB, 50 * MIB)
-    duration_s, downtime_s = seconds(busy, Mode.PRE_COPY)
+    duration_s, downtime_s = seconds(busy, Mode.NEVER_SLOW)
     assert downtime_s == pytest.approx(0.05 + 0.25)
     assert duration_s == pytest.approx(1.0 + 2.0 + 1.0 + 0.5 + 0.3)
     assert seconds(busy, Mode.PAUSE)[1] == pytest.approx(0.05 + 1.0)
@@ -122,7 +122,7 @@ def test_what_is_dirtied_meanwhile_is_sent_again() -> None:
 
 def test_a_guest_that_outruns_the_network_does_not_end_by_itself_and_is_slowed_down_until_it_does() -> None:
     wild = GuestLoad(512 * MIB, 200 * MIB, 150 * MIB)
-    found = of_mode(predict(wild, 0, WAY, 0.3), Mode.PRE_COPY)
+    found = of_mode(predict(wild, 0, WAY, 0.3), Mode.NEVER_SLOW)
     assert (found.duration_s, found.downtime_s) == (None, None)
     slowed_s, downtime_s = seconds(wild, Mode.AUTO_CONVERGE)
     assert slowed_s > 10 and downtime_s <= 0.05 + 0.3

@@ -88,6 +88,7 @@ from droveway.api.own import (
     joining,
     liveness,
     metrics,
+    migration_plans,
     operations,
     placements,
     tasks,
@@ -577,6 +578,9 @@ ROUTES = (
     Route("GET",    OWN + "/placements/{server_id}", placements.show, ADMIN),
     Route("POST",   OWN + "/volume-placements/try", volume_placements.attempt, ADMIN),
     Route("GET",    OWN + "/volume-placements/{volume_id}", volume_placements.show, ADMIN),
+    Route("POST",   OWN + "/migrations/plan", migration_plans.plan, ADMIN),
+    Route("GET",    OWN + "/migrations/matrix", migration_plans.matrix, ADMIN),
+    Route("GET",    OWN + "/migrations/predictions", migration_plans.foreseen, ADMIN),
     Route("GET",    OWN + "/audit", audit.show, ADMIN),
     Route("POST",   OWN + "/audit/repair", audit.repair, ADMIN),
 )

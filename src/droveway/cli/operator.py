@@ -14,6 +14,7 @@ from droveway.cli.configuration import config
 from droveway.cli.consoles import console
 from droveway.cli.hosts import host
 from droveway.cli.images import image
+from droveway.cli.migrations import migration
 from droveway.cli.placement import placement
 from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
@@ -134,6 +135,7 @@ COMMANDS: dict[str, click.Command] = {
     "console": console,
     "host": host,
     "image": image,
+    "migration": migration,
     "placement": placement,
     "saga": saga,
     "task": task,

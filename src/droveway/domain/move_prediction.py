@@ -18,7 +18,7 @@ from droveway.domain.wire import Count
 
 ITERATIONS_MAX = 1000
 LEARNT_FROM_MIN = 4  # moves; of fewer nothing is concluded
-LEARNT_FROM_MAX = 50  # the newest ones
+LEARNT_FROM_MAX = 24  # the newest ones
 SPREAD_MIN = 1.5  # between the smallest and the largest of them, or a rate cannot be told from what comes besides
 DIRTY_COUNTS_FROM = 0.1  # of the rate: a move that dirtied less than that tells the rate best
 FIRST_THROTTLE, MORE_THROTTLE, THROTTLE_MAX = 0.2, 0.1, 0.99  # QEMU's auto-converge
@@ -44,6 +44,10 @@ class Way(msgspec.Struct, frozen=True):
     learnt_from: int = 0
 
 
+ASSUMED = Way()
+DOWNTIME_MAX_S = 0.3  # libvirt's own, which it is told to keep to
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """A move that has ended well, as it was foreseen and as it was. `bytes_`: what was to be sent once."""
 
@@ -54,7 +58,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Mode(StrEnum):
-    PRE_COPY = "pre-copy"  # until what remains fits the downtime
+    """What is done about a guest that writes faster than it is copied; and a move while it is off."""
+
+    NEVER_SLOW = "never-slow"  # it runs as ever, until what remains fits the downtime
     AUTO_CONVERGE = "auto-converge"  # the guest is slowed down until it does
     POST_COPY = "post-copy"  # one pass, then it runs there and fetches the rest
     PAUSE = "pause"  # one pass, then it is held until the rest has gone

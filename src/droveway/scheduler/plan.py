@@ -6,7 +6,7 @@ Pure: nothing here asks for time, chance or the store. The same columns, request
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -35,6 +35,7 @@ __all__ = [
     "FittingHost",
     "Plan",
     "RuleRejection",
+    "each_rule",
     "failing_rules",
     "first_failing",
     "fit_cells",
@@ -81,6 +82,22 @@ def first_failing(facts: HostFacts, ask: PlacementRequest, settings: PlacementSe
         return None
     rule = FILTERS[len(FILTERS) - number]
     return FirstFailure(rule.name, rule.say(facts, ask, settings))
+
+
+def each_rule(
+    facts: HostFacts, ask: PlacementRequest, settings: PlacementSettings, always: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """Every rule that this request has for a host, with why this one fails it: empty where it keeps it. `always`: rules
+    that are told of though no host fails them."""
+    columns = Columns()
+    columns.put(facts)
+    context = FilterContext(columns, ask, settings)
+    found = []
+    for rule in FILTERS:
+        mask = rule.keep(context)
+        if mask is not None or rule.name in always:
+            found.append((rule.name, "" if mask is None or mask[0] else rule.say(facts, ask, settings)))
+    return found
 
 
 def place_many(

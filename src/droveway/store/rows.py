@@ -359,6 +359,27 @@ class MigrationWithName(MigrationRow):
     instance_name: str
 
 
+class PredictionRow(TypedDict):
+    saga_id: str
+    instance_id: str
+    source: str
+    destination: str
+    mode: str
+    bytes: int
+    dirty_bytes_per_s: int | None
+    learnt_from: int
+    predicted_ms: int | None
+    predicted_downtime_ms: int | None
+    outcome: str
+    duration_ms: int | None
+    downtime_ms: int | None
+    at_us: int
+
+
+class PredictionWithName(PredictionRow):
+    instance_name: str | None
+
+
 # -- sagas, leases, events --------------------------------------------------------------------------------------------
 class SagaRow(TypedDict):
     id: str

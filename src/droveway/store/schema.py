@@ -390,6 +390,25 @@ migrations = Table(
         "ix_migrations_claims", "destination", sqlite_where=text("holds_claim"), postgresql_where=text("holds_claim")
     ),
 )
+# What was foreseen of each migration before its copy began, and how it was.
+migration_predictions = Table(
+    "migration_predictions",
+    metadata,
+    Column("saga_id", ID, primary_key=True),  # of the migration
+    Column("instance_id", ID, nullable=False),
+    Column("source", String(255), nullable=False),
+    Column("destination", String(255), nullable=False),
+    Column("mode", String(16), nullable=False),  # domain/move_prediction.py
+    Column("bytes", BigInteger, nullable=False),  # to be sent once: used memory, and disks
+    Column("dirty_bytes_per_s", BigInteger),  # as it had been measured last; None: never
+    Column("learnt_from", Integer, nullable=False),  # so many earlier migrations; 0: assumed
+    Column("predicted_ms", BigInteger),  # None: it would not have ended
+    Column("predicted_downtime_ms", BigInteger),
+    Column("outcome", String(16), nullable=False, default=""),  # completed failed
+    Column("duration_ms", BigInteger),
+    Column("downtime_ms", BigInteger),
+    Column("at_us", BigInteger, nullable=False, index=True),
+)
 file_cleanups = Table(  # files of guests that are to be deleted on hosts which did not answer when they should
     "file_cleanups",
     metadata,

@@ -15,7 +15,7 @@ from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas import held_volumes, local_files, ports
+from droveway.control.sagas import foreseeing, held_volumes, local_files, ports
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import before_move, requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
@@ -46,7 +46,7 @@ from droveway.ports.bus import (
     Stop,
 )
 from droveway.scheduler.plan import first_failing
-from droveway.store.compute import instances, migrations, server_ports
+from droveway.store.compute import instances, migrations, predictions, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.work import sagas
@@ -58,7 +58,12 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     facts = before_move.read(tx, instances.get(tx, ctx.instance_id), ctx.settings.images_path)
     must_pass(facts.checks)
     ctx.notes = MoveNotes(
-        source=facts.source.name, spec=facts.spec, probe=f"probe-{ctx.id}", may_copy=False, volumes=facts.volumes
+        source=facts.source.name,
+        spec=facts.spec,
+        probe=f"probe-{ctx.id}",
+        may_copy=False,
+        volumes=facts.volumes,
+        began_us=tx.now_us,
     )
     migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=facts.source.name)
 
@@ -280,6 +285,7 @@ async def _resume_once(ctx: Context, looked: GuestOnBothHosts) -> None:
 
 def show_running(tx: Tx, ctx: Context) -> None:
     ctx.notes.may_copy = True
+    foreseeing.record(tx, ctx)
     migrations.set_(tx, ctx.id, status=MigrationStatus.RUNNING.value)
 
 
@@ -317,6 +323,7 @@ async def release_source(ctx: Context) -> None:
 
 def record_done(tx: Tx, ctx: Context) -> None:
     local_files.record_left(tx, ctx)
+    foreseeing.record_end(tx, ctx, predictions.COMPLETED)
     migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
     instances.set_idle(tx, ctx.instance_id, progress=0)
 
@@ -333,6 +340,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
     local_files.record_not_arrived(tx, ctx)
+    foreseeing.record_end(tx, ctx, predictions.FAILED)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
     if move.left:
         reason = (

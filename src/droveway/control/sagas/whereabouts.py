@@ -54,6 +54,7 @@ class MoveNotes(msgspec.Struct):
     copies_files: bool = False  # the two do not see one store: its disks go along
     files: LocalFiles = LocalFiles()  # of which these are copied; its config drive is in no notes
     files_deleted: bool = False  # by the host that has not got the guest
+    began_us: int = 0  # when the saga began to work on it
     load: GuestLoad | None = None  # how much there was to send when its source was asked
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 

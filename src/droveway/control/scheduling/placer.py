@@ -158,6 +158,11 @@ class Placer:
         with self._lock:
             return self._columns.facts(name) if name in self._columns else None
 
+    def names(self) -> dict[int, str]:
+        """Every host that is known here, by its number."""
+        with self._lock:
+            return {facts.id: facts.name for facts in self._columns}
+
     # -- requests that wait for room ----------------------------------------------------------------------------------
     def wait_for_capacity(self, saga_id: str, decision: Decision, *, in_vain: bool = False) -> None:
         """Nudge that saga once a host may fit; `has_room` says so from then on. `in_vain`: it was woken, and found that

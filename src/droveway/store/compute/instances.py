@@ -348,6 +348,15 @@ def on_hosts(tx: Tx, names: Iterable[str]) -> list[InstanceRow]:
     return results.every(InstanceRow, tx.execute(_ON_HOSTS, {"names": names}))
 
 
+def placed(tx: Tx, host: str | None, most: int) -> tuple[list[InstanceRow], int]:
+    """Those that have a host, or that one, by host and name; and how many there are in all."""
+    c = instances.c
+    there = (c.deleted.is_(False), c.host.is_not(None) if host is None else c.host == host)
+    count = int(tx.execute(select(func.count()).select_from(instances).where(*there)).scalar_one())
+    query = select(instances).where(*there).order_by(c.host, c.name, c.id).limit(most)
+    return results.every(InstanceRow, tx.execute(query)), count
+
+
 def deferred_cleanup_of(tx: Tx, names: Iterable[str], *, most: int) -> list[DeferredCleanupRow]:
     """Deleted instances whose removal was left for later by those hosts; those that were tried least come first."""
     return results.every(DeferredCleanupRow, tx.execute(_OWED_BY, {"names": names, "most": most}))
