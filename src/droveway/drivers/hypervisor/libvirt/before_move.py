@@ -61,7 +61,7 @@ def _address(element: ET.Element) -> str:
     """As `lspci` and `lsusb` name it, or as libvirt does."""
     source = element.find("source")
     if source is None:
-        return ""
+        return element.get("name", "")
     found = source.find("address")
     if found is not None and found.get("slot") is not None:
         part = [int(found.get(name, "0"), 0) for name in ("domain", "bus", "slot", "function")]
