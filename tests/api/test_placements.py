@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from droveway.control.audit import Audit
 from droveway.control.engine.nudges import Nudges
+from droveway.control.scheduling.cpu_baselines import CpuBaselines
 from droveway.control.scheduling.dry_run import COUNT_MAX, DryRun
 from droveway.control.scheduling.move_plan import MovePlanner
 from droveway.control.scheduling.move_trials import MoveTrials
@@ -50,6 +51,7 @@ class Placing:
         trial = DryRun(world.store, self.placer)
         world.control.try_placement, world.control.replay_placement = trial.attempt, trial.replay
         planner = MovePlanner(world.store, self.placer, MoveTrials(SilentBus()), "")  # type: ignore[arg-type]
+        world.control.cpu_baseline = CpuBaselines(world.store, SilentBus()).of_aggregate  # type: ignore[arg-type]
         world.control.plan_move, world.control.move_matrix = planner.plan, planner.matrix
 
     async def get(self, path: str) -> httpx.Response:

@@ -21,7 +21,7 @@ from droveway.domain.volume.placement import VolumeRequest
 from droveway.domain.volume.quota import VolumeQuotas
 from droveway.main import droveway
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import joining, services
+from droveway.store.fleet import aggregates, joining, services
 from droveway.store.schema import sagas as saga_rows
 from droveway.store.volume import making
 from droveway.store.volume import placements as volume_placements
@@ -57,6 +57,8 @@ class Cloud(Operator):
         world.control.list_tasks = tasks
         self.saga_id = await store.run(self._broken)
         self.finds(FINDING)
+        rack = await store.run(aggregates.create, "rack-1", None)
+        await store.run(aggregates.add_host, rack["id"], "h1")
         await store.run(_place_volume)
 
     def _broken(self, tx: Tx) -> str:
@@ -137,6 +139,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("placement", "try-volume", "--size", "2")["placement"]["hosts"] == 0
     assert ask("placement", "replay", "g1")["then"]["host"] is not None
     assert ask("migration", "plan", "g1")["hosts"][0]["verdict"] == "unknown"
+    assert ask("aggregate", "cpu-baseline", "rack-1")["hosts"][0]["host"] == "h1"
     assert ask("migration", "predictions") == {"predictions": [], "median_error_percent": None}
     assert ask("host", "migratable", "h1")["servers"][0]["name"] == "g1"
     assert ask("task", "list", "h1")[0]["name"] == "sweep_bases"

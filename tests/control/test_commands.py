@@ -87,6 +87,10 @@ from droveway.ports.move_verbs import (
     ArrivalAsked,
     ArrivalsTried,
     ArrivalTried,
+    BaselineCpu,
+    CompareCpu,
+    CpuBaselined,
+    CpuCompared,
     DeparturesTried,
     DepartureTried,
     LookForProbes,
@@ -231,6 +235,8 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     DeparturesTried((DepartureTried("g1", (), GuestLoad(2, 1, 0, 0.5)),)),
     ProbesSeen(("p1",)),
     ProbesRemoved(),
+    CpuBaselined("<cpu/>"),
+    CpuCompared(CheckAnswer("cpu_model", True)),
 )
 
 
@@ -304,6 +310,8 @@ VERBS: tuple[Verb, ...] = (
     TryDepartures(("g1",), 1),
     LookForProbes(("p1",)),
     RemoveProbes(("p1",)),
+    BaselineCpu(("<cpu/>",)),
+    CompareCpu("<cpu/>"),
 )
 
 

@@ -69,6 +69,20 @@ def test_how_fast_a_guest_writes_to_its_memory_is_measured_and_kept(world: World
     world.run(story)
 
 
+def test_cpus_of_one_make_have_a_model_in_common_which_each_of_them_runs(world: World) -> None:
+    """Where guests are emulated there is none to be had in common, and none needed."""
+
+    async def story(w: Any) -> None:
+        a, b = w.a.hypervisor, w.b.hypervisor
+        cpus = [(await one.resources()).cpu_xml for one in (a, b)]
+        found = await a.cpu_baseline(cpus)
+        assert found or (await a.resources()).hypervisor_type == "QEMU"
+        for one in (a, b):
+            assert (await one.compare_cpu(found)).passed
+
+    world.run(story)
+
+
 def test_headroom_counts_what_disks_may_grow_to(world: World) -> None:
     async def story(w: Any) -> None:
         a = w.a.hypervisor

@@ -44,7 +44,7 @@ from droveway.ports.bus import (
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from droveway.ports.images import TicketWanted
-from droveway.ports.move_verbs import LookForProbes, RemoveProbes, TryArrivals, TryDepartures
+from droveway.ports.move_verbs import BaselineCpu, CompareCpu, LookForProbes, RemoveProbes, TryArrivals, TryDepartures
 from droveway.ports.replies import (
     FILES_MAX,
     Answer,
@@ -224,7 +224,7 @@ class ComputeAgent(FencedAgent):
                 return PingResult(self._boot_id)
             case Reach():
                 return await self._reach(verb)
-            case TryArrivals() | TryDepartures() | LookForProbes() | RemoveProbes():
+            case TryArrivals() | TryDepartures() | LookForProbes() | RemoveProbes() | BaselineCpu() | CompareCpu():
                 return await move_trials.answer(h, verb)
             case OpenConsole():
                 if self._consoles is None:

@@ -10,6 +10,10 @@ from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefu
 from droveway.ports.move_verbs import (
     ArrivalsTried,
     ArrivalTried,
+    BaselineCpu,
+    CompareCpu,
+    CpuBaselined,
+    CpuCompared,
     DeparturesTried,
     DepartureTried,
     LookForProbes,
@@ -31,8 +35,8 @@ def must_pass(answers: Iterable[CheckAnswer]) -> None:
 
 
 async def answer(
-    h: Hypervisor, verb: TryArrivals | TryDepartures | LookForProbes | RemoveProbes
-) -> ArrivalsTried | DeparturesTried | ProbesSeen | ProbesRemoved:
+    h: Hypervisor, verb: TryArrivals | TryDepartures | LookForProbes | RemoveProbes | BaselineCpu | CompareCpu
+) -> ArrivalsTried | DeparturesTried | ProbesSeen | ProbesRemoved | CpuBaselined | CpuCompared:
     match verb:
         case TryArrivals():
             return await _arrivals(h, verb)
@@ -44,6 +48,10 @@ async def answer(
             for name in names:
                 await h.remove_probe(name)
             return ProbesRemoved()
+        case BaselineCpu(cpus):
+            return CpuBaselined(await h.cpu_baseline(cpus))
+        case CompareCpu(cpu_xml):
+            return CpuCompared(await h.compare_cpu(cpu_xml))
 
 
 async def _arrivals(h: Hypervisor, verb: TryArrivals) -> ArrivalsTried:

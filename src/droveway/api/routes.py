@@ -581,6 +581,7 @@ ROUTES = (
     Route("POST",   OWN + "/migrations/plan", migration_plans.plan, ADMIN),
     Route("GET",    OWN + "/migrations/matrix", migration_plans.matrix, ADMIN),
     Route("GET",    OWN + "/migrations/predictions", migration_plans.foreseen, ADMIN),
+    Route("GET",    OWN + "/aggregates/{name}/cpu-baseline", migration_plans.cpu_baseline, ADMIN),
     Route("GET",    OWN + "/audit", audit.show, ADMIN),
     Route("POST",   OWN + "/audit/repair", audit.repair, ADMIN),
 )

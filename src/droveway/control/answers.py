@@ -12,10 +12,12 @@ from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.lag import LoopLag
 from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.why import Why
+from droveway.control.scheduling.cpu_baselines import CpuBaselines
 from droveway.control.scheduling.dry_run import DryRun
 from droveway.control.scheduling.move_plan import MovePlanner
 from droveway.domain import service_kinds
 from droveway.domain.consoles import ConsoleKind
+from droveway.domain.cpu_baseline import CpuBaseline
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
@@ -60,13 +62,14 @@ class ControlAnswers(ControlQueries):
         why: Why,
         trial: DryRun,
         planner: MovePlanner,
+        baselines: CpuBaselines,
         audit: Audit,
     ) -> None:
         self.name = name
         self._store, self._bus, self._tasks = store, bus, tasks
         self._observer, self._detector, self._lag = observer, detector, lag
         self._why, self._trial, self._audit = why, trial, audit
-        self._planner = planner
+        self._planner, self._baselines = planner, baselines
 
     async def why(self, host: str, binary: str) -> Explanation:
         return await self._why(host, binary)
@@ -154,6 +157,9 @@ class ControlAnswers(ControlQueries):
 
     async def move_matrix(self, host: str | None) -> MoveMatrix:
         return await self._planner.matrix(host)
+
+    async def cpu_baseline(self, aggregate: str) -> CpuBaseline:
+        return await self._baselines.of_aggregate(aggregate)
 
     async def audit(self) -> AuditResult:
         return await self._audit()

@@ -37,7 +37,15 @@ from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.volume.model import StoragePool
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
-from droveway.ports.move_verbs import BEFORE_MOVES, LookForProbes, RemoveProbes, TryArrivals, TryDepartures
+from droveway.ports.move_verbs import (
+    BEFORE_MOVES,
+    BaselineCpu,
+    CompareCpu,
+    LookForProbes,
+    RemoveProbes,
+    TryArrivals,
+    TryDepartures,
+)
 from droveway.ports.replies import (
     FAILURES,
     Answer,
@@ -444,6 +452,8 @@ Verb = (
     | TryDepartures
     | LookForProbes
     | RemoveProbes
+    | BaselineCpu
+    | CompareCpu
 )
 ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests, ReadPool, ListVolumes, *BEFORE_MOVES)
 # Never fenced, never remembered.

@@ -14,6 +14,7 @@ import msgspec
 
 from droveway.domain.audit_findings import Finding
 from droveway.domain.consoles import ConsoleKind
+from droveway.domain.cpu_baseline import CpuBaseline
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.move_plan import MoveMatrix, MovePlan
@@ -160,6 +161,10 @@ class ControlQueries(Protocol):
     @question("migratable", within_s=PLAN_MOVE_S)
     async def move_matrix(self, host: str | None) -> MoveMatrix:
         """Which servers, all or those of that host, could move to which hosts. Raises NotFound."""
+
+    @question("cpu_baseline", within_s=PLAN_MOVE_S)
+    async def cpu_baseline(self, aggregate: str) -> CpuBaseline:
+        """The CPU that every host of the aggregate of that name can run. Raises NotFound, BadRequest."""
 
     @question("audit", within_s=AUDIT_S)
     async def audit(self) -> AuditResult:

@@ -225,6 +225,15 @@ class Hypervisor(Protocol):
         device of this host."""
         ...
 
+    async def cpu_baseline(self, cpus: Sequence[str]) -> str:
+        """The CPU that hosts of each of those can run, as this hypervisor describes it; empty where guests are
+        emulated, and touch no host's. Refused where they have none in common."""
+        ...
+
+    async def compare_cpu(self, cpu_xml: str) -> CheckAnswer:
+        """Whether a guest with that CPU could run here."""
+        ...
+
     async def loads(self, instance_ids: Sequence[str], measure_s: int = 0) -> dict[str, GuestLoad]:
         """How much memory these guests have, and how fast they dirty it, of those that run here. With `measure_s` that
         is measured now, which takes as long; without, it is as it was measured last. The guests run on."""

@@ -93,4 +93,27 @@ class RemoveProbes(VerbWithReply[ProbesRemoved], frozen=True, tag="remove_probes
     names: Annotated[tuple[ShortText, ...], FEW]
 
 
-BEFORE_MOVES = (TryArrivals, TryDepartures, LookForProbes, RemoveProbes)
+class CpuBaselined(msgspec.Struct, frozen=True, tag="cpu_baselined"):
+    """A CPU that hosts of each of those can run, as libvirt describes it; empty where guests are emulated, and touch no
+    host's."""
+
+    cpu_xml: Description = ""
+
+
+class CpuCompared(msgspec.Struct, frozen=True, tag="cpu_compared"):
+    check: CheckAnswer
+
+
+class BaselineCpu(VerbWithReply[CpuBaselined], frozen=True, tag="baseline_cpu"):
+    """Read-only: what do the CPUs of these hosts have in common? Refused where it is nothing. About no guest."""
+
+    cpus: Annotated[tuple[Description, ...], FEW]
+
+
+class CompareCpu(VerbWithReply[CpuCompared], frozen=True, tag="compare_cpu"):
+    """Read-only: could a guest with that CPU run here? About no guest."""
+
+    cpu_xml: Description
+
+
+BEFORE_MOVES = (TryArrivals, TryDepartures, LookForProbes, RemoveProbes, BaselineCpu, CompareCpu)

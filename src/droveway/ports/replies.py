@@ -17,7 +17,14 @@ from droveway.domain.network_plan import Address, Id, Name, NotInForce
 from droveway.domain.volume.disks import DiskSource
 from droveway.domain.volume.model import StoragePool, StoredVolume
 from droveway.domain.wire import FEW, LIST, Count, Number, Reason, ShortText, Text
-from droveway.ports.move_verbs import ArrivalsTried, DeparturesTried, ProbesRemoved, ProbesSeen
+from droveway.ports.move_verbs import (
+    ArrivalsTried,
+    CpuBaselined,
+    CpuCompared,
+    DeparturesTried,
+    ProbesRemoved,
+    ProbesSeen,
+)
 
 FILES_MAX = 65_536  # what one message holds
 
@@ -237,6 +244,8 @@ Answer = (
     | DeparturesTried
     | ProbesSeen
     | ProbesRemoved
+    | CpuBaselined
+    | CpuCompared
     | Refused
     | Working
     | ImageTicketNeeded

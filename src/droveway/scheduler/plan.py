@@ -43,6 +43,7 @@ __all__ = [
     "place",
     "place_many",
     "reason",
+    "why_immovable",
 ]
 
 NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts listed by rule: after a success the list is rarely read
@@ -98,6 +99,36 @@ def each_rule(
         if mask is not None or rule.name in always:
             found.append((rule.name, "" if mask is None or mask[0] else rule.say(facts, ask, settings)))
     return found
+
+
+def why_immovable(columns: Columns, name: str, ask: PlacementRequest, settings: PlacementSettings) -> str:
+    """Why a guest that asked for that, and begins on that host, could move to no other one while it runs; empty where
+    one could take it now, or where there is no other one. Processors are compared by their features alone."""
+    if len(columns) < 2 or name not in columns:
+        return ""
+    here = columns.facts(name)
+    if ask.numa is not None:
+        return f"it holds NUMA cells of {name}, and is bound to them"
+    moving = msgspec.structs.replace(
+        ask,
+        only=None,
+        failed=(),
+        never={name: "it runs there already"},
+        hypervisor_type=here.hypervisor_type or None,
+        least_hypervisor_version=here.hypervisor_version,
+    )
+    numbers = first_rules(FilterContext(columns, moving, settings))
+    fitting = np.flatnonzero(numbers == 0).tolist()
+    if any(_may_run(here, columns.at(row)) for row in fitting):
+        return ""
+    if fitting:
+        return f"no other host that fits has every feature of the processor of {name}"
+    return f"no other host could take it: {reason(place(columns, moving, settings, 0))}"
+
+
+def _may_run(here: HostFacts, there: HostFacts) -> bool:
+    """An emulated guest touches no processor."""
+    return here.hypervisor_type != "KVM" or set(here.cpu_features) <= set(there.cpu_features)
 
 
 def place_many(

@@ -13,6 +13,10 @@ GET  /droveway/v1/migrations/predictions  ?limit=N: {"predictions": [{saga_id, s
                                           predicted_downtime_ms, outcome, duration_ms, downtime_ms, error_percent,
                                           at_us}], "median_error_percent"}
 
+GET  /droveway/v1/aggregates/{name}/cpu-baseline
+                                          {"aggregate", "model", "vendor", "features", "without", "cpu_xml", "asked",
+                                          "reason", "hosts": [{host, model, runs, reason}]}
+
 Both dry runs claim nothing and leave no file. A verdict is `moves`, `blocked`, `unknown` (a host did not answer), or
 `does not end` (nothing stands in its way, but its guest writes faster than it is copied).
 """
@@ -63,6 +67,12 @@ async def matrix(api: Api, request: Request) -> Response:
     """Which servers could move to which hosts."""
     given = request.known_query(("host",))
     return Response(200, msgspec.to_builtins(await api.control.move_matrix(given.get("host") or None)))
+
+
+async def cpu_baseline(api: Api, request: Request) -> Response:
+    """The CPU that every host of that aggregate can run."""
+    request.known_query(())
+    return Response(200, msgspec.to_builtins(await api.control.cpu_baseline(request.params["name"])))
 
 
 async def foreseen(api: Api, request: Request) -> Response:

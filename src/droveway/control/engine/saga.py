@@ -271,6 +271,7 @@ class SpecNotes(msgspec.Struct):
     has_ports: bool = False  # they were made, or taken
     network_revision: int = 0  # that has them bound to the host; 0: they are not
     boot_id: str = ""  # of the host, when the guest was seen to run there
+    immovable: str = ""  # why its guest could move to no other host, as it was placed
     tries_again: bool = False  # on another host, once it has been undone
     is_left: bool = False  # what is on that host, and the claim with it, for the deletion that comes next
     volumes: tuple[HeldVolume, ...] = ()  # of the server

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import structlog
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, SpecNotes, Step, TicketNeeded, require
 from droveway.control.liveness.admission import DeclaredGone
@@ -18,13 +19,16 @@ from droveway.control.sagas import held_volumes, ports, tickets
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
 from droveway.domain.guest_data import Document
-from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
+from droveway.domain.model import GuestState, SagaKind, TaskState, VmState, of_host
 from droveway.ports.bus import Prepare, Remove, Start
 from droveway.scheduler.summaries import to_tenants
 from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
-from droveway.store.work import sagas
+from droveway.store.work import events, sagas
+
+log = structlog.get_logger("droveway.boot")
+WARNING = "warning"  # the kind of an event that an operator may want to act on
 
 
 def choose_host(tx: Tx, ctx: Context) -> None:
@@ -39,7 +43,13 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     held = msgspec.to_builtins(decision.cells) if decision.cells else None
     instances.set_(tx, ctx.instance_id, host=decision.host, held_cells=held, **shown)
     spec = msgspec.structs.replace(spec, cells=decision.cells)
-    ctx.notes = SpecNotes(decision.host, spec, has_ports=ctx.notes.has_ports, volumes=ctx.notes.volumes)
+    ctx.notes = SpecNotes(
+        decision.host,
+        spec,
+        has_ports=ctx.notes.has_ports,
+        volumes=ctx.notes.volumes,
+        immovable=ctx.placer.why_immovable(decision),
+    )
 
 
 def has_host(notes: SpecNotes) -> bool:
@@ -107,6 +117,18 @@ def record_running(tx: Tx, ctx: Context) -> None:
     )
     server_ports.set_status(tx, ctx.instance_id, is_running=True)
     held_volumes.record_in_use(tx, ctx)
+    if ctx.notes.immovable:
+        _warn(tx, ctx)
+
+
+def _warn(tx: Tx, ctx: Context) -> None:
+    """Its host cannot be emptied while it runs: better known now than then."""
+    notes: SpecNotes = ctx.notes
+    reason = f"guest {ctx.instance_id} could not be migrated away: {notes.immovable}"
+    log.warning("guest could not be migrated away", instance=ctx.instance_id, host=notes.host, because=notes.immovable)
+    body = {"reason": reason, "server_id": ctx.instance_id}
+    events.record(tx, WARNING, ctx.subject, body, ctx.project_id)
+    events.record(tx, WARNING, of_host(notes.host), body)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:

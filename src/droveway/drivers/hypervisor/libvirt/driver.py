@@ -61,6 +61,7 @@ from droveway.drivers.hypervisor.libvirt.disk_copies import DiskCopies
 from droveway.drivers.hypervisor.libvirt.domain_xml import HostFacts, domain_xml
 from droveway.drivers.hypervisor.libvirt.facts import (
     check_cpu,
+    cpu_baseline,
     kvm_works,
     read_host_facts,
     read_measured,
@@ -432,7 +433,7 @@ class LibvirtHypervisor:
                 (Check.NOT_THERE, lambda: check_not_there(spec.instance_id, state)),
                 (Check.NUMA, lambda: check_movable(spec)),
                 (Check.MACHINE, lambda: check_machine(spec, self._known(connection).machine_types)),
-                (Check.CPU, lambda: check_cpu(connection, spec, source_cpu_xml, self._use_kvm)),
+                (Check.CPU, lambda: check_cpu(connection, spec.instance_id, source_cpu_xml, self._use_kvm)),
                 (Check.VOLUMES, lambda: self._check_ways(connection, spec)),
             )
 
@@ -442,6 +443,17 @@ class LibvirtHypervisor:
         ways = self._ways_for(connection, spec.volumes)
         for disk in spec.volumes:
             ways.check(disk)
+
+    async def cpu_baseline(self, cpus: Sequence[str]) -> str:
+        if not self._use_kvm:
+            return ""
+        return await self._connection.call(lambda c: cpu_baseline(c, cpus))
+
+    async def compare_cpu(self, cpu_xml: str) -> CheckAnswer:
+        def work(connection: Any) -> CheckAnswer:
+            return check_each((Check.CPU, lambda: check_cpu(connection, "", cpu_xml, self._use_kvm)))[0]
+
+        return await self._connection.call(work)
 
     async def check_outgoing(self, instance_id: str) -> tuple[CheckAnswer, ...]:
         self._files.directory(instance_id)

@@ -73,7 +73,7 @@ __all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHyperv
 URI = "sim://"
 GIB = 1024**3
 KEPT_ERRORS = 1024
-_CPU = re.compile(r'<cpu level="(\d+)"/>')
+_CPU = re.compile(r'<cpu level="(\d+)"')
 
 
 class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
@@ -477,8 +477,19 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
             (Check.CPU, lambda: self._check_cpu(source_cpu_xml)),
         )
 
+    async def cpu_baseline(self, cpus: Sequence[str]) -> str:
+        self._check()
+        levels = [int(found[1]) for cpu in cpus if (found := _CPU.match(cpu)) is not None]
+        if len(levels) < len(cpus) or not levels:
+            raise HypervisorRefused("These CPUs have no model in common.")
+        return f'<cpu level="{min(levels)}"><model>simulated-{min(levels)}</model></cpu>'
+
+    async def compare_cpu(self, cpu_xml: str) -> CheckAnswer:
+        self._check()
+        return check_each((Check.CPU, lambda: self._check_cpu(cpu_xml)))[0]
+
     def _check_cpu(self, source_cpu_xml: str) -> None:
-        level = _CPU.fullmatch(source_cpu_xml)
+        level = _CPU.match(source_cpu_xml)
         if level is not None and int(level[1]) > self._host.cpu_level:
             raise HypervisorRefused("This host's CPU cannot run the guest: it lacks features of the source's CPU.")
 
