@@ -51,7 +51,7 @@ async def test_a_server_that_is_stopped_or_shelved_has_it_when_it_starts() -> No
         assert await world.do(server, SagaKind.STOP) == "done"
         world.commands.clear()
         assert await world.attach(server, one) == ("done", "")
-        assert [verb for _, verb in world.commands] == ["AdmitVolume"], "no guest is asked"
+        assert [verb for _, verb in world.commands] == ["AdmitVolume"], "no guest is given it"
         assert await world.has(server) == [one]
         assert await world.do(server, SagaKind.START) == "done"
         assert await world.has(server) == [one]
@@ -61,6 +61,20 @@ async def test_a_server_that_is_stopped_or_shelved_has_it_when_it_starts() -> No
         assert await world.attach(server, two) == ("done", "")
         assert await world.do(server, SagaKind.START) == "done"
         assert await world.has(server) == [two]
+
+
+async def test_a_guest_that_runs_though_its_row_says_stopped_is_given_it_and_lets_go_of_it_first() -> None:
+    """It was started by a command that was answered with a failure, or by hand: a volume that it has is not free."""
+    async with with_volumes() as world:
+        server, one, two = await world.boot(), await world.volume(), await world.volume()
+        assert await world.attach(server, one) == ("done", "")
+        host = (await world.store.read(instances.get, server))["host"] or ""
+        disks = world.fleet.hosts[host].domains[server].volumes
+        assert await world.do(server, SagaKind.STOP) == "done"
+        world.fleet.run(world.fleet.hosts[host], server, 128, (), disks)
+        assert await world.attach(server, two) == ("done", "")
+        assert await world.detach(server, one) == ("done", "")
+        assert list(world.fleet.hosts[host].domains[server].volumes) == [two]
 
 
 @pytest.mark.matrix

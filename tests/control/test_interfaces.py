@@ -108,7 +108,7 @@ async def test_a_server_that_is_stopped_has_it_when_it_starts() -> None:
         host = (await world.server(server))["host"]
         world.gone_from = {host: 0}
         given = await given_port(world)
-        assert await attach(world, server, port_id=given["id"]) == ("done", ""), "no host is asked"
+        assert await attach(world, server, port_id=given["id"]) == ("done", ""), "its host is not waited for"
         world.gone_from = {}
         (port,) = await world.ports_of(server)
         assert (port["host"], port["status"]) == (host, "DOWN")
@@ -296,3 +296,17 @@ async def test_one_that_has_crashed_meanwhile_has_it_at_its_next_start() -> None
         assert world.fleet.hosts[host].domains[server].state is GuestState.SHUTOFF
         assert await world.do(server, SagaKind.HARD_REBOOT) == "done"
         assert await agree(world, server) == [given["id"]]
+
+
+async def test_a_guest_that_runs_though_its_row_says_stopped_is_given_it_and_lets_go_of_it() -> None:
+    """It was started by a command that was answered with a failure, or by hand."""
+    async with patient() as world:
+        server = await world.boot()
+        assert await world.do(server, SagaKind.STOP) == "done"
+        host = (await world.server(server))["host"]
+        world.fleet.run(world.fleet.hosts[host], server, 128, (), ())
+        given = await given_port(world)
+        assert await attach(world, server, port_id=given["id"]) == ("done", "")
+        assert plugged(world, server, host) == [given["id"]]
+        assert await detach(world, server, given["id"]) == ("done", "")
+        assert plugged(world, server, host) == []

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from droveway.domain.network_plan import FixedIp
+from droveway.drivers.network.bridge import leases
 from lab import network
 from tests.drivers import network_worlds as w
 
@@ -73,6 +74,43 @@ async def test_a_new_port_is_served_without_a_new_server_and_a_stranger_is_not()
             )
         )
         assert two.run(*ask).returncode != 0
+
+
+async def test_an_address_is_leased_to_the_port_that_has_it_now() -> None:
+    """Its first port is gone, without having given back its lease, and the host has kept others of that network."""
+    async with w.Rig() as rig:
+        host = rig.hosts[0]
+        net = w.planned_network()
+        await host.driver.apply(rig.plan(host, networks=(net,), ports=(ONE, TWO), groups=(OPEN,)))
+        ask = ("busybox", "udhcpc", "-i", "eth0", "-s", "/bin/true", "-n", "-q", "-f", "-t", "3", "-T", "1")
+        for port in (ONE, TWO):
+            guest = rig.guest(host, port, is_configured=False)
+            guest.plug()
+            assert guest.run(*ask).returncode == 0
+        await host.driver.apply(rig.plan(host, 2, networks=(net,), ports=(TWO,), groups=(OPEN,)))
+        (given,) = host.directory.glob("*/leases")
+        assert [line.split()[1] for line in given.read_text().splitlines()] == [TWO.mac], "nobody's is forgotten"
+        heir = w.port(13, groups=(GROUP,), fixed_ips=ONE.fixed_ips)
+        await host.driver.apply(rig.plan(host, 3, networks=(net,), ports=(TWO, heir), groups=(OPEN,)))
+        guest = rig.guest(host, heir, is_configured=False)
+        guest.plug()
+        assert guest.run(*ask).returncode == 0
+        other = w.port(14, groups=(GROUP,), fixed_ips=ONE.fixed_ips)
+        await host.driver.apply(rig.plan(host, 4, networks=(net,), ports=(TWO, other), groups=(OPEN,)))
+        guest = rig.guest(host, other, is_configured=False)
+        guest.plug()
+        assert guest.run(*ask).returncode == 0, "at once after another one"
+
+
+def test_leases_of_which_version_is_kept() -> None:
+    mine, another = "fa:16:3e:00:00:01", "fa:16:3e:00:00:02"
+    before = f"{mine},set:s,10.0.0.3,g1\n{mine},set:t,[fd00::3],g1\n{another},set:t,[fd00::4]\n"
+    now = f"{mine.upper()},set:s,10.0.0.3,g1\n{another},set:t,[fd00::3],g2\n{another},set:t,[fd00::4]\n"
+    server = "duid 00:01:00:01:30:e5\n"
+    four, three, stays = f"9 {mine} 10.0.0.3 g1 01:{mine}\n", "9 77 fd00::3 g1 00:03:01\n", "9 78 fd00::4 * 00:03:02\n"
+    assert leases.kept(four + server + three + stays, before, now) == four + server + stays
+    assert leases.kept(f"9 {another} 10.0.0.3 g1 *\n9 {mine} 10.0.0.9 g1 *\n", before, now) == ""
+    assert leases.kept(three, "", now) == three, "an agent that has just begun knows no owner of before"
 
 
 async def test_ipv6_by_router_advertisement_tells_prefix_and_mtu_and_no_router() -> None:

@@ -16,6 +16,7 @@ from tests.lab.witness import Witness
 REASON = obstacle()
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(REASON is not None, reason=f"no lab hosts here: {REASON}")]
 PLACED_S = 30.0
+NOVA = "/compute/v2.1"
 
 
 def router_hosts(cloud: Cloud) -> list[str]:
@@ -55,3 +56,10 @@ def test_the_session_goes_on_when_the_host_of_the_router_loses_its_power(witness
     finally:
         visitor.leave()
     witness.is_resting(server, "ACTIVE", here)
+    # The next server gets the address of this one, whose lease nobody gave back to the DHCP server of that host.
+    (fixed,) = must("GET", f"{NOVA}/servers/{server}")["server"]["addresses"][INSIDE][:1]
+    witness.delete(server)
+    heir = witness.create("heir", host=here, networks=[{"uuid": inside}], key_name=KEY)
+    (given,) = must("GET", f"{NOVA}/servers/{heir}")["server"]["addresses"].get(INSIDE, [fixed])[:1]
+    assert given["addr"] == fixed["addr"]
+    login.wait_for_sshd("heir", login.address(login.server("heir")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -20,15 +21,16 @@ from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.drivers.network.simulated import SimulatedNetwork
 from droveway.ports.replies import Answer
-from droveway.simulation import guest_networks
+from droveway.simulation import guest_networks, interface_users
 from droveway.simulation.together import TOGETHER
 from droveway.simulation.world import Parts
-from droveway.store.compute import server_ports
+from droveway.store.compute import server_attributes, server_ports
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import addressing, bindings, changes
+from droveway.store.network import addressing, bindings, changes, planning
 from tests.simulation.caught import SEEDS_MAX, caught_by
 
 PLAYED = [seed for seed in range(1, 1000) if guest_networks.are_played(seed)][:SEEDS_MAX]
+INTERFACES = [seed for seed in PLAYED if interface_users.are_played(seed)]
 
 
 def migration(**changed: dict[str, Any]) -> Parts:
@@ -142,6 +144,20 @@ def test_a_port_that_is_released_without_its_address_is_caught(monkeypatch: pyte
     monkeypatch.setattr(addressing, "release", lambda _tx, _port_id: None)
     seed, reason = caught_by(Parts(), PLAYED[0], PLAYED)
     print(f"an address that is kept: caught by seed {seed}: {reason}")
+
+
+def test_address_pairs_that_hosts_are_not_told_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = planning.port_fact
+    monkeypatch.setattr(planning, "port_fact", lambda row: msgspec.structs.replace(told(row), pairs=()))
+    seed, reason = caught_by(Parts(), INTERFACES[0], INTERFACES)
+    print(f"address pairs that are not told: caught by seed {seed}: {reason}")
+
+
+def test_metadata_of_which_hosts_are_not_told_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest would be told its old name."""
+    monkeypatch.setattr(server_attributes, "changes", SimpleNamespace(changed=lambda _tx, _table, *_of: None))
+    seed, reason = caught_by(Parts(), INTERFACES[0], INTERFACES)
+    print(f"metadata that are not told: caught by seed {seed}: {reason}")
 
 
 def test_routers_that_stay_on_a_host_that_is_off_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

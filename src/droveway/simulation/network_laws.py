@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -14,7 +15,7 @@ from droveway.domain.network_plan import GroupRule
 from droveway.store.engine import results
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.network.planning import spec
+from droveway.store.network import planning
 from droveway.store.network.ports import ACTIVE
 from droveway.store.network.rows import RuleRow
 from droveway.store.network.tables import (
@@ -56,7 +57,7 @@ class NetworkSnapshot:
         self.floating = list(tx.execute(_FLOATING))
         self.rules: dict[str, set[GroupRule]] = {}
         for row in results.every(RuleRow, tx.execute(_RULES)):
-            self.rules.setdefault(row["group_id"], set()).add(planned(spec(row)))
+            self.rules.setdefault(row["group_id"], set()).add(planned(planning.spec(row)))
         self.instances = {row.id: row for row in tx.execute(_INSTANCES)}
         self.of_servers = {row.port_id: row.instance_id for row in tx.execute(_OF_SERVERS)}
 
@@ -66,16 +67,36 @@ class NetworkSnapshot:
 
     def addresses_in(self, group_id: str) -> set[str]:
         inside = {row.port_id for row in self.members if row.group_id == group_id}
-        return {row.address for row in self.addresses if row.port_id in inside}
+        beside = {cidr for port_id in inside & self.ports.keys() for cidr, _ in self.ports[port_id].pairs}
+        return {row.address for row in self.addresses if row.port_id in inside} | beside
 
 
 def at_rest(world: World, _rows: Any) -> list[str]:
     if world.networks is None:
         return []
     seen = world.database.look(NetworkSnapshot)
-    found = [*_bound(world, seen), *_left_in_rows(seen), *_routers(world, seen)]
+    found = [*_bound(world, seen), *_devices(world, seen), *_left_in_rows(seen), *_routers(world, seen)]
     for wires in world.networks.hosts.values():
         found += _on_host(wires.place, seen)
+    return found or _as_planned(world)
+
+
+def _as_planned(world: World) -> list[str]:
+    """Each port and group is there as the rows tell it, read anew and whole: what its guest may send from, and what it
+    is told of itself, with it."""
+    assert world.networks is not None, "it has networks"
+    found = []
+    for host, wires in world.networks.hosts.items():
+        plan = world.database.look(partial(planning.of_host, host=host, tunnels={}))
+        for what, there, wanted in (
+            ("port", wires.place.ports, {one.id: one for one in plan.ports}),
+            ("group", wires.place.groups, {one.id: one for one in plan.groups}),
+        ):
+            found += [
+                f"{host} has {what} {of} as {there.get(of)}, and the rows say {one}"
+                for of, one in wanted.items()
+                if there.get(of) != one
+            ]
     return found
 
 
@@ -101,6 +122,14 @@ def _bound(world: World, seen: NetworkSnapshot) -> Iterator[str]:
             domain = world.fleet.hosts[instance.host].domains.get(instance.id)
             if domain is None or port.id not in {nic.port_id for nic in domain.nics}:
                 yield f"port {port.id} of {instance.id} is not plugged on {instance.host}"
+
+
+def _devices(world: World, seen: NetworkSnapshot) -> Iterator[str]:
+    """No guest has an interface that is another server's, or nobody's."""
+    for instance_id, host in world.fleet.lives_on.items():
+        for nic in world.fleet.hosts[host].domains[instance_id].nics:
+            if seen.of_servers.get(nic.port_id) != instance_id:
+                yield f"guest {instance_id} on {host} has an interface of port {nic.port_id}, which is not its server's"
 
 
 def _left_in_rows(seen: NetworkSnapshot) -> Iterator[str]:
@@ -156,6 +185,9 @@ def _on_host(place: SimulatedPlace, seen: NetworkSnapshot) -> Iterator[str]:
                 f"{host} has {what} {sorted(there.keys() - wanted)} that it should not have, and lacks "
                 f"{sorted(wanted - there.keys())}"
             )
+    for port_id in sorted(mine & place.ports.keys()):
+        if [[pair.cidr, pair.mac] for pair in place.ports[port_id].pairs] != seen.ports[port_id].pairs:
+            yield f"port {port_id} on {host} may send from other addresses than the rows say"
     for group_id in sorted(own & place.groups.keys()):
         if set(place.groups[group_id].rules) != seen.rules.get(group_id, set()):
             yield f"{host} has other rules of group {group_id} than the rows"

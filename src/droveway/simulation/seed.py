@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 from sqlalchemy import func, select
 
-from droveway.simulation import audits, checkers, network_phases, severities, verdict_laws
+from droveway.simulation import audits, checkers, interface_users, network_phases, severities, verdict_laws
 from droveway.simulation.faults import Faults
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
@@ -84,6 +84,8 @@ class _Play:
         of_networks = self._of_networks = None if world.networks is None else NetworkUsers(world)
         nics = {} if of_networks is None else {"nics": of_networks.nics}
         users = self._users = UserWorkload(world, people=5, most=12, pause_s=0.8, **nics)
+        has_interfaces = of_networks is not None and interface_users.are_played(world.seed)
+        of_interfaces = interface_users.InterfaceUsers(world) if has_interfaces else None
         listener = Listener(world)
         of_volumes = self._of_volumes = None if world.volumes is None else VolumeUsers(world)
         operator = self._operator = Operator(world)
@@ -95,6 +97,8 @@ class _Play:
         users.stopped = True
         if of_networks is not None:
             of_networks.stop()
+        if of_interfaces is not None:
+            of_interfaces.stop()
         if of_volumes is not None:
             of_volumes.stop()
         auditors.stop()

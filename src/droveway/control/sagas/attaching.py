@@ -15,6 +15,7 @@ import msgspec
 from droveway.control.engine.saga import Context, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import held_volumes
+from droveway.control.sagas.seen_running import runs_after_all
 from droveway.control.sagas.volumes.asking import show_wait, spec_of
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
 from droveway.domain.model import SagaKind, TaskState, VmState
@@ -82,6 +83,14 @@ def runs(notes: AttachingNotes) -> bool:
 
 def has_host(notes: AttachingNotes) -> bool:
     return bool(notes.host)
+
+
+def is_stopped(notes: AttachingNotes) -> bool:
+    return has_host(notes) and not notes.runs
+
+
+async def look_at_guest(ctx: Context) -> None:
+    ctx.notes.runs = await runs_after_all(ctx, ctx.notes.host)
 
 
 def is_admitted(notes: AttachingNotes) -> bool:
@@ -167,6 +176,7 @@ ATTACH_VOLUME = Saga(
         Step("find_volume", write=find_volume, harmless=True),
         Step("admit_host", do=admit_host, needed=has_host, undo=withdraw_host, did=has_host),
         Step("record_admission", write=record_admission, unwrite=forget_source, did=is_admitted),
+        Step("look_at_guest", do=look_at_guest, needed=is_stopped, harmless=True),
         Step("attach_disk", do=_attach, needed=runs, undo=detach_again, did=runs),
         Step("record_attached", write=record_attached, pivot=True),
     ),
@@ -239,6 +249,7 @@ DETACH_VOLUME = Saga(
     AttachingNotes,
     (
         Step("find_disk", write=find_disk, harmless=True),
+        Step("look_at_guest", do=look_at_guest, needed=is_stopped, harmless=True),
         Step("detach_disk", do=detach_disk, needed=runs, undo=attach_again, did=runs),
         Step("record_let_go", write=record_let_go, pivot=True),
         Step("withdraw_each", do=withdraw_each, needed=has_host),

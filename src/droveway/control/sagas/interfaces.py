@@ -14,6 +14,7 @@ import msgspec
 from droveway.control.engine.saga import Context, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import ports
+from droveway.control.sagas.seen_running import runs_after_all
 from droveway.domain.faults import Fault, StepFailed, Unreachable
 from droveway.domain.model import Nic, SagaKind, TaskState, VmState
 from droveway.ports.bus import Plug, Unplug
@@ -72,6 +73,14 @@ async def _is_deleted_next(ctx: Context) -> bool:
 
 def runs(notes: InterfaceNotes) -> bool:
     return notes.runs
+
+
+def is_stopped(notes: InterfaceNotes) -> bool:
+    return not notes.runs
+
+
+async def look_at_guest(ctx: Context) -> None:
+    ctx.notes.runs = await runs_after_all(ctx, ctx.notes.host)
 
 
 def say_nothing(tx: Tx, ctx: Context) -> None:
@@ -153,6 +162,7 @@ ATTACH_INTERFACE = Saga(
     (
         Step("take_port", write=take_port, unwrite=give_back_port, did=has_port),
         Step("bind_port", write=bind_port, unwrite=unbind_port, did=is_bound),
+        Step("look_at_guest", do=look_at_guest, needed=is_stopped, harmless=True),
         Step("await_port", do=await_port, needed=runs, harmless=True),
         Step("plug_interface", do=_plug, needed=runs, undo=unplug_again, did=runs),
         Step("record_attached", write=record_attached, pivot=True),
@@ -198,6 +208,7 @@ DETACH_INTERFACE = Saga(
     InterfaceNotes,
     (
         Step("find_interface", write=find_interface, harmless=True),
+        Step("look_at_guest", do=look_at_guest, needed=is_stopped, harmless=True),
         Step("unplug_interface", do=_unplug, needed=runs, undo=plug_again, did=runs),
         Step("release_port", write=release_port, pivot=True),
     ),

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from droveway.drivers.network.bridge import kernel
+from droveway.drivers.network.bridge import kernel, leases
 from droveway.drivers.network.bridge.namespaces import Dnsmasq, Leg, Namespace
 from droveway.drivers.network.bridge.nftables import Nftables
 from droveway.ports.network import NetworkRefused
@@ -87,15 +87,20 @@ class Servers:
         directory.mkdir(parents=True, exist_ok=True)
         for one in (directory, *directory.parents[:DEPTH]):  # dnsmasq reads its hosts again as a user without rights
             one.chmod(0o711)
+        before = _read(directory / leases.HOSTS)
         changed = [_put(directory / name, text) for name, text in wanted.dnsmasq.files]
         command = _command(wanted.dnsmasq, directory)
         pid = _running(directory)
         line = "\n".join(command)
-        if pid and (directory / "command").read_text() == line:
+        given, now = directory / leases.LEASES, _read(directory / leases.HOSTS)
+        is_good = leases.kept(_read(given), before, now) == _read(given)
+        if pid and is_good and _read(directory / "command") == line:
             if any(changed):
                 os.kill(pid, signal.SIGHUP)
             return
         self._end(directory, keeps_files=True)
+        if not is_good:
+            _put(given, leases.kept(_read(given), before, now))
         kernel.run(*command, namespace=wanted.name)
         _put(directory / "command", line)
 
@@ -181,18 +186,25 @@ def _command(wanted: Dnsmasq, directory: Path) -> list[str]:
         "--except-interface=lo",
         "--bind-interfaces",
         f"--pid-file={directory / 'pid'}",
-        f"--dhcp-leasefile={directory / 'leases'}",
-        *([f"--dhcp-hostsfile={directory / 'hosts'}"] if "hosts" in files else []),
+        f"--dhcp-leasefile={directory / leases.LEASES}",
+        *([f"--dhcp-hostsfile={directory / leases.HOSTS}"] if leases.HOSTS in files else []),
         *([f"--dhcp-optsfile={directory / 'options'}"] if "options" in files else []),
         *wanted.arguments,
     ]
 
 
+def _read(path: Path) -> str:
+    """Empty: there is none."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def _put(path: Path, text: str) -> bool:
     """By one step; whether it was another text."""
-    with contextlib.suppress(FileNotFoundError):
-        if path.read_text() == text:
-            return False
+    if path.exists() and path.read_text() == text:
+        return False
     unfinished = path.with_suffix(".new")
     unfinished.write_text(text)
     unfinished.chmod(0o644)
