@@ -28,6 +28,7 @@ from droveway.ports.bus import (
     GuestChanged,
     Hello,
     Inspect,
+    KeepDisk,
     ListGuests,
     ListTasks,
     OpenConsole,
@@ -66,6 +67,7 @@ MAKES_DISKS = {  # and answers `working` as long as that takes
     PrepareDisk: "made",
     PrepareArrival: "made",
     CopyDisk: "copied",
+    KeepDisk: "copied",
     SendCopy: "sent",
 }
 

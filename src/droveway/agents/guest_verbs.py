@@ -17,10 +17,13 @@ from droveway.ports.bus import (
     DropCopy,
     DropDisk,
     DropFiles,
+    ForgetKept,
     Freeze,
     GrowDisk,
+    GrowRoot,
     InjectNmi,
     KeepArrival,
+    KeepDisk,
     Pause,
     Plug,
     PowerCycle,
@@ -34,6 +37,7 @@ from droveway.ports.bus import (
     Remove,
     RemoveProbe,
     ReplaceDisk,
+    RestoreDisk,
     SendCopy,
     Start,
     Stop,
@@ -154,5 +158,13 @@ async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
             await h.begin_migration(spec, to, files)
         case AbortCopy():
             await h.abort_migration(instance_id)
+        case KeepDisk(mark):
+            await h.keep_disk(instance_id, mark)
+        case GrowRoot(size_gb):
+            await h.grow_root(instance_id, size_gb)
+        case RestoreDisk(mark):
+            await h.restore_disk(instance_id, mark)
+        case ForgetKept(mark):
+            await h.forget_kept(instance_id, mark)
         case Release():
             await h.release(instance_id)

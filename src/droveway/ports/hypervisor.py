@@ -187,6 +187,24 @@ class Hypervisor(Protocol):
         drive is made anew, and its other disks, unless they are kept."""
         ...
 
+    async def keep_disk(self, instance_id: str, mark: str) -> None:
+        """Copy its root disk, as it is, beside it under that mark; what is copied whole already is left. Refused while
+        it runs or is paused, and where there is no room."""
+        ...
+
+    async def grow_root(self, instance_id: str, size_gb: int) -> None:
+        """Let its root disk be at least so large. Refused while it runs or is paused."""
+        ...
+
+    async def restore_disk(self, instance_id: str, mark: str) -> None:
+        """Let the copy of that mark be its root disk, in one step; nothing to do where there is none. Refused while it
+        runs or is paused."""
+        ...
+
+    async def forget_kept(self, instance_id: str, mark: str) -> None:
+        """Delete the copy of that mark, whole or half."""
+        ...
+
     async def diagnostics(self, instance_id: str) -> GuestDiagnostics:
         """What it has used. Refused when it does not run."""
         ...

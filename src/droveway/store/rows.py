@@ -229,6 +229,8 @@ class InstanceRow(TypedDict):
     server_group_id: str | None
     held_cells: list[Object] | None
     shelved_image_id: str | None
+    former: Object | None
+    resized_at_us: int | None
     shelved_at_us: int | None
     soft_deleted_at_us: int | None
     guest_password: str | None

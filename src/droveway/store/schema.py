@@ -277,6 +277,8 @@ instances = Table(
     Column("server_group_id", ID),
     Column("held_cells", Json),  # of its host's NUMA cells (domain/placement.py: HeldCell)
     Column("shelved_image_id", ID),  # what its root disk was made into
+    Column("former", Json),  # until its resize or cold move is confirmed (domain/resize.py)
+    Column("resized_at_us", BigInteger),
     Column("shelved_at_us", BigInteger),
     Column("soft_deleted_at_us", BigInteger),  # it may be restored until it is reclaimed
     Column("guest_password", Text),  # as its guest has told it, encrypted with its key

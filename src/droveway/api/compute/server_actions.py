@@ -12,6 +12,7 @@ from droveway.api.compute import (
     server_images,
     server_locks,
     server_rebuild,
+    server_resizing,
     server_shelving,
 )
 from droveway.api.compute.server_intents import intend
@@ -167,6 +168,7 @@ ACTIONS = {
     **server_images.ACTIONS,
     **server_rebuild.ACTIONS,
     **server_shelving.ACTIONS,
+    **server_resizing.ACTIONS,
     **server_addresses.ACTIONS,
     **server_locks.ACTIONS,
     **remote_consoles.ACTIONS,

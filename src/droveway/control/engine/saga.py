@@ -85,6 +85,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     unplug_patience_s: float = 20.0  # for a guest to let go of an interface
     shelved_offload_s: float = 0.0  # until a shelved server leaves its host; 0: at once; below: only when asked
     reclaim_s: float = 0.0  # how long what was deleted can be restored; 0: not at all
+    resize_confirm_s: float = 0.0  # until a resize of which nobody says a word is confirmed; 0: it waits
     kept_s: float = 7 * 24 * 3600.0  # how long rows of what was deleted or has ended stay
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0

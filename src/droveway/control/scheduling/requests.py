@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -99,6 +99,21 @@ def to_move(
         hypervisor_type=source.hypervisor_type,
         least_hypervisor_version=source.hypervisor_version,
         numa=None,
+    )
+
+
+def to_resize(
+    tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destination: str | None, sizes: Mapping[str, Any]
+) -> PlacementRequest:
+    """For a move while it is off, of another flavor perhaps: another host of the same hypervisor. `sizes`: {flavor,
+    disk_gb}, as it will be."""
+    user_request = msgspec.structs.replace(
+        _user_request(instance, host=destination), flavor=sizes["flavor"], disk_gb=sizes["disk_gb"]
+    )
+    return msgspec.structs.replace(
+        ask_of(tx, user_request),
+        never={source.name: "it is there already"},
+        hypervisor_type=source.hypervisor_type or None,
     )
 
 

@@ -52,6 +52,12 @@ def check_not_moving(instance_id: str, job: GuestJob) -> None:
         raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({job}).")
 
 
+def check_off(instance_id: str, state: GuestState) -> None:
+    """Refused while it runs or is paused here: its disk is in use."""
+    if state in (GuestState.RUNNING, GuestState.PAUSED):
+        raise HypervisorRefused(f"Guest {instance_id} is {state} on this host: its disk is left alone; stop it first.")
+
+
 def check_alive(instance_id: str, state: GuestState) -> None:
     """Refused when it does not run, and is not paused either."""
     if state not in (GuestState.RUNNING, GuestState.PAUSED):

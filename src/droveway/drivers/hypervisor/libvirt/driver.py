@@ -68,6 +68,7 @@ from droveway.drivers.hypervisor.libvirt.facts import (
     read_resources,
 )
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
+from droveway.drivers.hypervisor.libvirt.kept_disks import KeptDisks
 from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
 from droveway.drivers.hypervisor.libvirt.volume_xml import OwnWays
 from droveway.drivers.hypervisor.promises import (
@@ -75,6 +76,7 @@ from droveway.drivers.hypervisor.promises import (
     check_machine,
     check_movable,
     check_not_there,
+    check_off,
     not_let_go,
     volume_not_let_go,
 )
@@ -132,7 +134,7 @@ class LibvirtHypervisor:
         self._copies = OutgoingCopies(settings.uri, os.path.abspath(settings.instances_path), self._note_change)
         self._disk_copies, self._images = DiskCopies(self._connection, self._files, clock), images
         self._arrivals = Arrivals(self._files, self._files.bases)
-        self._own_cpus = OwnCpus()
+        self._kept, self._own_cpus = KeptDisks(self._files), OwnCpus()
         self._frozen = Admissions(settings.admissions_path + "-frozen")  # guests that an earlier client may have held
         self._ways = OwnWays(dict(settings.directories), tls=settings.tls)
         self._identity = ""
@@ -320,6 +322,25 @@ class LibvirtHypervisor:
         await self.stop(spec.instance_id, 0.0)
         new = hardware_xml.spare_name(SpareDisk.REBUILD)
         await self._files.replace_disk(spec, new, documents, keeps_ephemeral)
+
+    async def _check_off(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        check_off(instance_id, (await self._connection.call(lambda c: acts.look(c, instance_id))).state)
+
+    async def keep_disk(self, instance_id: str, mark: str) -> None:
+        await self._check_off(instance_id)
+        await self._kept.keep(instance_id, mark)
+
+    async def grow_root(self, instance_id: str, size_gb: int) -> None:
+        await self._check_off(instance_id)
+        await self._kept.grow(instance_id, size_gb)
+
+    async def restore_disk(self, instance_id: str, mark: str) -> None:
+        await self._check_off(instance_id)
+        await self._kept.restore(instance_id, mark)
+
+    async def forget_kept(self, instance_id: str, mark: str) -> None:
+        await self._kept.forget(instance_id, mark)
 
     async def diagnostics(self, instance_id: str) -> GuestDiagnostics:
         self._files.directory(instance_id)

@@ -179,7 +179,7 @@ class InstanceFiles:
         tree, unfinished = directory / f"{self._unfinished}documents", directory / f"{self._unfinished}drive"
         try:
             await self.run(lambda: config_drive.write_tree(tree, documents))
-            await _run(config_drive.PACKAGE, config_drive.PROGRAM, *config_drive.arguments(tree, unfinished))
+            await tool(config_drive.PACKAGE, config_drive.PROGRAM, *config_drive.arguments(tree, unfinished))
             await self.run(lambda: publish(unfinished, directory / config_drive.NAME, 0o400))
         finally:
             await self.run(lambda: shutil.rmtree(tree, ignore_errors=True))
@@ -194,7 +194,7 @@ class InstanceFiles:
             size_bytes = spec.swap_mb * MIB if name == SWAP else spec.ephemeral_gb * GIB
             unfinished = directory / f"{self._unfinished}{name}"
             await self.run(lambda path=unfinished, size=size_bytes: blank(path, size))  # type: ignore[misc]
-            await _run("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await _run(
+            await tool("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await tool(
                 "e2fsprogs", "mkfs.ext4", "-q", "-F", "-L", "ephemeral0", str(unfinished)
             )
             await self.run(lambda path=unfinished, final=directory / name: publish(path, final, 0o600))  # type: ignore[misc]
@@ -311,10 +311,10 @@ def blank(path: Path, size_bytes: int) -> None:
 
 
 async def qemu_img(*arguments: str, within_s: float = QEMU_IMG_TIMEOUT_S) -> None:
-    await _run("qemu-utils", "qemu-img", *arguments, within_s=within_s)
+    await tool("qemu-utils", "qemu-img", *arguments, within_s=within_s)
 
 
-async def _run(package: str, program: str, *arguments: str, within_s: float = QEMU_IMG_TIMEOUT_S) -> None:
+async def tool(package: str, program: str, *arguments: str, within_s: float = QEMU_IMG_TIMEOUT_S) -> None:
     try:
         process = await asyncio.create_subprocess_exec(
             program,

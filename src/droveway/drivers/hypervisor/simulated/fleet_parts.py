@@ -102,5 +102,6 @@ class Store:
     probes: dict[str, float] = field(default_factory=dict)  # when each was written
     behind: dict[str, str] = field(default_factory=dict)  # instance id: the file of the image behind its root disk
     marks: dict[str, str] = field(default_factory=dict)  # instance id: the saga whose guest is to arrive in its files
+    kept: dict[tuple[str, str], int] = field(default_factory=dict)  # copies of disks as they were: instance id, mark
     past: set[str] = field(default_factory=set)  # instances whose guest has left, and took along what its disk held
     used_gb: int = 0
