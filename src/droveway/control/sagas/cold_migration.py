@@ -243,8 +243,8 @@ def record_moved(tx: Tx, ctx: Context) -> None:
     move: ColdNotes = ctx.notes
     instance = instances.get(tx, ctx.instance_id)
     former = FormerPlace(move.source, sizes_now(instance), move.ran, move.mark)
-    settle(tx, ctx, VmState.RESIZED, former=msgspec.to_builtins(former), resized_at_us=tx.now_us)
     migrations.set_(tx, ctx.id, holds_claim=False, held_cells=None, status=MigrationStatus.FINISHED.value)
+    settle(tx, ctx, VmState.RESIZED, former=msgspec.to_builtins(former), resized_at_us=tx.now_us)
 
 
 def settle(tx: Tx, ctx: Context, vm_state: VmState, **more: Any) -> None:
