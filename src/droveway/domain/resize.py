@@ -27,6 +27,7 @@ class FormerPlace(msgspec.Struct, frozen=True):
     sizes: Sizes
     ran: bool
     mark: str
+    is_apart: bool = False  # the two hosts share no instance store: each has a directory of its own
 
 
 def sizes_of(flavor: Flavor, *, begins_from_volume: bool) -> Sizes:

@@ -242,7 +242,7 @@ def record_moved(tx: Tx, ctx: Context) -> None:
     """From here on it is there, of that size, and its former place is what it may go back to."""
     move: ColdNotes = ctx.notes
     instance = instances.get(tx, ctx.instance_id)
-    former = FormerPlace(move.source, sizes_now(instance), move.ran, move.mark)
+    former = FormerPlace(move.source, sizes_now(instance), move.ran, move.mark, move.apart)
     migrations.set_(tx, ctx.id, holds_claim=False, held_cells=None, status=MigrationStatus.FINISHED.value)
     settle(tx, ctx, VmState.RESIZED, former=msgspec.to_builtins(former), resized_at_us=tx.now_us)
 

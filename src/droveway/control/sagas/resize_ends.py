@@ -105,7 +105,7 @@ def find(tx: Tx, ctx: Context) -> None:
         sizes=former.sizes,
         after=cold.spec_with(tx, ctx, instance, former.sizes, ()),
     )
-    ctx.notes.apart = not facts.spec.needs_store
+    ctx.notes.apart = former.is_apart
 
 
 def _ask(tx: Tx, instance: InstanceRow, former: FormerPlace) -> PlacementRequest:
