@@ -125,7 +125,7 @@ async def test_a_source_that_is_away_deletes_its_files_later(gone_at: str) -> No
         w.gone_from[source] = VERBS.index(gone_at) + 1
         assert (await w.migrate(instance_id))[0] == "done"
         assert await w.place(instance_id) == other
-        assert await w.store.read(file_cleanups.hosts_of, instance_id) == [source]
+        assert [row["host"] for row in await w.store.read(file_cleanups.of_instance, instance_id)] == [source]
         w.gone_from.clear()
         w.control.nudges.call(file_cleanups.DEFERRED)
         await w.until_clean()
@@ -146,6 +146,38 @@ async def test_a_destination_with_files_of_an_earlier_stay_deletes_them_before_o
         await w.until_clean()
         await w.check_disks(instance_id)
         await w.check(instance_id)
+
+
+class TwoOfThreeShare(ApartWorld):
+    """h1 and h3 see one store, h2 has its own."""
+
+    def store_of(self, host: str) -> str:
+        return "one" if host in ("h1", "h3") else host
+
+
+async def test_what_is_left_for_later_never_takes_the_disk_that_came_to_the_same_store() -> None:
+    """It comes back to that store by another host, while the first one has not deleted what it left there."""
+    w = TwoOfThreeShare(hosts=("h1", "h2", "h3"))
+    await w.open()
+    try:
+        instance_id = await w.create()
+        if await w.place(instance_id) != "h1":
+            assert await w.migrate(instance_id, destination="h1") == ("done", "")
+        await w.until_clean()
+        w.commands.clear()
+        w.gone_from["h1"] = VERBS.index("DropFiles") + 1
+        assert await w.migrate(instance_id, destination="h2") == ("done", "")
+        status, why = await w.migrate(instance_id, destination="h3")
+        assert status == "undone" and "h1 has not deleted yet what an earlier stay of the guest has left there" in why
+        assert await w.place(instance_id) == "h2"
+        w.gone_from.clear()
+        assert await w.migrate(instance_id, destination="h3") == ("done", "")
+        assert await w.store.read(file_cleanups.of_instance, instance_id) == []
+        await w.report()
+        assert [name for name, store in w.fleet.stores.items() if instance_id in store.disks] == ["one"]
+        await w.check(instance_id)
+    finally:
+        await w.close()
 
 
 async def test_a_guest_that_ended_where_it_came_to_stays_there_with_its_disk() -> None:

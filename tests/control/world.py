@@ -217,9 +217,12 @@ class World:
     def _images(self, host: str) -> SimulatedImages:
         return SimulatedImages(host, "v" * 40, self.clock, SystemChance(), TakingApis(self.store))
 
+    def store_of(self, host: str) -> str:
+        return host if self.is_apart else "shared"
+
     async def open(self) -> None:
         for name in self.host_names:
-            self.fleet.add_host(name, store=name if self.is_apart else "shared")
+            self.fleet.add_host(name, store=self.store_of(name))
             hypervisor = SimulatedHypervisor(self.fleet, name, self.images_of(name))
             await hypervisor.open(lambda _: None, lambda *_: None)
             bus: AgentBus = NoBus()

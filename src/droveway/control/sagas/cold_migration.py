@@ -264,6 +264,7 @@ def settle(tx: Tx, ctx: Context, vm_state: VmState, **more: Any) -> None:
         **more,
     )
     instances.show_task(tx, ctx.instance_id, TaskState.RESIZE_FINISH)
+    local_files.record_arrival(tx, ctx)
     if is_bound(move):
         server_ports.arrived(tx, ctx.instance_id, move.destination)
     held_volumes.arrive(tx, move)

@@ -388,7 +388,7 @@ LIVE_MIGRATION = Saga(
             "prepare_files",
             do=local_files.prepare_files,
             undo=local_files.drop_prepared,
-            needed=local_files.are_copied,
+            needed=local_files.lie_apart,
             did=local_files.are_copied,
             deferred_cleanup=True,
         ),

@@ -10,9 +10,10 @@ from __future__ import annotations
 import msgspec
 
 from droveway.control.engine.saga import Context, TicketNeeded, require
+from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import tickets
 from droveway.control.sagas.whereabouts import MoveNotes
-from droveway.domain.faults import NotFound
+from droveway.domain.faults import NotFound, StepFailed, Unreachable
 from droveway.domain.model import GuestSpec, LocalDisk, LocalFiles
 from droveway.ports.bus import DropFiles, KeepArrival, PrepareArrival, ReadLocalFiles
 from droveway.store.compute import file_cleanups, instances
@@ -32,6 +33,9 @@ async def prepare_files(ctx: Context) -> None:
     """Empty ones at the destination, on the same image where the image is still there: then only what differs from it
     is copied. May take as long as that image is large."""
     move: MoveNotes = ctx.notes
+    await _delete_what_is_left(ctx, move)
+    if not move.copies_files:
+        return
     assert move.spec is not None, "it was found"
     found = (await ctx.ask(move.source, ReadLocalFiles())).files
     require(bool(found.disks), f"{move.source}: the guest has no disk there that could be copied")
@@ -40,8 +44,6 @@ async def prepare_files(ctx: Context) -> None:
     move.files = LocalFiles(files.disks)
     over_commits = ctx.params.get("disk_over_commit") is not False
     room_bytes = sum(disk.allocated_bytes if over_commits else disk.size_bytes for disk in files.disks)
-    if await ctx.store.read(file_cleanups.get, move.destination, ctx.instance_id) is not None:
-        await ctx.ask(move.destination, DropFiles(), ctx.settings.long_command_timeout_s)
     timeout_s = ctx.settings.long_command_timeout_s
     asked = PrepareArrival(spec, files, ctx.id, room_bytes, over_commits=over_commits)
     try:
@@ -50,6 +52,21 @@ async def prepare_files(ctx: Context) -> None:
         assert spec.image is not None, "nothing else is fetched"
         ticket = await tickets.to_fetch(ctx, move.destination, spec.image, needed.challenge)
         await ctx.ask(move.destination, msgspec.structs.replace(asked, ticket=ticket), timeout_s)
+
+
+async def _delete_what_is_left(ctx: Context, move: MoveNotes) -> None:
+    """By earlier stays, on any host: it may share the store to which the files come now, where a deletion that is done
+    later would take them. Of a host that was declared gone nothing is waited for, and nothing done later."""
+    for row in await ctx.store.read(file_cleanups.of_instance, ctx.instance_id):
+        if row["host"] == move.source:
+            continue
+        try:
+            await ctx.ask(row["host"], DropFiles(row["mark"]), ctx.settings.long_command_timeout_s)
+        except DeclaredGone:
+            continue
+        except Unreachable as fault:
+            left = f"{row['host']} has not deleted yet what an earlier stay of the guest has left there"
+            raise StepFailed(f"{left}: {fault.reason}") from None
 
 
 def _spec_with_image(tx: Tx, instance_id: str, images_path: str, spec: GuestSpec) -> GuestSpec:
@@ -89,9 +106,9 @@ async def drop_left(ctx: Context) -> None:
 
 
 def record_arrival(tx: Tx, ctx: Context) -> None:
-    """What an earlier stay had left at the destination is its own again, or gone."""
+    """What earlier stays had left was deleted before it came."""
     if lie_apart(ctx.notes):
-        file_cleanups.forget(tx, ctx.notes.destination, ctx.instance_id)
+        file_cleanups.forget_all(tx, ctx.instance_id)
 
 
 def record_left(tx: Tx, ctx: Context) -> None:

@@ -21,7 +21,7 @@ from droveway.domain.placement import PlacementRequest
 from droveway.domain.resize import FormerPlace
 from droveway.ports.bus import ForgetKept, Prepare, RestoreDisk, Start
 from droveway.scheduler.plan import first_failing
-from droveway.store.compute import file_cleanups, instances, migrations, server_ports
+from droveway.store.compute import instances, migrations, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.rows import InstanceRow
@@ -148,7 +148,6 @@ def record_back(tx: Tx, ctx: Context) -> None:
     move: ColdNotes = ctx.notes
     instance = instances.get(tx, ctx.instance_id)
     local_files.record_left(tx, ctx)
-    file_cleanups.forget(tx, move.destination, ctx.instance_id)
     if move.ran:
         instances.set_(tx, ctx.instance_id, ran_boot_id=move.boot_id, power_state=instances.POWER_RUNNING)
     server_ports.set_status(tx, ctx.instance_id, is_running=move.ran)

@@ -178,8 +178,8 @@ def choose_host(tx: Tx, ctx: Context) -> None:
         find_guest(tx, ctx)
         ctx.notes = UnshelveNotes(ctx.notes.host, ctx.notes.spec)
         return
-    if hosts_of := file_cleanups.hosts_of(tx, ctx.instance_id):
-        raise StepFailed(f"{hosts_of[0]} has not deleted yet what an earlier stay of it has left there")
+    if left := file_cleanups.of_instance(tx, ctx.instance_id):
+        raise StepFailed(f"{left[0]['host']} has not deleted yet what an earlier stay of it has left there")
     spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=False)
     is_copied = attachments.root_of(tx, ctx.instance_id) is None
     image = images.ref(tx, instance["shelved_image_id"] or "", ctx.settings.images_path) if is_copied else None

@@ -17,8 +17,8 @@ _THAT = (_C.host == bindparam("of_host"), _C.instance_id == bindparam("of"))
 _INSERT = Prepared(insert(file_cleanups))
 _DELETE = Prepared(delete(file_cleanups).where(*_THAT))
 _DELETE_MARKED = Prepared(delete(file_cleanups).where(*_THAT, _C.mark == bindparam("of_mark")))
-_GET = Prepared(select(file_cleanups).where(*_THAT))
-_HOSTS_OF = Prepared(select(_C.host).where(_C.instance_id == bindparam("of")).order_by(_C.host))
+_OF = Prepared(select(file_cleanups).where(_C.instance_id == bindparam("of")).order_by(_C.host))
+_FORGET_OF = Prepared(delete(file_cleanups).where(_C.instance_id == bindparam("of")))
 _INSTANCES = Prepared(select(_C.instance_id))
 _SOME = Prepared(select(file_cleanups).order_by(_C.tried_at_us, _C.host, _C.instance_id).limit(bindparam("most")))
 _TRIED = Prepared(update(file_cleanups).where(*_THAT).values(tried_at_us=bindparam("now_us")))
@@ -39,14 +39,15 @@ def forget(tx: Tx, host: str, instance_id: str, mark: str | None = None) -> None
     tx.execute(*((_DELETE, of) if mark is None else (_DELETE_MARKED, of | {"of_mark": mark})))
 
 
-def get(tx: Tx, host: str, instance_id: str) -> FileCleanupRow | None:
-    return results.first(FileCleanupRow, tx.execute(_GET, {"of_host": host, "of": instance_id}))
+def of_instance(tx: Tx, instance_id: str) -> list[FileCleanupRow]:
+    """Those of the hosts that have files of it still. On the store of one of them it is not made anew, and takes no
+    place: what lies there would be taken for its disk, or its disk be deleted for what lay there."""
+    return results.every(FileCleanupRow, tx.execute(_OF, {"of": instance_id}))
 
 
-def hosts_of(tx: Tx, instance_id: str) -> list[str]:
-    """The hosts that have files of it still. On the store of one of them it is not made anew: what lies there would be
-    taken for its disk."""
-    return list(tx.execute(_HOSTS_OF, {"of": instance_id}).scalars())
+def forget_all(tx: Tx, instance_id: str) -> None:
+    """Every host that had some has deleted them."""
+    tx.execute(_FORGET_OF, {"of": instance_id})
 
 
 def instance_ids(tx: Tx) -> set[str]:

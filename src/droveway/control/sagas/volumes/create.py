@@ -91,8 +91,13 @@ async def remove_volume(ctx: Context) -> None:
 
 
 def show_download(tx: Tx, ctx: Context) -> None:
-    if has_image(ctx.notes):
+    if has_image(ctx.notes) and not _is_deleted_next(tx, ctx):
         volumes.set_(tx, ctx.subject.id, status=VolumeStatus.DOWNLOADING.value)
+
+
+def _is_deleted_next(tx: Tx, ctx: Context) -> bool:
+    """With the server for which it is made: nobody else may be given it meanwhile."""
+    return volumes.get(tx, ctx.subject.id)["status"] == VolumeStatus.DELETING
 
 
 def has_image(notes: MakingNotes) -> bool:
@@ -113,9 +118,11 @@ async def fill_volume(ctx: Context) -> None:
 
 
 def record_available(tx: Tx, ctx: Context) -> None:
-    """Or reserved, where a server waits for it."""
+    """Or reserved, where a server waits for it; or as it was, where it is to be deleted by now."""
     is_free = attachments.of_volume(tx, ctx.subject.id) is None
     status = VolumeStatus.AVAILABLE if is_free else VolumeStatus.RESERVED
+    if _is_deleted_next(tx, ctx):
+        status = VolumeStatus.DELETING
     volumes.set_(tx, ctx.subject.id, status=status.value, fault="", launched_at_us=tx.now_us)
 
 

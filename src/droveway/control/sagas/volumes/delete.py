@@ -30,6 +30,7 @@ def look(tx: Tx, ctx: Context) -> None:
     require(held is None, f"it is attached: {by} holds it; detach it first")
     found = snapshots.of_volume(tx, row["id"])
     require(not found or ctx.params.get("cascade", False), f"it has {len(found)} snapshots; delete them first")
+    volumes.set_(tx, row["id"], status=VolumeStatus.DELETING.value)  # also where it was to be before it was made
     ctx.notes = DeletionNotes(row["host"] or "", {one: snapshots.get(tx, one)["status"] for one in found})
     for snapshot_id in found:
         snapshots.set_(tx, snapshot_id, status=SnapshotStatus.DELETING.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from droveway.control.engine.saga import Context, Saga, Step, require
+from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas.volumes import in_use
 from droveway.control.sagas.volumes.asking import ask, backend_of, fail, previous, rest, show_wait, spec_of, stored
 from droveway.control.sagas.volumes.in_use import Holder
@@ -52,11 +53,15 @@ def release_room(tx: Tx, ctx: Context) -> None:
 
 
 async def extend_volume(ctx: Context) -> None:
-    """Where it is refused, its size is looked at: it may have been made larger before."""
+    """Where it is refused, its size is looked at: it may have been made larger before. Of a host that was declared gone
+    nobody can say it."""
     notes: GrowingNotes = ctx.notes
     assert notes.volume is not None, "room was claimed"
     try:
         await ask(ctx, notes.backend, ctx.subject.id, ExtendVolume(notes.volume))
+    except DeclaredGone as fault:
+        notes.is_known = False
+        raise StepFailed(fault.reason) from None
     except StepFailed:
         notes.is_known, there = await stored(ctx, notes.backend, ctx.subject.id)
         if there is None or there.size_bytes < notes.volume.size_gb << 30:
@@ -85,11 +90,10 @@ def record(tx: Tx, ctx: Context) -> None:
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
-    """It has the size that it had, as far as its backend says."""
+    """It has the size that it had, as far as its backend says; where that says nothing, nobody is told a size."""
     volumes.set_(tx, ctx.subject.id, growing_to_gb=None)
     rests_as = previous(tx, ctx)
-    is_unsure = rests_as == VolumeStatus.AVAILABLE and not ctx.notes.is_known
-    fail(tx, ctx, Action.EXTEND, VolumeStatus.ERROR_EXTENDING if is_unsure else rests_as)
+    fail(tx, ctx, Action.EXTEND, rests_as if ctx.notes.is_known else VolumeStatus.ERROR_EXTENDING)
 
 
 EXTEND_VOLUME = Saga(
