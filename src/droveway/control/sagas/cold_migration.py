@@ -208,6 +208,7 @@ def may_have_directory(move: ColdNotes) -> bool:
 
 async def prepare_there(ctx: Context) -> None:
     """A directory of its own: all its disks are volumes."""
+    await local_files.delete_what_is_left(ctx, ctx.notes)
     await ctx.ask(ctx.notes.destination, Prepare(ctx.notes.after), ctx.settings.long_command_timeout_s)
 
 

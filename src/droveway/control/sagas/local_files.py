@@ -33,7 +33,7 @@ async def prepare_files(ctx: Context) -> None:
     """Empty ones at the destination, on the same image where the image is still there: then only what differs from it
     is copied. May take as long as that image is large."""
     move: MoveNotes = ctx.notes
-    await _delete_what_is_left(ctx, move)
+    await delete_what_is_left(ctx, move)
     if not move.copies_files:
         return
     assert move.spec is not None, "it was found"
@@ -54,7 +54,7 @@ async def prepare_files(ctx: Context) -> None:
         await ctx.ask(move.destination, msgspec.structs.replace(asked, ticket=ticket), timeout_s)
 
 
-async def _delete_what_is_left(ctx: Context, move: MoveNotes) -> None:
+async def delete_what_is_left(ctx: Context, move: MoveNotes) -> None:
     """By earlier stays, on any host: it may share the store to which the files come now, where a deletion that is done
     later would take them. Of a host that was declared gone nothing is waited for, and nothing done later."""
     for row in await ctx.store.read(file_cleanups.of_instance, ctx.instance_id):
