@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from lab import network, nodes, postgresql, processes, servers
 
 CLONE = Path(__file__).resolve().parent.parent
-BUSES, STORES = ("socket", "nats", "rabbitmq"), ("sqlite", "postgresql")
+BUSES, STORES, STORAGES = ("socket", "nats", "rabbitmq"), ("sqlite", "postgresql"), ("dir", "ceph", "lvm")
 DATABASE, PREFIX = "droveway", "droveway"
 CONTROL, AGENTS = "control", "agents"  # users of the broker
 ENDS_S, GATE_S = 30.0, 10.0
@@ -37,6 +37,7 @@ class Choice(NamedTuple):
 
     bus: str = "socket"
     store: str = "sqlite"
+    storage: str = "dir"  # where volumes lie (lab/storage.py)
 
     @property
     def is_apart(self) -> bool:
@@ -45,10 +46,10 @@ class Choice(NamedTuple):
 
     @property
     def servers(self) -> list[str]:
-        return [name for name in self if name not in ("socket", "sqlite")]
+        return [name for name in (self.bus, self.store) if name not in ("socket", "sqlite")]
 
     def __str__(self) -> str:
-        return f"--bus {self.bus} --store {self.store}"
+        return f"--bus {self.bus} --store {self.store} --storage {self.storage}"
 
 
 def _answers(address: str, port: int) -> bool:

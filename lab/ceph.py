@@ -7,49 +7,94 @@ with ceph.ceph(directory, users=("volumes", "h1")) as cluster:
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from lab import network, processes
 from lab.nodes import Node, ServerFailed, free_ports
-from lab.servers import listens, must_be_installed
+from lab.servers import must_be_installed
 
 TEMPLATE = Path(__file__).with_name("ceph.conf")
 POOLS_SCRIPT = Path(__file__).with_name("ceph_pools.py")
 SYSTEM_PYTHON = "/usr/bin/python3"  # whose packages hold the bindings
 STEP_S = 60.0
 OSD_PORTS = 8
+OWN_PORTS = range(6789, 6790 + OSD_PORTS)  # in a network namespace where nobody else is
+PARTS = ("mon", "osd", "mgr")
 POOLS = ("volumes",)
 
 
-class Ceph:
-    """`store`: memstore, of which nothing stays, or bluestore."""
+class Place(NamedTuple):
+    """An address of this machine, or of a network namespace on it, which whatever speaks to it enters."""
 
-    def __init__(self, directory: Path, store: str = "memstore", size_bytes: int = 8 << 30) -> None:
+    address: str = "127.0.0.1"
+    namespace: str = ""
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        return ("nsenter", f"--net={network.path(self.namespace)}", "--") if self.namespace else ()
+
+    def listens(self, port: int) -> bool:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as there:
+            if self.namespace:
+                there.enter_context(network.inside(self.namespace))
+            there.enter_context(socket.create_connection((self.address, port), timeout=1.0))
+            return True
+        return False
+
+
+class Ceph:
+    """`store`: memstore, of which nothing stays, or bluestore. `at`: where it listens, on loopback if nowhere else.
+    `size_bytes`: of its one disk, a sparse file."""
+
+    def __init__(
+        self, directory: Path, store: str = "memstore", size_bytes: int = 8 << 30, at: Place | None = None
+    ) -> None:
         self.home = directory / "ceph"
         self.conf = self.home / "ceph.conf"
-        self.is_fresh = not self.conf.exists()
-        self.port, *osd_ports = free_ports(1 + OSD_PORTS)
+        self._whole = self.home / "whole"  # there once its first start has come to its end
+        self.is_fresh = not self._whole.exists()
+        self._at, self._environment = at or Place(), dict(os.environ)
         if self.is_fresh:
-            for part in ("mon", "osd", "mgr", "run"):
-                (self.home / part).mkdir(parents=True)
-            self.fsid = str(uuid.uuid4())
-            places = {"fsid": self.fsid, "home": self.home, "port": self.port, "store": store, "bytes": size_bytes}
-            places |= {"first": min(osd_ports), "last": max(osd_ports)}
-            text = TEMPLATE.read_text()
-            for name, value in places.items():
-                text = text.replace(f"{{{name}}}", str(value))
-            self.conf.write_text(text)
+            shutil.rmtree(self.home, ignore_errors=True)
+            self._lay_out(store, size_bytes)
+        conf = self.conf.read_text()
+        (self.fsid,) = re.findall(r"^fsid = (\S+)$", conf, re.MULTILINE)
+        self.port = int(re.findall(r"^mon host = v1:\S+:(\d+)$", conf, re.MULTILINE)[0])
         self.mon = self._node("mon", "ceph-mon", "-i", "a")
         self.osd = self._node("osd", "ceph-osd", "-i", "0")
         self.mgr = self._node("mgr", "ceph-mgr", "-i", "x")
 
+    def _lay_out(self, store: str, size_bytes: int) -> None:
+        for part in PARTS:
+            (self.home / part).mkdir(parents=True)
+        (self.home / "run").mkdir()
+        port, *osd_ports = OWN_PORTS if self._at.namespace else free_ports(1 + OSD_PORTS)
+        places: dict[str, object] = {
+            "fsid": uuid.uuid4(),
+            "home": self.home,
+            "port": port,
+            "store": store,
+            "bytes": size_bytes,
+        }
+        places |= {"first": min(osd_ports), "last": max(osd_ports), "address": self._at.address}
+        text = TEMPLATE.read_text()
+        for name, value in places.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        self.conf.write_text(text)
+
     def _node(self, name: str, *command: str) -> Node:
         user = ("--setuser", "root", "--setgroup", "root")
-        return Node(self.home / name, self.port, [*command, "-c", str(self.conf), "-f", *user], listens)
+        words = [*self._at.prefix, *command, "-c", str(self.conf), "-f", *user]
+        return Node(self.home / name, self.port, words, self._at.listens)
 
     def keyring(self, user: str) -> Path:
         return self.home / f"ceph.client.{user}.keyring"
@@ -62,19 +107,37 @@ class Ceph:
         """`users` may do with the images of all those pools what they like, and nothing else."""
         if self.is_fresh:
             self._make_monitor()
-        self.mon.begin()
-        self.mon.wait()
+        self._begin(self.mon)
+        if self.mon.is_running:  # by this process
+            self.mon.wait()
         if self.is_fresh:
             osd_uuid = str(uuid.uuid4())
             self._run("ceph", "-c", str(self.conf), "--connect-timeout", "20", "osd", "new", osd_uuid, "0")
             self._run("ceph-osd", "-c", str(self.conf), "-i", "0", "--mkfs", "--osd-uuid", osd_uuid)
-        self.osd.begin()
+        self._begin(self.osd)
         if has_manager:
-            self.mgr.begin()
+            self._begin(self.mgr)
         reached = ",".join(pools)
         asked = (reached, "manager" if has_manager else "alone", *(f"{user}={reached}" for user in users))
         self._run(SYSTEM_PYTHON, str(POOLS_SCRIPT), str(self.conf), *asked)
+        self._whole.touch()
         self.is_fresh = False
+
+    def stays(self, environment: Mapping[str, str]) -> None:
+        """Let it outlive whoever starts it; by what it carries in its environment it is found again."""
+        self._environment |= environment
+        for node in self.nodes:
+            node.stays(environment)
+
+    def process(self, name: str) -> processes.Process | None:
+        """mon, osd or mgr, whoever has started it; None while it does not run."""
+        return processes.recorded(self.home / name / "pid")
+
+    def _begin(self, node: Node) -> None:
+        """Unless an earlier caller has done it."""
+        if self.process(node.directory.name) is None:
+            node.begin()
+            processes.record(node.directory / "pid", node.pid)
 
     def _make_monitor(self) -> None:
         everything = ("--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *")
@@ -89,9 +152,18 @@ class Ceph:
         ):
             self._make_key(path, name, *rights)
             self._run("ceph-authtool", str(of_monitor), "--import-keyring", str(path))
-        fsid = next(line.split()[2] for line in self.conf.read_text().splitlines() if line.startswith("fsid"))
-        address = f"[v1:127.0.0.1:{self.port}]"
-        made = ("--create", "--clobber", "--fsid", fsid, "--addv", "a", address, "--set-min-mon-release", "pacific")
+        address = f"[v1:{self._at.address}:{self.port}]"
+        made = (
+            "--create",
+            "--clobber",
+            "--fsid",
+            self.fsid,
+            "--addv",
+            "a",
+            address,
+            "--set-min-mon-release",
+            "pacific",
+        )
         self._run("monmaptool", *made, str(self.home / "monmap"))
         where = ("--monmap", str(self.home / "monmap"), "--keyring", str(of_monitor))
         self._run("ceph-mon", "-c", str(self.conf), "--mkfs", "-i", "a", *where)
@@ -106,7 +178,15 @@ class Ceph:
 
     def _run(self, *command: str) -> str:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=STEP_S, check=False, cwd="/")
+            done = subprocess.run(
+                [*self._at.prefix, *command],
+                capture_output=True,
+                text=True,
+                timeout=STEP_S,
+                check=False,
+                cwd="/",
+                env=self._environment,
+            )
         except subprocess.TimeoutExpired:
             raise ServerFailed(f"{' '.join(command[:3])} has not ended in {STEP_S:.0f} s") from None
         if done.returncode:

@@ -65,9 +65,9 @@ class Client:
         return has_it
 
     def usable_hosts(self) -> int:
-        """How many hosts are up with a hypervisor that answers."""
-        found = self._checked("GET", "/compute/v2.1/os-hypervisors/detail", None, 200)[2]["hypervisors"]
-        return sum(one["state"] == "up" and one["memory_mb"] > 0 for one in found)
+        """How many hosts are up with a hypervisor that answers, and with a place for disks."""
+        found = self._checked("GET", "/droveway/v1/hosts", None, 200)[2]["hosts"]
+        return sum(one["word"] not in ("down", "never reported", "refused", "hypervisor", "store") for one in found)
 
     def usable_backends(self) -> int:
         """How many backends volumes can be made on."""

@@ -21,11 +21,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lab import files, image, listen, nodes, processes, registry
-from lab.backing import BUSES, STORES, Backing, BackingFailed, Choice
+from lab.backing import BUSES, STORAGES, STORES, Backing, BackingFailed, Choice
 from lab.client import ApiFailed, Client
 from lab.hosts import Lab, LabFailed, obstacle
 from lab.network import NetworkFailed
 from lab.quickstart import CREATE, KEY, Quickstart, key_path
+from lab.storage import Storage
 from lab.task import Task
 
 CLONE = Path(__file__).resolve().parent.parent
@@ -60,10 +61,11 @@ class Cloud:
         self.lab = Lab(home / "lab", cache=home / "cache")
         self.choice = self._kept_choice()
         self.backing = Backing(home, self.choice)
+        self.storage = Storage(home, self.lab, self.choice.storage)
         self.log = home / "droveway.log"
         self.pid = home / "droveway.pid"
         self.settings: dict[str, object] = {"report_interval": 1.0, "service_down_time": 3.0}  # at the file's top
-        self.instances = self.lab.shared / "instances"  # where each host keeps its guests; all see that, for migration
+        self.instances = self.storage.instances
         self.prefix: tuple[str, ...] = ()  # what the program's command lines on a real host begin with
         # A second cloud of the same clone keeps its credentials to itself.
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
@@ -89,15 +91,18 @@ class Cloud:
             return Choice(*(self.home / "choice").read_text().split())
         return Choice()
 
-    def choose(self, bus: str | None, store: str | None) -> None:
+    def choose(self, bus: str | None, store: str | None, storage: str | None = None) -> None:
         """What the cloud is to stand on; what is not said stays as it was. Raises CloudFailed."""
-        wanted = Choice(bus or self.choice.bus, store or self.choice.store)
+        kept = self.choice
+        wanted = Choice(bus or kept.bus, store or kept.store, storage or kept.storage)
         if self.config.exists() and wanted != self.choice:
             raise CloudFailed(
                 f"the cloud in {short(self.home)} was made with {self.choice}, and what it stores is there: start it "
                 f"with those, or give another one a directory of its own with DROVEWAY_DIR"
             )
         self.choice, self.backing = wanted, Backing(self.home, wanted)
+        self.storage = Storage(self.home, self.lab, wanted.storage)
+        self.instances = self.storage.instances
 
     # -- up -------------------------------------------------------------------------------------------------------
     def up(self, simulated: bool, foreground: bool, quiet: bool = False) -> None:
@@ -113,6 +118,7 @@ class Cloud:
             built = Task(self._build_image)
             if not simulated:
                 self.lab.up(wait=False)
+                self.storage.start()
             (self.home / "choice").write_text(" ".join(self.choice) + "\n")
             self.backing.start()
             port = self.port if was_up else self._choose_port()
@@ -123,6 +129,7 @@ class Cloud:
                 self._start(simulated, foreground, port)
             warmed = None if simulated else Task(self._warm)
             self.backing.wait()
+            self.storage.wait()
             port = self._wait_until_it_answers()
             client = Client(port)
             client.log_in(self.clouds_yaml)
@@ -147,6 +154,8 @@ class Cloud:
         reason = None if wanted else obstacle()
         if reason is None and not wanted and find_spec("libvirt") is None:
             reason = "libvirt-python is not in the virtual environment"
+        if self.choice.storage != "dir" and (wanted or reason is not None):
+            raise CloudFailed(f"--storage {self.choice.storage} needs real hosts: {reason or 'leave out --simulated'}")
         if reason is not None:
             print(f"no real hosts here ({reason}): starting with simulated ones", flush=True)
         return wanted or reason is not None
@@ -243,9 +252,10 @@ class Cloud:
 
     def _wait_until_usable(self, client: Client, hosts: int) -> None:
         """Until the scheduler may use every host."""
-        if not processes.wait_for(lambda: client.usable_backends() >= hosts, ANSWERS_S):
+        backends = min(hosts, self.storage.backends) or hosts
+        if not processes.wait_for(lambda: client.usable_backends() >= backends, ANSWERS_S):
             raise CloudFailed(
-                f"{client.usable_backends()} of {hosts} backends of volumes are there; {self.log} says why"
+                f"{client.usable_backends()} of {backends} backends of volumes are there; {self.log} says why"
             )
         if not processes.wait_for(lambda: client.usable_hosts() >= hosts, ANSWERS_S):
             raise CloudFailed(
@@ -273,6 +283,7 @@ class Cloud:
             f"droveway   {took}: http://127.0.0.1:{port}, admin's password in {short(self.clouds_yaml)}\n"
             f"hosts      {hosts}\n"
             f"{self._roles()}"
+            f"{'' if simulated else f'volumes    {self.storage}{chr(10)}'}"
             f"made       image tiny (ticks once a second, and has an SSH server); flavors tiny, small, medium\n"
             f"           networks private and public, and a router; ssh and ping are let in to private\n"
             f"           key pair {KEY}: {short(key_path(self.home))}\n"
@@ -287,7 +298,7 @@ class Cloud:
         )
 
     def _roles(self) -> str:
-        if self.choice == Choice():
+        if not self.choice.servers:
             return ""
         where = ", ".join(f"{name} on 127.0.0.1:{self.backing.port(name)}" for name in self.choice.servers)
         each = f"control, api and agents apart: {', '.join(path.name for path in self.configs)}\n           "
@@ -309,6 +320,8 @@ class Cloud:
             return
         with self._alone():
             self.end_program()
+            self.lab.end_guests()  # before that on which they write
+            self.storage.end()
             self.backing.end()
             self.lab.down()
 
@@ -356,13 +369,14 @@ def main() -> None:
     up.add_argument("--simulated", action="store_true")
     up.add_argument("--bus", choices=BUSES)
     up.add_argument("--store", choices=STORES)
+    up.add_argument("--storage", choices=STORAGES)
     verbs.add_parser("down")
     arguments = parser.parse_args()
     cloud = Cloud(home_of_this())
     try:
         listen()
         if arguments.verb == "up":
-            cloud.choose(arguments.bus, arguments.store)
+            cloud.choose(arguments.bus, arguments.store, arguments.storage)
             cloud.up(arguments.simulated, arguments.foreground)
         else:
             cloud.down()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lab.cloud import Cloud
 
 SERVICES = ["nova-compute", "neutron-linuxbridge-agent"]
-DISKS = "disks"  # the backend of volumes of each host, with its name behind it where they are real
+DISKS = "disks"  # the backend of volumes of each host
 _BACKUP = ["cinder-backup"]  # one of the hosts keeps the store of backups
 SIMULATED: list[dict[str, object]] = [
     {
@@ -57,6 +57,7 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     told = theirs[bus]  # who joins may be inside of a lab host, or an imagined host on the machine itself
     told = {**told, "servers": list(dict.fromkeys([*told["servers"], *own[bus]["servers"]]))}
     url = f"http://127.0.0.1:{port}"
+    consoles = {"console": {"on_this_machine": True}}
     files = {
         cloud.config: _file(
             {"role": "control", **everywhere},
@@ -76,23 +77,22 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
                 "network": network,
                 "api": {**_without(api, "clouds_yaml"), "agents_listen": f"127.0.0.1:{cloud.agents_port()}"},
                 f"agents.{bus}": told,
+                **consoles,
             },
         ),
     }
     agent = {"role": "agent", **_without(everywhere, "database")}
     groups = {"simulated": hosts} if simulated else {str(host["name"]): [host] for host in hosts}
     for name, group in groups.items():
-        files[cloud.home / f"agent-{name}.toml"] = _file(agent, {**theirs, **backup}, group)
+        files[cloud.home / f"agent-{name}.toml"] = _file(agent, {**theirs, **backup, **consoles}, group)
     return files
 
 
 def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
     cloud.instances.mkdir(parents=True, exist_ok=True)
-    volumes = {f"{DISKS}-{host.name}": cloud.lab.shared / "volumes" / host.name for host in cloud.lab.hosts}
-    for directory in volumes.values():
-        directory.mkdir(parents=True, exist_ok=True)
-    return [
+    guests = [
         {
+            **(own := cloud.storage.of_host(host)),
             "name": host.name,
             "enter": host.command(*cloud.prefix),
             "hypervisor": "libvirt",
@@ -105,18 +105,11 @@ def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
             "network": "bridge",
             "tunnel_address": host.address,
             "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
-            "backend_paths": [f"{name}:{directory}" for name, directory in volumes.items()],
-            "services": [
-                *SERVICES,
-                f"cinder-volume@{DISKS}-{host.name}",
-                *(_BACKUP if host is cloud.lab.hosts[0] else []),
-            ],
-            "backend": [
-                {"name": f"{DISKS}-{host.name}", "driver": "dir", "path": str(volumes[f"{DISKS}-{host.name}"])}
-            ],
+            "services": [*SERVICES, *own["services"]],
         }
         for host in cloud.lab.hosts
     ]
+    return [*guests, *cloud.storage.own_hosts()]
 
 
 def _file(

@@ -259,21 +259,19 @@ class Lab:
             registry.remove(self.id)
             return
         with self._alone():
-            for host in self.hosts:
-                self._end_guests(host)
+            self.end_guests()
             # Who is logged in from a terminal gives it back in order.
             end(lambda: in_network([network.path(self.outside)]), signal.SIGTERM, VISITORS_END_S)
             registry.remove(self.id)
             for host in self.hosts:
                 (host.state / "init").unlink(missing_ok=True)
 
-    def _end_guests(self, host: Host) -> None:
+    def end_guests(self) -> None:
         """QEMU writes back what it holds when it is asked to end; it is not asked twice."""
-        if host.init is None:
-            return
+        namespaces = [network.path(host.netns) for host in self.hosts if host.init is not None]
 
         def guests() -> list[Process]:
-            return [one for one in in_network([network.path(host.netns)]) if one.name().startswith("qemu-system")]
+            return [one for one in in_network(namespaces) if one.name().startswith("qemu-system")]
 
         end(guests, signal.SIGTERM, GUESTS_END_S)
 

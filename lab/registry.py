@@ -12,7 +12,7 @@ import json
 import signal
 from pathlib import Path
 
-from lab import network
+from lab import block, network
 from lab.processes import end, in_network
 
 ENTRIES = Path("/run/droveway/labs")
@@ -45,6 +45,9 @@ def remove(lab_id: str) -> None:
     """Everything that carries the lab's id, and then its entry."""
     for namespace in network.names(f"dw-{lab_id}-"):
         clear(namespace)
+    directory = _directory(lab_id)
+    if directory is not None:
+        block.detach(directory, f"dw-{lab_id}")
     (ENTRIES / lab_id).unlink(missing_ok=True)
     for directory in (ENTRIES, ENTRIES.parent):
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lab.hosts import LabFailed
 from lab.image import ImageFailed
+from lab.nodes import ServerFailed
 
 TASK_S = 20 * 60.0  # an image that is built from packages still to be fetched
 
@@ -22,7 +23,7 @@ class Task:
     def _run(self, call: Callable[[], Path | None]) -> None:
         try:
             self._result = call()
-        except (ImageFailed, LabFailed, OSError) as failure:
+        except (ImageFailed, LabFailed, ServerFailed, OSError) as failure:
             self._failure = failure
 
     def result(self, may_fail: bool = False) -> Path | None:

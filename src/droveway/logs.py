@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 _RICH = "rich"
 _HIDDEN = _RICH not in sys.modules
@@ -18,18 +19,39 @@ finally:
         del sys.modules[_RICH]
 
 
+KEYS = ("timestamp", "level", "logger", "event")
+
+
+class _Lines(structlog.PrintLogger):
+    """Of one logger."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(sys.stderr)
+        self.name = name
+
+
+def _named(logger: Any, _: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event["logger"] = getattr(logger, "name", "")
+    return event
+
+
 def configure(level_name: str) -> None:
-    """One line a message on standard error, as key=value."""
+    """One line a message on standard error, as key=value, whichever of the two libraries of loggers it came by."""
     level = getattr(logging, level_name.upper())
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    stamp, level_of = structlog.processors.TimeStamper(fmt="iso"), structlog.processors.add_log_level
+    failure = structlog.processors.format_exc_info
+    line = structlog.processors.LogfmtRenderer(key_order=KEYS, drop_missing=True)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[stamp, level_of, _named, failure, line],
+        logger_factory=lambda *names: _Lines(names[0] if names else ""),
         cache_logger_on_first_use=True,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[stamp, level_of, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, failure, line],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from droveway.agents.metadata import passwords
 from droveway.agents.metadata import service as bounds
 from droveway.agents.metadata.service import Service
 
@@ -108,7 +109,16 @@ async def test_a_connection_takes_one_request_after_the_other(scene: Scene) -> N
         (b"GET  / HTTP/1.1\r\n\r\n", 400),
         (b"\xff\xfe\x00 / HTTP/1.1\r\n\r\n", 405),
         (get("/latest/api/token", method="PUT"), 405),
-        (get("/openstack/latest/password", "Content-Length: 5", method="POST") + b"hello", 405),
+        (get("/openstack/latest/user_data", "Content-Length: 5", method="POST") + b"hello", 405),
+        (get("/openstack/2012-08-10/password", "Content-Length: 5", method="POST") + b"hello", 405),
+        (get("/openstack/latest/password", method="POST"), 400),
+        (get("/openstack/latest/password", "Content-Length: -5", method="POST"), 400),
+        (get("/openstack/latest/password", "Content-Length: \u0665", method="POST"), 400),
+        (get("/openstack/latest/password", "Content-Length: 0", method="POST"), 400),
+        (get("/openstack/latest/password", "Transfer-Encoding: chunked", method="POST"), 400),
+        (get("/openstack/latest/password", "Content-Length: 1021", method="POST"), 413),
+        (get("/openstack/latest/password", "Content-Length: 5", method="POST") + b"he\x00lo", 400),
+        (get("/openstack/latest/password", "Content-Length: 2", method="POST") + b"\xff\xfe", 400),
         (get("/", "Content-Length: 5") + b"GET /", 400),
         (get("/", "Transfer-Encoding: chunked"), 400),
         (get("/" + "x" * 600, LAST), 404),
@@ -285,3 +295,61 @@ async def test_a_network_that_goes_takes_its_connections_along(scene: Scene) -> 
     with pytest.raises(ConnectionRefusedError):
         await scene.connect()
     assert list(scene.metadata.places) == ["blue"]
+
+
+def post(body: bytes, path: str = "/openstack/2013-04-04/password", *headers: str) -> bytes:
+    return get(path, f"Content-Length: {len(body)}", *headers, method="POST") + body
+
+
+async def _posted(scene: Scene, body: bytes) -> asyncio.Task[bytes]:
+    """Asked, and not answered yet."""
+    task = asyncio.create_task(scene.ask(post(body)))
+    async with asyncio.timeout(10):
+        while not scene.metadata.passwords.waiting():
+            await asyncio.sleep(0.01)
+    return task
+
+
+async def test_a_password_is_answered_when_the_guest_is_told_it_back(scene: Scene) -> None:
+    first = await _posted(scene, b"c2VjcmV0\n")
+    assert scene.metadata.passwords.waiting() == {"vm-r": "c2VjcmV0\n"}
+    assert (await scene.ask(post(b"other"))).startswith(b"HTTP/1.1 409 ")
+    same = asyncio.create_task(scene.ask(post(b"c2VjcmV0\n", "/openstack/latest/password?", "Expect: 100-continue")))
+    scene.metadata.set_documents("vm-r", "e", SHOWN)  # something else that it is told
+    await asyncio.sleep(0.05)
+    assert not first.done() and scene.metadata.passwords.waiting()
+    scene.metadata.set_documents("vm-r", "f", SHOWN | {"openstack/latest/password": b"c2VjcmV0\n"})
+    assert (await first).startswith(b"HTTP/1.1 200 ")
+    again = await same
+    assert again.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+    assert scene.metadata.passwords.waiting() == {}
+    assert (await scene.ask(get("/openstack/latest/password", LAST))).endswith(b"c2VjcmV0\n")
+    assert (await scene.ask(post(b"other"))).startswith(b"HTTP/1.1 409 ")
+    assert (await scene.ask(post(b"c2VjcmV0\n"))).startswith(b"HTTP/1.1 200 ")
+    scene.metadata.set_documents("vm-r", "g", SHOWN)  # deleted: it may be set anew
+    (await _posted(scene, b"other")).cancel()
+
+
+async def test_a_password_that_is_not_stored_in_time_is_no_success(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "HOLD_S", 0.05)
+    answer = await scene.ask(post(b"c2VjcmV0"))
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"Retry-After: 1" in answer
+    assert scene.metadata.passwords.waiting() == {"vm-r": "c2VjcmV0"}, "it is on its way"
+    scene.metadata.set_documents("vm-r", "f", SHOWN | {"openstack/latest/password": b"of another try"})
+    assert (await scene.ask(post(b"c2VjcmV0"))).startswith(b"HTTP/1.1 409 ")
+
+
+async def test_a_guest_that_leaves_is_told_no_success(scene: Scene) -> None:
+    posted = await _posted(scene, b"c2VjcmV0")
+    scene.metadata.set_documents("vm-r", "", None)
+    assert (await posted).startswith(b"HTTP/1.1 503 ")
+    assert scene.metadata.passwords.waiting() == {}
+
+
+async def test_passwords_on_their_way_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "WAITING_MAX", 1)
+    held = await _posted(scene, b"c2VjcmV0")
+    assert (await scene.ask(post(b"x"), "blue")).startswith(b"HTTP/1.1 503 ")
+    held.cancel()

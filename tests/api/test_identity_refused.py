@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
+from structlog.testing import capture_logs
 
 from droveway.api.http.router import Route
 from droveway.api.identity import passwords
@@ -165,30 +165,28 @@ async def test_ten_thousand_tokens_of_one_user_are_a_thousand(tmp_path: Path) ->
 
 
 # -- wrong logins -----------------------------------------------------------------------------------------------------
-async def test_wrong_logins_read_the_same_and_the_log_says_what_was_wrong(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_wrong_logins_read_the_same_and_the_log_says_what_was_wrong(tmp_path: Path) -> None:
     async with among_people(tmp_path) as people:
         await people.ask("PATCH", f"/users/{await people.id_of('user', 'bob')}", 200, json={"user": {"enabled": False}})
-        caplog.set_level(logging.INFO, "droveway.api")
         person = {"methods": ["password"], "password": {"user": {"id": "f" * 32, "password": "x"}}}
-        answers = [
-            await people.log_in("alice", None, 401, password="wrong"),
-            await people.log_in("nobody\nroot", None, 401, password="wrong"),
-            await people.log_in("alice", None, 401, name="nowhere"),
-            await people.log_in("bob", None, 401),
-            await people.prove(person, None, 401),
-        ]
+        with capture_logs() as logs:
+            answers = [
+                await people.log_in("alice", None, 401, password="wrong"),
+                await people.log_in("nobody\nroot", None, 401, password="wrong"),
+                await people.log_in("alice", None, 401, name="nowhere"),
+                await people.log_in("bob", None, 401),
+                await people.prove(person, None, 401),
+            ]
         assert all(one == answers[0] for one in answers)
-        lines = [one.getMessage() for one in caplog.records if "login refused" in one.getMessage()]
-        assert [re.sub(r".*because=", "", line) for line in lines] == [
-            '"the password is wrong"',
-            '"there is no such user"',
-            '"there is no such user"',
-            '"the user is disabled"',
-            '"there is no such user"',
+        lines = [one for one in logs if one["event"] == "login refused"]
+        assert [one["because"] for one in lines] == [
+            "the password is wrong",
+            "there is no such user",
+            "there is no such user",
+            "the user is disabled",
+            "there is no such user",
         ]
-        assert "\n" not in "".join(lines) and "from=127.0.0.1" in lines[0]
+        assert {one["from"] for one in lines} == {"127.0.0.1"} and lines[1]["user"] == "nobody\nroot"
 
 
 async def test_wrong_logins_are_bounded_a_user_and_an_address(tmp_path: Path) -> None:
@@ -228,27 +226,25 @@ async def test_many_right_logins_at_once_are_let_in_and_many_wrong_ones_are_not(
     assert await one("other", is_wrong=False)
 
 
-async def test_every_change_has_its_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_change_has_its_line(tmp_path: Path) -> None:
     """Who, what, from where, and what became of it; no secret in it."""
     async with among_people(tmp_path) as people:
         alice = await people.world.token("alice", "red")
-        caplog.set_level(logging.INFO, "droveway.audit")
-        caplog.clear()
-        eve = await people.user("eve")
-        await people.ask("DELETE", f"/users/{eve}", 403, token=alice)
-        await people.ask("GET", f"/users/{eve}", 200)
-        await people.log_in("eve", None, 401, password="not that")
-        lines = [one.getMessage() for one in caplog.records if one.name == "droveway.audit"]
-        assert len(lines) == 3
-        assert re.fullmatch(
-            r"change method=POST path=/identity/v3/users status=201 by='admin' user_id=\w+ on=project:\w+ "
-            r"from=127\.0\.0\.1 request_id=req-\S+",
-            lines[0],
-        )
-        assert f"method=DELETE path=/identity/v3/users/{eve} status=403 by='alice'" in lines[1]
-        assert "path=/identity/v3/auth/tokens status=401 by=no token" in lines[2]
+        with capture_logs() as logs:
+            eve = await people.user("eve")
+            await people.ask("DELETE", f"/users/{eve}", 403, token=alice)
+            await people.ask("GET", f"/users/{eve}", 200)
+            await people.log_in("eve", None, 401, password="not that")
+        made, refused, tried = [one for one in logs if one["event"] == "change"]
+        users = "/identity/v3/users"
+        assert (made["method"], made["path"], made["status"], made["by"]) == ("POST", users, 201, "admin")
+        assert made["on"].startswith("project:") and made["user_id"] and made["from"] == "127.0.0.1"
+        assert made["request_id"].startswith("req-") and made["log_level"] == "info"
+        assert (refused["method"], refused["path"]) == ("DELETE", f"{users}/{eve}")
+        assert (refused["status"], refused["by"]) == (403, "alice")
+        assert (tried["path"], tried["status"], "by" in tried) == ("/identity/v3/auth/tokens", 401, False)
         for secret in (PASSWORD, "not that", people.admin, alice):
-            assert secret not in caplog.text
+            assert secret not in repr(logs)
 
 
 async def _told(people: People, token: str) -> dict[str, set[str]]:

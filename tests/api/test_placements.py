@@ -19,6 +19,7 @@ from droveway.control.scheduling.move_plan import MovePlanner
 from droveway.control.scheduling.move_trials import MoveTrials
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Unreachable
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import of_instance
 from droveway.domain.placement import PlacementRequest, PlacementSettings
 from droveway.ports.bus import Command, Report
@@ -50,7 +51,7 @@ class Placing:
         self.placer = Placer(world.store, world.clock, Nudges(), SETTINGS, 1.0)
         trial = DryRun(world.store, self.placer)
         world.control.try_placement, world.control.replay_placement = trial.attempt, trial.replay
-        planner = MovePlanner(world.store, self.placer, MoveTrials(SilentBus()), "")  # type: ignore[arg-type]
+        planner = MovePlanner(world.store, self.placer, MoveTrials(SilentBus()), "", CopyTarget())  # type: ignore[arg-type]
         world.control.cpu_baseline = CpuBaselines(world.store, SilentBus()).of_aggregate  # type: ignore[arg-type]
         world.control.plan_move, world.control.move_matrix = planner.plan, planner.matrix
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from droveway.store.compute import instances
+from droveway.store.compute import guest_data, instances
+from droveway.store.engine.transaction import Tx
 from tests.api.test_actions import act, running
-from tests.api.world import IMG, NOVA, World, in_world, make_image, reason, sagas_of
+from tests.api.world import IMG, NOVA, World, booted, in_world, make_image, reason, sagas_of
 
 GIB = 1024**3
 
@@ -66,10 +67,40 @@ async def test_rebuild_takes_what_fits_and_refuses_what_does_not(tmp_path: Path)
         reply = await act(world, token, server_id, body)
         assert reply.status_code == 202, reply.text
         server = reply.json()["server"]
-        assert server["status"] == "REBUILD" and server["adminPass"] and server["user_data"] is None
+        assert server["status"] == "REBUILD" and "adminPass" not in server and server["user_data"] is None
         params = (await sagas_of(world, server_id))[-1]["params"]
         assert params["name"] == "again" and params["metadata"] == {"a": "b"} and params["description"] is None
         assert "user_data" not in params and "key" not in params
+
+
+async def test_a_password_is_shown_where_the_guest_can_read_it_and_nowhere_else(tmp_path: Path) -> None:
+    """On its config drive, as Nova has it; the hosts that serve metadata are not told it, and no saga keeps it."""
+    async with in_world(tmp_path) as world:
+        token = await world.token("alice", "red")
+        image_id = await make_image(world, token)
+        for has_drive in (False, True):
+            wish = {"adminPass": "first wish", "config_drive": has_drive, "networks": "none"}
+            server = {"name": "g", "imageRef": image_id, "flavorRef": "tiny", **wish}
+            made = await world.ask("POST", f"{NOVA}/servers", token=token, version="2.37", json={"server": server})
+            assert made.json()["server"].get("adminPass") == ("first wish" if has_drive else None), made.text
+            server_id = made.json()["server"]["id"]
+            await booted(world, server_id)
+
+            def drive(tx: Tx, of: str = server_id) -> bytes:
+                return b"".join(one.data for one in guest_data.for_drive(tx, instances.get(tx, of)))
+
+            assert (b'"admin_pass":"first wish"' in await world.store.read(drive)) is has_drive
+            body = {"rebuild": {"imageRef": image_id, "adminPass": "second wish"}}
+            rebuilt = await act(world, token, server_id, body)
+            assert rebuilt.json()["server"].get("adminPass") == ("second wish" if has_drive else None)
+            assert (b'"admin_pass":"second wish"' in await world.store.read(drive)) is has_drive
+            assert b"first wish" not in await world.store.read(drive)
+            assert "wish" not in repr(await sagas_of(world, server_id))
+            facts = await world.store.read(lambda tx, of=server_id: guest_data.facts(tx, instances.get(tx, of)))
+            assert "wish" not in repr(facts)
+        rescued_id = await running(world, token)
+        reply = await act(world, token, rescued_id, {"rescue": {"adminPass": "a wish"}})
+        assert (reply.status_code, reply.json()) == (200, {})
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from droveway.domain.model import Flavor
+from droveway.domain.volume.model import BackendSettings, Clone, StoragePool
 from droveway.domain.volume.quota import VolumeQuotas
-from tests.api.volume_world import FAST, VolumeWorld, volume_world
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
+from droveway.store.volume import backends, volumes
+from droveway.store.volume.attachments import NewAttachment
+from tests.api.volume_world import FAST, GUARANTEES, VolumeWorld, volume_world
 from tests.api.world import make_image, reason
 
 
@@ -124,6 +131,25 @@ async def test_a_volume_with_snapshots_goes_with_them_alone(tmp_path: Path) -> N
         reply = await w.ask("DELETE", f"volumes/{made['id']}")
         assert reply.status_code == 400 and "must not have snapshots" in reason(reply)
         assert (await w.ask("DELETE", f"volumes/{made['id']}?cascade=True")).status_code == 202
+
+
+async def test_a_snapshot_that_would_be_a_copy_is_not_taken_of_what_a_guest_writes(tmp_path: Path) -> None:
+    async with volume_world(tmp_path) as w:
+        copies = msgspec.structs.replace(GUARANTEES, clone=Clone.COPY)
+        pool = StoragePool(100.0, 90.0, copies, "dir", "", BackendSettings(volume_backend_name="fast"))
+        await w.world.store.run(backends.report, FAST, pool, 2)
+        made = await w.make()
+        flavor = Flavor("1", "tiny", 1, 128, 1)
+        held = (NewAttachment(made["id"]),)
+        new = NewInstance(made["os-vol-tenant-attr:tenant_id"], "u", "web", "web", flavor, None, volumes=held)
+        server = await w.world.store.run(instances.create, new)
+        await w.world.store.run(lambda tx: volumes.set_(tx, made["id"], status="in-use"))
+        body = {"snapshot": {"volume_id": made["id"]}}
+        for state, code in (("stopped", 202), ("active", 400), ("paused", 400)):
+            await w.world.store.run(lambda tx, state=state: instances.set_(tx, server, vm_state=state))
+            reply = await w.ask("POST", "snapshots", body)
+            assert reply.status_code == code, state
+        assert "and server web is writing it: stop that server, or detach the volume" in reason(reply)
 
 
 async def test_force_is_an_administrators(tmp_path: Path) -> None:

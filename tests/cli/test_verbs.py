@@ -20,6 +20,7 @@ from droveway.domain.placement import PlacementRequest, Plan
 from droveway.domain.volume.placement import VolumeRequest
 from droveway.domain.volume.quota import VolumeQuotas
 from droveway.main import droveway
+from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, joining, services
 from droveway.store.schema import sagas as saga_rows
@@ -72,6 +73,14 @@ def _place_volume(tx: Tx) -> None:
     tx.execute(saga_rows.delete().where(saga_rows.c.subject_id == row["id"]))
     body = {"kind": "create_volume", "ask": VolumeRequest(1), "plan": Plan(1)}
     volume_placements.record(tx, row["id"], "p", "h1@fast", msgspec.to_builtins(body))
+
+
+def _move(tx: Tx, server_id: str) -> None:
+    row = instances.get(tx, server_id)
+    saga_id = sagas.enqueue(tx, SagaKind.LIVE_MIGRATION, of_instance(server_id), "p", {}, request_id="req-2")
+    migrations.create(tx, row, saga_id, {"destination": "h2"})
+    migrations.set_(tx, saga_id, status="completed")
+    tx.execute(saga_rows.update().where(saga_rows.c.id == saga_id).values(status="done", ended=True))
 
 
 async def tasks(host: str) -> list[dict[str, Any]]:
@@ -142,6 +151,9 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("aggregate", "cpu-baseline", "rack-1")["hosts"][0]["host"] == "h1"
     assert ask("migration", "predictions") == {"predictions": [], "median_error_percent": None}
     assert ask("host", "migratable", "h1")["servers"][0]["name"] == "g1"
+    cloud.do(cloud.world.store.run(_move, cloud.server_id))
+    assert ask("migration", "list", "--all")[0]["status"] == "completed"
+    assert ask("migration", "watch", "g1")["server"]["id"] == cloud.server_id
     assert ask("task", "list", "h1")[0]["name"] == "sweep_bases"
     assert ask("audit", code=1)["findings"][0]["key"] == FINDING["key"]
     assert ask("image", "quota", "red")["image_count_total"]["usage"] == 0

@@ -12,6 +12,7 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Stale, StepFailed, Unreachable
 from droveway.domain.model import (
+    CopyChange,
     CopyProgress,
     Guest,
     GuestSpec,
@@ -33,6 +34,7 @@ from droveway.drivers.storage.simulated import GUARANTEES
 from droveway.ports.bus import (
     REPLIES,
     AbortCopy,
+    AdjustCopy,
     Admit,
     ApplyNetworks,
     AttachDisk,
@@ -76,6 +78,7 @@ from droveway.ports.bus import (
     ReplaceDisk,
     RestoreConnections,
     RestoreDisk,
+    ResumePostCopy,
     SaveConnections,
     SendCopy,
     SendGuestData,
@@ -285,6 +288,8 @@ VERBS: tuple[Verb, ...] = (
     RestoreDisk("s1"),
     ForgetKept("s1"),
     AbortCopy(),
+    AdjustCopy(CopyChange(post_copy=True)),
+    ResumePostCopy(SPEC, THERE),
     Release(),
     ReadConsole(),
     OpenConsole(ConsoleKind.VNC, "https://a", "s"),

@@ -83,6 +83,42 @@ async def test_a_new_name_is_told_and_costs_no_look_at_everything() -> None:
                 await asyncio.sleep(0.02)
 
 
+async def test_what_a_guest_has_set_is_stored_once_and_told_back() -> None:
+    async with networked() as world:
+        nic = NicRequest(network_id=world.network_id)
+        one, two = await world.boot(nic, on="h1"), await world.boot(nic, on="h2")
+        agent = world.network_agents["h1"]
+        says = {one: "c2VjcmV0", two: "it is not on this host", "nobody": "x"}
+
+        def said(**passwords: str) -> None:
+            agent._passwords = passwords
+            world.on_notice(agent._reports.full())
+
+        async def stored(instance_id: str) -> str | None:
+            row = await world.store.read(instances.get, instance_id)
+            return row["guest_password"]
+
+        async def until_told(password: str) -> None:
+            async with asyncio.timeout(10):
+                while agent._guests[one].facts.password != password:
+                    await asyncio.sleep(0.02)
+
+        said(**says)
+        await until_told("c2VjcmV0")
+        assert documents.served(agent._guests[one].facts)["openstack/latest/password"] == b"c2VjcmV0"
+        assert (await stored(one), await stored(two)) == ("c2VjcmV0", None)
+        said(**{one: "a second one"})
+        await world.store.run(lambda tx: server_attributes.change(tx, one, name="renamed"))
+        async with asyncio.timeout(10):
+            while agent._guests[one].facts.name != "renamed":
+                await asyncio.sleep(0.02)
+        assert await stored(one) == "c2VjcmV0"
+        said()
+        await world.store.run(lambda tx: server_attributes.change(tx, one, guest_password=None))
+        await until_told("")
+        assert "c2VjcmV0" not in repr(agent._reports.full()) + repr(agent._guests[one])
+
+
 async def test_what_one_message_tells_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async with networked() as world:
         nic = NicRequest(network_id=world.network_id)

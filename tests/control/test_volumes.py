@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from droveway.domain.faults import NotFound
+from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.model import ENDED_SAGA, SagaStatus
 from droveway.domain.service_kinds import address_of
 from droveway.domain.volume.lifecycle import Verb
@@ -308,8 +308,9 @@ async def test_a_snapshot_with_copies_stays_and_names_them() -> None:
         await _delete_snapshot(w, volume_id)
         kept = await w.store.read(snapshots.get, snapshot_id)
         assert kept["status"] == "available" and copy in kept["fault"]
-        await delete(w, volume_id, cascade=True)
-        assert (await status(w, volume_id))[0] == "error_deleting"
+        with pytest.raises(BadRequest, match=f"volumes are made that hang on them: {copy}; delete these first"):
+            await delete(w, volume_id, cascade=True)
+        assert (await status(w, volume_id))[0] == "available", "nothing has begun"
         assert (await w.store.read(snapshots.get, snapshot_id))["status"] == "available"
         await delete(w, copy)
         await delete(w, volume_id, cascade=True)

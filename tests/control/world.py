@@ -191,6 +191,7 @@ class TakingApis:
 class World:
     bus_type = DirectBus
     is_apart = False  # each host has an instance store of its own
+    root_pool = ""  # in which all of them keep root disks
 
     def __init__(
         self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2"), backends: Sequence[str] = ()
@@ -222,7 +223,7 @@ class World:
 
     async def open(self) -> None:
         for name in self.host_names:
-            self.fleet.add_host(name, store=self.store_of(name))
+            self.fleet.add_host(name, store=self.store_of(name), root_pool=self.root_pool)
             hypervisor = SimulatedHypervisor(self.fleet, name, self.images_of(name))
             await hypervisor.open(lambda _: None, lambda *_: None)
             bus: AgentBus = NoBus()

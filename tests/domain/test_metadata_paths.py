@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from droveway.domain.guest_data import GuestData, GuestFacts, GuestKey, at_host, digest, served
-from droveway.domain.metadata_paths import EC2_VERSIONS, OPENSTACK_VERSIONS, PATH_MAX, lookup
+from droveway.domain.metadata_paths import EC2_VERSIONS, OPENSTACK_VERSIONS, PATH_MAX, is_password, lookup
 from droveway.domain.network_plan import (
     FixedIp,
     HostNetworks,
@@ -134,3 +134,20 @@ def test_a_digest_tells_what_may_change() -> None:
 
 def test_what_it_holds_is_in_no_log() -> None:
     assert "AAAA" not in repr(GuestData("d", FACTS)) and "vm-1" in repr(GuestData("d", FACTS))
+
+
+def test_where_a_guest_leaves_its_password() -> None:
+    for path in (
+        "/openstack/2013-04-04/password",
+        "/openstack/latest/password",
+        "//openstack/2020-10-14//password?x=1",
+    ):
+        assert is_password(path)
+    for path in (
+        "/openstack/2012-08-10/password",
+        "/openstack/9/password",
+        "/latest/password",
+        "/openstack/password",
+        "/",
+    ):
+        assert not is_password(path)

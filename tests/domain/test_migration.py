@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from droveway.domain.migration import TABLE, ObservedState, Verdict, seen, verdict
-from droveway.domain.model import Guest, GuestJob, GuestState
+from droveway.domain.model import Guest, GuestJob, GuestState, PostCopy
 
 
 def test_table_lacks_only_the_broken_law() -> None:
@@ -80,3 +80,47 @@ def test_a_host_that_was_declared_gone_has_the_guest_only_where_the_other_has_no
         assert verdict(None, p, gone=here, settled=settled) is Verdict.UNDECIDED
     assert verdict(None, None, gone=(True, True)) is Verdict.UNDECIDED
     assert verdict(None, None, gone=here) is verdict(None, None, gone=there) is Verdict.WAIT
+
+
+# -- a guest whose memory lies on two hosts ---------------------------------------------------------------------------
+def half(post_copy: PostCopy, *, there: bool) -> Guest:
+    state, job = (GuestState.RUNNING, GuestJob.INCOMING) if there else (GuestState.PAUSED, GuestJob.OUTGOING)
+    return Guest("i", state, job, post_copy=post_copy)
+
+
+HERE, THERE = ({one: half(one, there=there) for one in (PostCopy.ACTIVE, PostCopy.FAILED)} for there in (False, True))
+ACTIVE, FAILED = PostCopy.ACTIVE, PostCopy.FAILED
+
+
+def test_a_guest_in_post_copy_is_at_its_destination_only_once_it_is_whole_there() -> None:
+    assert verdict(HERE[ACTIVE], THERE[ACTIVE]) is Verdict.COPYING
+    for source in (HERE[ACTIVE], HERE[FAILED], None, at(GuestState.ABSENT)):
+        assert verdict(source, at(GuestState.RUNNING)) is Verdict.SWITCHED
+    for settled in (False, True):
+        assert verdict(HERE[ACTIVE], at(GuestState.PAUSED), settled=settled) is not Verdict.STAYED
+
+
+def test_a_cut_between_its_halves_is_mended_when_both_say_so() -> None:
+    assert verdict(HERE[FAILED], THERE[FAILED]) is Verdict.TORN
+    assert verdict(HERE[FAILED], THERE[ACTIVE]) is verdict(HERE[ACTIVE], THERE[FAILED]) is Verdict.COPYING
+    assert verdict(HERE[FAILED], THERE[ACTIVE], settled=True) is Verdict.TORN
+    assert verdict(HERE[ACTIVE], THERE[ACTIVE], settled=True) is Verdict.COPYING
+
+
+@pytest.mark.parametrize("state", [GuestState.ABSENT, GuestState.SHUTOFF])
+def test_it_is_lost_with_either_half_and_silence_is_no_loss(state: GuestState) -> None:
+    gone = at(state)
+    assert verdict(gone, THERE[FAILED]) is verdict(HERE[FAILED], gone) is Verdict.LOST
+    assert verdict(gone, THERE[ACTIVE]) is verdict(HERE[ACTIVE], gone) is Verdict.COPYING
+    assert verdict(gone, THERE[ACTIVE], settled=True) is verdict(HERE[ACTIVE], gone, settled=True) is Verdict.LOST
+    for settled in (False, True):
+        assert verdict(HERE[FAILED], None, settled=settled) is Verdict.WAIT
+        assert verdict(None, THERE[FAILED], settled=settled) is Verdict.WAIT
+        assert verdict(None, THERE[ACTIVE], settled=settled) is Verdict.COPYING
+
+
+def test_a_source_that_was_declared_gone_loses_only_a_guest_that_stands_still() -> None:
+    for settled in (False, True):
+        assert verdict(None, THERE[FAILED], gone=(True, False), settled=settled) is Verdict.LOST
+        assert verdict(None, THERE[ACTIVE], gone=(True, False), settled=settled) is Verdict.COPYING
+        assert verdict(HERE[FAILED], None, gone=(False, True), settled=settled) is Verdict.UNDECIDED

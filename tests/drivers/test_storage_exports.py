@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from droveway.domain.volume.disks import NbdSource
+from droveway.domain.volume.disks import NbdSource, are_same_bytes
 from droveway.domain.volume.model import VolumeSpec
 from droveway.drivers.storage.exports.nbdkit import Export, NbdExports
 from droveway.drivers.storage.lvm.volume_group import has_mapper
@@ -29,8 +29,8 @@ def exports_of(world: LvmWorld) -> NbdExports:
     return found
 
 
-def export(world: LvmWorld, volume_id: str = V1) -> Export:
-    found = exports_of(world).find(volume_id)
+def export(world: LvmWorld, volume_id: str = V1, host: str = "h1") -> Export:
+    found = exports_of(world).find(volume_id, host)
     assert found is not None
     return found
 
@@ -55,9 +55,11 @@ def test_another_hosts_valid_certificate_is_refused(tmp_path: Path) -> None:
         assert isinstance(source, NbdSource) and isinstance(other, NbdSource) and source.port != other.port
         assert (await opens(world, source, "h1"), await opens(world, source, "h2")) == (True, False)
         assert (await opens(world, other, "h1"), await opens(world, other, "h2")) == (False, True)
-        await world.admit(ONE, "h2")  # as in a migration
+        there = await world.admit(ONE, "h2")  # as in a migration
+        assert there != source and are_same_bytes(there, source)
+        assert (await opens(world, there, "h1"), await opens(world, there, "h2")) == (False, True)
         await world.storage.withdraw(V1, "h1")
-        assert (await opens(world, source, "h1"), await opens(world, source, "h2")) == (False, True)
+        assert (await opens(world, there, "h1"), await opens(world, there, "h2")) == (False, True)
         await world.storage.withdraw(V1, "h2")
         assert exports_of(world).known() == [V2]
 
@@ -127,9 +129,12 @@ def test_a_host_that_is_cut_off_writes_no_more(tmp_path: Path) -> None:
         async with world.guest(source) as guest:
             await guest.write(0, 0x41)
             served = export(world)
-            await world.admit(ONE, "h2")
+            there = await world.admit(ONE, "h2")
+            assert export(world).pid == served.pid, "its guest is not disturbed"
+            with pytest.raises(StorageRefused, match="open on host h1"):
+                await world.storage.withdraw(V1, "h1")
             await world.storage.withdraw(V1, "h1", force=True)
-            async with world.guest(source, "h2") as next_guest:
+            async with world.guest(there, "h2") as next_guest:
                 assert await next_guest.reads(0, 0x41)
                 await next_guest.write(0, 0x42)
                 with pytest.raises(StorageRefused, match="open on host h2"):
@@ -139,7 +144,7 @@ def test_a_host_that_is_cut_off_writes_no_more(tmp_path: Path) -> None:
                 assert await next_guest.reads(0, 0x42)
                 write.cancel()
                 await guest.kill()
-            assert export(world).port == served.port
+            assert exports_of(world).hosts(V1) == ["h2"]
         await world.storage.withdraw(V1, "h2", force=True)
         assert not processes.Process(served.pid, served.started_ticks).is_alive()
         assert (await world.storage.inventory())[0].holders == ()

@@ -118,6 +118,7 @@ RULES: dict[str, Rule] = {
         ask.machine_type is None or not host.machine_types or ask.machine_type in host.machine_types
     ),
     "firmware": lambda ask, host, _s: ask.firmware is None or ask.firmware in host.firmwares,
+    "root_pool": lambda ask, host, _s: ask.root_pool in ("", host.root_pool),
     "capabilities": _capabilities,
     "aggregates": _aggregates,
     "project": _project,

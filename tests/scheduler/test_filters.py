@@ -122,6 +122,13 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
         "they have no firmware uefi",
     ),
     (
+        "root_pool",
+        {"root_pool": "ceph/vms"},
+        {"root_pool": "ceph/other"},
+        "it keeps root disks in ceph/other, and that of this server lies in ceph/vms",
+        "they do not work with the pool ceph/vms, in which its root disk lies",
+    ),
+    (
         "capabilities",
         {"extra_specs": {"capabilities:cpu_info:features": "<in> avx2"}},
         {"cpu_features": ("aes",)},
@@ -258,14 +265,15 @@ def test_a_rule(rule: str, asked: dict[str, Any], other: dict[str, Any], said: s
     ask = msgspec.structs.replace(ASK, **asked)
     bad = msgspec.structs.replace(GOOD, id=2, name="bad", **other)
     columns = Columns()
-    columns.put(GOOD)
+    good = msgspec.structs.replace(GOOD, root_pool=asked.get("root_pool", ""))
+    columns.put(good)
     columns.put(bad)
     place(columns, ASK, SETTINGS, 1)  # what is kept of one request is not given to another
     plan = place(columns, ask, SETTINGS, 1)
     assert [choice.name for choice in plan.ranked] == ["good"]
     (fallen,) = plan.fallen
     assert (fallen.rule, fallen.hosts, fallen.reason, fallen.nearest) == (rule, 1, together, (("bad", said),))
-    assert first_failing(GOOD, ask, SETTINGS) is None
+    assert first_failing(good, ask, SETTINGS) is None
     alone = first_failing(bad, ask, SETTINGS)
     assert alone is not None
     assert (alone.rule, alone.reason) == (rule, said)

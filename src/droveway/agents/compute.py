@@ -17,6 +17,7 @@ from droveway.domain.model import SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ABOUT_HOST,
+    AdjustCopy,
     Admit,
     AgentBus,
     CheckDestination,
@@ -38,6 +39,7 @@ from droveway.ports.bus import (
     PrepareDisk,
     Reach,
     Remove,
+    ResumePostCopy,
     SendCopy,
     Verb,
     Welcome,
@@ -77,7 +79,7 @@ class ComputeAgent(FencedAgent):
     than their machine does, the boot that they live in (simulated ones end with this process)."""
 
     # They look, or find it done, and their answer carries what they saw.
-    LOOKS = (CheckDestination, CheckSource, CopyDisk, Freeze)
+    LOOKS = (AdjustCopy, CheckDestination, CheckSource, CopyDisk, Freeze, ResumePostCopy)
     # The guest may then be made on another host, with a disk of the same name on the same store.
     ENDS = (Remove, DropFiles)
     NOUN = "guest"

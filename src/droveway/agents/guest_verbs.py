@@ -6,6 +6,7 @@ from droveway.agents.move_trials import must_pass
 from droveway.domain.model import Guest, GuestState
 from droveway.ports.bus import (
     AbortCopy,
+    AdjustCopy,
     Admit,
     AttachDisk,
     BeginCopy,
@@ -38,6 +39,7 @@ from droveway.ports.bus import (
     RemoveProbe,
     ReplaceDisk,
     RestoreDisk,
+    ResumePostCopy,
     SendCopy,
     Start,
     Stop,
@@ -72,15 +74,16 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
         case Freeze():
             held = await h.freeze(instance_id)
             return GuestFrozen(await h.guest(instance_id), held, boot_id)
-        case Remove():
-            await h.remove(instance_id)
+        case Remove(root_pool):
+            await h.remove(instance_id, root_pool)
             return GuestStatus(Guest(instance_id, GuestState.ABSENT), boot_id)
         case ReadLocalFiles():
             return LocalFilesRead(await h.local_files(instance_id))
         case CheckSource(probe):
             must_pass(await h.check_outgoing(instance_id))
-            seen, load = await h.sees_probe(probe), (await h.loads((instance_id,))).get(instance_id)
-            return SourceChecked(await h.guest(instance_id), seen, boot_id, load)
+            seen, in_pool = await h.sees_probe(probe), await h.sees_probe_in_pool(probe)
+            load = (await h.loads((instance_id,))).get(instance_id)
+            return SourceChecked(await h.guest(instance_id), seen, boot_id, in_pool, load)
         case Admit(spec):
             if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
                 await h.admit(spec)
@@ -154,8 +157,12 @@ async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
             await h.keep_arrival(instance_id)
         case DropFiles(mark):
             await h.drop_files(instance_id, mark)
-        case BeginCopy(spec, to, files):
-            await h.begin_migration(spec, to, files)
+        case BeginCopy(spec, to, files, target):
+            await h.begin_migration(spec, to, files, target)
+        case AdjustCopy(change):
+            await h.adjust_migration(instance_id, change)
+        case ResumePostCopy(spec, to, files):
+            await h.resume_post_copy(spec, to, files)
         case AbortCopy():
             await h.abort_migration(instance_id)
         case KeepDisk(mark):

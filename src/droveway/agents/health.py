@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from droveway.domain.metrics import TaskMetrics
@@ -23,7 +23,7 @@ class PoolReport(NamedTuple):
 
 class HealthReports:
     """`health` says whether all is well and how it is; `tasks`, the service's periodic tasks; `pool`, how its backend
-    stands, with the generation of that."""
+    stands, with the generation of that; `passwords`, what guests have set: said again until they are told it back."""
 
     def __init__(
         self,
@@ -35,9 +35,11 @@ class HealthReports:
         health: Callable[[], tuple[bool, str]],
         tasks: Callable[[], tuple[TaskMetrics, ...]] = tuple,
         pool: Callable[[], PoolReport] = PoolReport,
+        passwords: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._host, self._service, self._boot_id = host, service, boot_id
         self._bus, self._clock, self._health, self._tasks, self._pool = bus, clock, health, tasks, pool
+        self._passwords = passwords
         self._due = asyncio.Event()
         self._sent: tuple[tuple[bool, str], PoolReport] | None = None
 
@@ -52,14 +54,17 @@ class HealthReports:
 
     def full(self) -> ServiceReport:
         """How it is now."""
-        return ServiceReport(self._host, self._service, self._boot_id, *self._health(), self._tasks(), *self._pool())
+        passwords = dict(self._passwords())
+        return ServiceReport(
+            self._host, self._service, self._boot_id, *self._health(), self._tasks(), *self._pool(), passwords
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
         full_at_s = self._clock.monotonic_s()
         while True:
             health, pool, now_s = self._health(), self._pool(), self._clock.monotonic_s()
-            if (health, pool) != self._sent or now_s >= full_at_s:
+            if (health, pool) != self._sent or now_s >= full_at_s or self._passwords():
                 self._sent, full_at_s = (health, pool), now_s + FULL_S
                 self._bus.notify(self.full())
             self._due.clear()

@@ -55,6 +55,7 @@ from droveway.ports.replies import (
 
 log = structlog.get_logger("droveway.network")
 MEND_S = 10.0  # between two comparisons with what is there
+PASSWORDS_S = 1.0  # between two looks for what guests have set
 AGAIN_S = 2.0  # after it could not be made
 ANSWER_S = 3.0  # a plan that takes longer to make is answered with `working`
 NAMED_MAX = 5  # things in one sentence
@@ -105,7 +106,10 @@ class NetworkAgent:
         self._to_serve = asyncio.Event()
         self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None  # of the newest
         self._tasks: set[asyncio.Task[str]] = set()  # it, and those of older ones that have not ended
-        self._reports = HealthReports(host, NETWORK, boot_id, bus, clock, self.health)
+        self._passwords: dict[str, str] = {}  # by instance: what guests have set
+        self._reports = HealthReports(
+            host, NETWORK, boot_id, bus, clock, self.health, passwords=lambda: self._passwords
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -123,6 +127,7 @@ class NetworkAgent:
                 group.create_task(self._mend(), name="mend")
                 if self._metadata is not None:
                     group.create_task(self._serve(self._metadata), name="metadata")
+                    group.create_task(self._hear_passwords(self._metadata), name="passwords")
         except asyncio.CancelledError:
             if self._pulse is not None:
                 self._pulse.leave()
@@ -266,6 +271,14 @@ class NetworkAgent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN_S if self._unserved else MEND_S):
                     await self._to_serve.wait()
+
+    async def _hear_passwords(self, metadata: MetadataServer) -> None:
+        """What was heard is said until the process that serves its guest knows it from control."""
+        while True:
+            await self._clock.sleep(PASSWORDS_S)
+            before, self._passwords = self._passwords, await metadata.passwords() if self._guests else {}
+            if self._passwords and self._passwords != before:
+                self._reports.look()
 
     async def _make(self) -> None:
         async with self._turn:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 FULL_S = 60.0
 LOOK_S = 10.0  # between two looks at what the hypervisor has
+TROUBLED_S = 2.0  # the same while its instance store, or its pool of root disks, cannot be used
 AGAIN_S = 1.0
 ANSWERS_WITHIN_S = 15.0  # each question to the hypervisor: a report is sent without what was not answered
 VERB = "report"
@@ -50,6 +51,7 @@ class Reports:
         self._due = asyncio.Event()
         self._sent: Gist | None = None  # since this agent started
         self._generation, self._sequence = 0, 0
+        self._look_s = LOOK_S
         self.connected = (False, "the agent has not reached the hypervisor yet")
         self._asked: dict[str, asyncio.Task[Any]] = {}  # what the hypervisor has not answered yet
 
@@ -74,7 +76,7 @@ class Reports:
             if is_full:
                 full_at_s = now_s + (FULL_S * (1 + share) / 2 if is_asked else FULL_S)
             # A hypervisor that is connected and would not say may in a moment; one that is not will say that it is.
-            wait_s = AGAIN_S if self.connected[0] and report is not None and not report.is_complete else LOOK_S
+            wait_s = AGAIN_S if self.connected[0] and report is not None and not report.is_complete else self._look_s
 
     async def full(self) -> Report:
         """As it is now."""
@@ -90,6 +92,7 @@ class Reports:
         guests, admitted, measured = tuple[Guest, ...](), tuple[str, ...](), None
         try:
             resources = await self._answer("what it has", h.resources)
+            self._look_s = TROUBLED_S if resources.store_trouble else LOOK_S
             is_changed = await self._raise(True, reason, resources)
             if not is_full and not is_changed:
                 return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from functools import cache
+
+import structlog
 
 from droveway.api.consoles import web
 from droveway.api.http import faults, microversions
@@ -22,10 +23,10 @@ from droveway.store.identity.tokens import Caller
 
 __all__ = ["Api", "ApiSettings", "App", "build_app"]
 
-log = logging.getLogger("droveway.api")
-changes = logging.getLogger("droveway.audit")
+log = structlog.get_logger("droveway.api")
+changes = structlog.get_logger("droveway.audit")
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-FAILED = "request failed request_id=%s method=%s path=%s"
+FAILED = "request failed"
 OWN = "droveway"  # in what is counted: everything that is no service of the catalog
 _SERVICES = {COMPUTE, IDENTITY, IMAGE, NETWORK, PLACEMENT, VOLUME}
 
@@ -93,10 +94,10 @@ class App:
             raise
         except Fault as fault:
             if faults.status_of(fault) == 500:
-                log.error(f"{FAILED}: %s", request.id, request.method, _shown(request), fault.reason, exc_info=fault)
+                log.error(FAILED, **_asked(request), because=fault.reason, exc_info=fault)
             response = faults.of(service, request, fault)
         except Exception as error:  # a bug: logged here; the reply names the request alone
-            log.error(FAILED, request.id, request.method, _shown(request), exc_info=error)
+            log.error(FAILED, **_asked(request), exc_info=error)
             reason = f"Something went wrong in the server; its log has the details of request {request.id}."
             response = faults.reply(service, request, 500, reason)
         if series is not None:
@@ -155,9 +156,16 @@ def audit(request: Request, status: int) -> None:
     """The line of a change, or of the attempt: who, what, from where, and what became of it. Of a login the user that
     it was for stands in its own line, when it was refused."""
     caller: Caller | None = getattr(request, "caller", None)
-    who = "no token" if caller is None else f"{caller.user_name!r} user_id={caller.user_id} on={_place(caller)}"
-    line = "change method=%s path=%s status=%s by=%s from=%s request_id=%s"
-    changes.info(line, request.method, request.raw_path, status, who, request.address, request.id)
+    by = {} if caller is None else {"by": caller.user_name, "user_id": caller.user_id, "on": _place(caller)}
+    changes.info("change", method=request.method, path=request.raw_path, status=status, **by, **_whence(request))
+
+
+def _whence(request: Request) -> dict[str, str]:
+    return {"from": request.address, "request_id": request.id}
+
+
+def _asked(request: Request) -> dict[str, str]:
+    return {"request_id": request.id, "method": request.method, "path": _shown(request)}
 
 
 def _place(caller: Caller) -> str:

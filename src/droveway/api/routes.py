@@ -41,6 +41,7 @@ from droveway.api.compute import (
     server_volumes,
     servers,
     usage,
+    usage_audits,
     zones,
 )
 from droveway.api.compute import unbuilt_lists as nothing
@@ -56,6 +57,7 @@ from droveway.api.identity import (
     groups,
     projects,
     roles,
+    signed,
     tokens,
 )
 from droveway.api.identity import (
@@ -95,6 +97,7 @@ from droveway.api.own import (
     users,
     volume_placements,
 )
+from droveway.api.own import migrations as own_migrations
 from droveway.api.placement import candidates as placement_candidates
 from droveway.api.placement import consumers as placement_consumers
 from droveway.api.placement import names as placement_names
@@ -108,6 +111,7 @@ PUBLIC, TOKEN, READER, MEMBER, ADMIN = Need.PUBLIC, Need.TOKEN, Need.READER, Nee
 MANAGER = Need.MANAGER
 IDENTITY_READER, IDENTITY_MANAGER = Need.IDENTITY_READER, Need.IDENTITY_MANAGER
 IDENTITY_AUDITOR, IDENTITY_ADMIN = Need.IDENTITY_AUDITOR, Need.IDENTITY_ADMIN
+SERVICE = Need.SERVICE
 OWNER, USER_READER, USER_ADMIN = Need.OWNER, Need.USER_READER, Need.USER_ADMIN
 
 V3 = "/identity/v3"
@@ -180,6 +184,8 @@ ROUTES = (
     Route("POST",   V3 + "/auth/tokens", tokens.issue, PUBLIC),
     Route("GET",    V3 + "/auth/tokens", tokens.show, TOKEN),  # and HEAD
     Route("DELETE", V3 + "/auth/tokens", tokens.revoke, TOKEN),
+    Route("POST",   V3 + "/ec2tokens", signed.ec2_token, SERVICE),
+    Route("POST",   V3 + "/s3tokens", signed.s3_token, SERVICE),
     Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, TOKEN),
     Route("GET",    V3 + "/auth/projects", projects.list_own, TOKEN),
     Route("GET",    V3 + "/auth/domains", domains.list_own, TOKEN),
@@ -343,6 +349,7 @@ ROUTES = (
     Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, MANAGER, 23),
     Route("GET",    NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.of_server_show, ADMIN, 23),
     Route("DELETE", NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.abort, MANAGER, 24),
+    Route("POST",   NOVA + "/servers/{server_id}/migrations/{migration_id}/action", migrations.action, MANAGER, 22),
     Route("GET",    NOVA + "/os-migrations", migrations.listing, MANAGER),
 
     Route("GET",    NOVA + "/servers/{server_id}/diagnostics", server_insight.diagnostics, ADMIN),
@@ -414,6 +421,8 @@ ROUTES = (
     Route("PUT",    NOVA + "/os-services/{service}", os_services.update_by_name, ADMIN, 1, 52),
     Route("PUT",    NOVA + "/os-services/{service}", os_services.update, ADMIN, 53),
     Route("DELETE", NOVA + "/os-services/{service}", os_services.delete, ADMIN),
+    Route("GET",    NOVA + "/os-instance_usage_audit_log", usage_audits.listing, ADMIN),
+    Route("GET",    NOVA + "/os-instance_usage_audit_log/{before}", usage_audits.show, ADMIN),
     Route("GET",    NOVA + "/os-hosts", os_hosts.listing, ADMIN, 1, 42),
     Route("GET",    NOVA + "/os-hosts/{host}", os_hosts.show, ADMIN, 1, 42),
     Route("GET",    NOVA + "/os-hypervisors", hypervisors.listing, ADMIN),
@@ -573,14 +582,16 @@ ROUTES = (
     Route("DELETE", OWN + "/users/{user}", users.delete, ADMIN),
     Route("GET",    OWN + "/image-quotas/{target}", image_quotas.show, ADMIN),
     Route("PATCH",  OWN + "/image-quotas/{target}", image_quotas.update, ADMIN),
+    Route("POST",   OWN + "/migrations/plan", migration_plans.plan, ADMIN),
+    Route("GET",    OWN + "/migrations/matrix", migration_plans.matrix, ADMIN),
+    Route("GET",    OWN + "/migrations/predictions", migration_plans.foreseen, ADMIN),
+    Route("GET",    OWN + "/migrations", own_migrations.listing, ADMIN),
+    Route("GET",    OWN + "/migrations/{migration}", own_migrations.show, ADMIN),
     Route("GET",    OWN + "/placements", placements.listing, ADMIN),
     Route("POST",   OWN + "/placements/try", placements.attempt, ADMIN),
     Route("GET",    OWN + "/placements/{server_id}", placements.show, ADMIN),
     Route("POST",   OWN + "/volume-placements/try", volume_placements.attempt, ADMIN),
     Route("GET",    OWN + "/volume-placements/{volume_id}", volume_placements.show, ADMIN),
-    Route("POST",   OWN + "/migrations/plan", migration_plans.plan, ADMIN),
-    Route("GET",    OWN + "/migrations/matrix", migration_plans.matrix, ADMIN),
-    Route("GET",    OWN + "/migrations/predictions", migration_plans.foreseen, ADMIN),
     Route("GET",    OWN + "/aggregates/{name}/cpu-baseline", migration_plans.cpu_baseline, ADMIN),
     Route("GET",    OWN + "/audit", audit.show, ADMIN),
     Route("POST",   OWN + "/audit/repair", audit.repair, ADMIN),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from droveway.api.consoles.sessions import ConsoleSessions
+from droveway.api.http.answers import Answers
 from droveway.api.http.latency import Latency
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
@@ -181,9 +182,11 @@ class Api:
     latency: Latency = field(default_factory=Latency)
     consoles: ConsoleSessions = field(init=False)
     attempts: Attempts = field(init=False)
+    answers: Answers = field(init=False)
     advertised: Advertised | None = None  # the catalog, where it may be remembered
 
     def __post_init__(self) -> None:
+        self.answers = Answers(self.store)
         self.attempts = Attempts(self.settings.identity.attempts)
         self.consoles = ConsoleSessions(
             self.store, lambda: self.control, self.clock, self.names, self.settings.consoles

@@ -31,6 +31,7 @@ MARKS = {
     "?": "waits",
     "X": "broken",
     "~": "left for later",
+    "*": "noted",
 }
 
 

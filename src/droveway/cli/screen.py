@@ -80,7 +80,7 @@ class Screen:
 
         threading.excepthook = fail  # the only thread there is
         thread = threading.Thread(target=follow_here, daemon=True)  # it may hang in a read
-        with contextlib.suppress(KeyboardInterrupt), self._signals(), _RawTerminal() as terminal, self._live:
+        with contextlib.suppress(KeyboardInterrupt), self._signals(), RawTerminal() as terminal, self._live:
             thread.start()
             while self._failure is None:
                 self._draw()
@@ -129,7 +129,7 @@ class Screen:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _stop(self, terminal: _RawTerminal) -> None:
+    def _stop(self, terminal: RawTerminal) -> None:
         """As Ctrl-Z stops any program; it goes on with `fg`."""
         self._stops = False
         self._live.stop()
@@ -165,10 +165,10 @@ class Screen:
         self._live.update(Group(head, *trouble, Text(), table, Text(), *below), refresh=True)
 
 
-class _RawTerminal:
+class RawTerminal:
     """A terminal that hands over each key at once and does not echo it, as long as this lasts."""
 
-    def __enter__(self) -> _RawTerminal:
+    def __enter__(self) -> RawTerminal:
         self._before: list[Any] | None = None
         self.enter()
         return self

@@ -16,6 +16,7 @@ class ConsoleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions_per_server_max: int = 8  # likewise of one server
     idle_s: float = 1800.0  # a session in which neither end has said anything for so long ends
     url: str = ""  # where hosts reach the agents' listener of this very API; empty: api.agents_url
+    on_this_machine: bool = False  # API and agents run here and share state_path: a socket there carries consoles
     novnc_path: str = "/usr/share/novnc"  # where noVNC lies, which shows screens
 
 

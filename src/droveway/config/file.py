@@ -19,6 +19,7 @@ from droveway.config import (
     identity,
     images,
     membership,
+    migration,
     moved,
     network,
     roles,
@@ -37,6 +38,7 @@ from droveway.config.http_bounds import HttpBounds
 from droveway.config.identity import IdentityConfig
 from droveway.config.images import ImageCacheConfig
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
+from droveway.config.migration import MigrationConfig
 from droveway.config.network import NetworkConfig
 from droveway.config.scripts import ScriptConfig
 from droveway.config.volume import VolumeConfig
@@ -188,6 +190,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca: CaConfig = CaConfig()
     agents: AgentsConfig = AgentsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    migration: MigrationConfig = MigrationConfig()
     quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
     network: NetworkConfig = NetworkConfig()
     volume: VolumeConfig = VolumeConfig()
@@ -230,8 +233,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.state_path) / "bus.sock"
 
     @property
+    def has_console_socket(self) -> bool:
+        """Whether consoles are carried on this machine: where all are one program, and where the operator says so."""
+        return self.is_alone or self.console.on_this_machine
+
+    @property
     def consoles_path(self) -> Path:
-        """The unix socket at which agents of this machine hand over consoles, where all are one program."""
+        """The unix socket at which agents of this machine hand over consoles."""
         return Path(self.state_path) / consoles.SOCKET
 
     @property
@@ -362,6 +370,7 @@ def _problems(config: Config) -> list[str]:
         problems += http_bounds.wrong_address(config.api.listen)
         problems += http_bounds.wrong_url(config.api.listen, config.api.url, scheme=config.api_scheme)
         problems += tls.wrong_files("api", config.api.tls_ca, config.api.tls_cert, config.api.tls_key)
+    problems += migration.problems(config.migration)
     problems += network.problems(config.network)
     problems += volume.problems(config.volume)
     problems += backup_config.problems(config.backup)
@@ -402,6 +411,7 @@ def _wrong_numbers(config: Config) -> list[str]:
         *http_bounds.numbers(config.api),
         *_of_scheduler(config.scheduler),
         *_limits(config.quota),
+        *migration.numbers(config.migration),
         *network.numbers(config.network),
         *volume.numbers(config.volume),
         *identity.numbers(config.identity),

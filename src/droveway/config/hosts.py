@@ -14,6 +14,7 @@ from droveway.domain import peer_uri, service_kinds
 from droveway.domain.service_kinds import COMPUTE, NETWORK
 
 _BACKEND_PATH = re.compile(r"[A-Za-z0-9._-]{1,64}:/.*")
+_POOL = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PHYSICAL_NETWORK = re.compile(r"[A-Za-z0-9._-]{1,64}:[^/:\s]{1,15}")
 
 
@@ -42,6 +43,8 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ceph_conf: str = ""  # of the Ceph cluster in which its guests open volumes; empty: in none
     ceph_user: str = ""  # as whom, without "client."; its own and no other host's
     ceph_keyring: str = ""  # where the key of that user is
+    images_type: str = ""  # rbd: root disks lie in a pool of Ceph; empty: on the instance store, as files
+    images_rbd_pool: str = ""  # that pool, of the cluster of ceph_conf
     backend: tuple[BackendConfig, ...] = ()
     disk_tls_path: str = ""  # what it opens served volumes with, nbd_tls_x509_cert_dir of its qemu.conf; empty: none
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
@@ -94,6 +97,19 @@ def _wrong_volumes(host: HostConfig) -> list[str]:
         found += [
             f"{key} is missing; with one of {', '.join(keys)} go the others" for key in keys if not getattr(host, key)
         ]
+    return found + _wrong_images(host)
+
+
+def _wrong_images(host: HostConfig) -> list[str]:
+    """Where root disks lie."""
+    if host.images_type not in ("", "rbd"):
+        return [f"images_type = {host.images_type!r} must be 'rbd', or left out for files on the instance store"]
+    if not host.images_type:
+        return ["images_rbd_pool is for images_type = 'rbd'"] if host.images_rbd_pool else []
+    needs = ("images_rbd_pool", *(("ceph_conf",) if host.hypervisor == "libvirt" else ()))
+    found = [f"{key} is missing; images_type = 'rbd' needs it" for key in needs if not getattr(host, key)]
+    if host.images_rbd_pool and not _POOL.fullmatch(host.images_rbd_pool):
+        found.append(f"images_rbd_pool = {host.images_rbd_pool!r} must be the name of a pool: letters, digits, . _ -")
     return found
 
 

@@ -24,7 +24,7 @@ from droveway.domain.audit_findings import Finding, Listing, Repair, StoreSnapsh
 from droveway.domain.faults import BadRequest, Busy, Fault
 from droveway.domain.model import of_host
 from droveway.domain.placement import PlacementSettings
-from droveway.domain.volume.audit import BackendListing
+from droveway.domain.volume.audit import ORPHANED, BackendListing
 from droveway.domain.volume.audit import audit as audit_volumes
 from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
@@ -130,8 +130,22 @@ class Audit:
             return rows, worst_first([*found, *of_volumes])
 
         rows, findings = await self._store.read(compare)
+        findings, silent_again = await self._still_there(findings, backends)
         by_host = {listing.host: listing for listing in listings}
-        return AuditPass(self._clock.now_us(), findings, silent | silent_backends, by_host, rows)
+        return AuditPass(self._clock.now_us(), findings, silent | silent_backends | silent_again, by_host, rows)
+
+    async def _still_there(
+        self, findings: list[Finding], backends: dict[str, str]
+    ) -> tuple[list[Finding], dict[str, str]]:
+        """A volume without a row may have been made and deleted between the two looks: its backend is asked again, and
+        no row of that id can have come since."""
+        doubtful = {finding.where for finding in findings if finding.kind == ORPHANED}
+        if not doubtful:
+            return findings, {}
+        again, silent = await self._ask({name: backends.get(name, "") for name in sorted(doubtful)}, self._list_volumes)
+        there = {(listing.backend, volume.volume_id) for listing in again for volume in listing.volumes}
+        kept = [one for one in findings if one.kind != ORPHANED or (one.where, one.subject) in there]
+        return kept, silent
 
     async def _ask(
         self, known: dict[str, str], list_one: Callable[[str], Awaitable[L]]

@@ -80,7 +80,7 @@ class Control:
         self._networks = NetworksLoop(store, bus, self.observer, self.nudges, clock, self.plans)
         self._router_places = RouterPlaces(store, self.nudges, clock, self.observer.is_heard)
         self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
-        planner = MovePlanner(store, self.placer, MoveTrials(bus), settings.images_path)
+        planner = MovePlanner(store, self.placer, MoveTrials(bus), settings.images_path, settings.copy)
         asked = (self.observer, self.detector, self.lag, self.why, self.trial, planner, CpuBaselines(store, bus))
         self.answers = ControlAnswers(store, bus, name, tasks, *asked, self.audit)
         self.epoch = 0

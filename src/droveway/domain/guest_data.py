@@ -63,6 +63,8 @@ class GuestFacts(msgspec.Struct, frozen=True):
     user_data: bytes | None = None
     nics: tuple[GuestNic, ...] = ()
     group_names: tuple[str, ...] = ()
+    password: str = ""  # that the guest itself has set, for its users to read
+    admin_password: str | None = None  # for the config drive: hosts that serve metadata are not told it
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -78,10 +80,18 @@ class Document(msgspec.Struct, frozen=True):
 Documents = Annotated[tuple[Document, ...], FEW]
 
 
-def digest(number: int, name: str, hostname: str, metadata: Mapping[str, str], key_name: str | None) -> str:
+def digest(
+    number: int,
+    name: str,
+    hostname: str,
+    metadata: Mapping[str, str],
+    key_name: str | None,
+    password: str | None = None,
+) -> str:
     """Of what a row says that its guest is told and that may change. User data, the key itself and the flavor are those
     of its beginning. A host that has another one is told anew."""
-    content = msgspec.json.encode([number, name, hostname, metadata, key_name], order="sorted")
+    columns = [number, name, hostname, metadata, key_name, *(() if password is None else (password,))]
+    content = msgspec.json.encode(columns, order="sorted")
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
@@ -146,8 +156,8 @@ def at_host(guests: Mapping[str, GuestData], plan: HostNetworks) -> dict[str, Gu
 
 
 def served(facts: GuestFacts) -> dict[str, bytes]:
-    """What the metadata service shows of a guest, by path (domain/metadata_paths.py). No password was ever set."""
-    found = {f"{OPENSTACK}password": b"", f"{OPENSTACK}vendor_data2.json": b"{}"}
+    """What the metadata service shows of a guest, by path (domain/metadata_paths.py)."""
+    found = {f"{OPENSTACK}password": facts.password.encode(), f"{OPENSTACK}vendor_data2.json": b"{}"}
     for document in documents(facts):
         found |= {path: document.data for path in document.paths if path.startswith(OPENSTACK)}
     tree = ec2(facts)
@@ -182,6 +192,8 @@ def _openstack(facts: GuestFacts) -> dict[str, Any]:
     }
     if facts.metadata:
         found["meta"] = facts.metadata
+    if facts.admin_password is not None:
+        found["admin_pass"] = facts.admin_password
     if facts.key is not None:
         found["public_keys"] = {facts.key.name: facts.key.public_key}
         found["keys"] = [{"name": facts.key.name, "type": facts.key.type, "data": facts.key.public_key}]

@@ -58,6 +58,14 @@ def lookup(documents: Mapping[str, bytes], path: str) -> bytes | None:
     return _below(documents, [LATEST, *parts[1:]])
 
 
+def is_password(path: str) -> bool:
+    """Where a guest leaves the password that it has made."""
+    parts = [part for part in path.split("?", 1)[0].split("/") if part]
+    if len(parts) != 3 or (parts[0], parts[2]) != ("openstack", "password"):
+        return False
+    return parts[1] == LATEST or (parts[1] in OPENSTACK_VERSIONS and parts[1] >= SINCE["password"])
+
+
 def _openstack(documents: Mapping[str, bytes], parts: list[str]) -> bytes | None:
     if not parts:
         return _lines((*OPENSTACK_VERSIONS, LATEST))

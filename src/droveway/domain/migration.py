@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from droveway.domain.model import START, Guest, GuestJob, GuestState
+from droveway.domain.model import START, Guest, GuestJob, GuestState, PostCopy
 
 # The steps of a live migration at which a check is still to be made; its first one, when nothing has begun.
 CHECKS = frozenset(
     (START, "instance_runs", "withdraw_stale", "choose_destination", "check_destination", "check_source")
-) | {"remove_probe", "admit_destination", "prepare_files"}
+) | {"remove_probe", "await_turn", "admit_destination", "prepare_files"}
+
+# And those behind its point of no return.
+AFTER_SWITCH = frozenset(
+    ("carry_connections", "record_switch", "keep_files", "release_source", "withdraw_source", "drop_files")
+) | {"record_done"}
 
 
 class ObservedState(StrEnum):
@@ -32,6 +37,8 @@ class Verdict(StrEnum):
     WAIT = "wait"  # a host must answer before anybody may say
     ENDED = "ended"  # it runs on neither any more: undo, and what is paused at the source must never run again
     LEFT = "left"  # if it is anywhere, then on a host that was declared gone: undo, and start it nowhere
+    TORN = "torn"  # its memory lies on both, and nothing leads from one to the other: to be connected again
+    LOST = "lost"  # its memory lay on both, and one of the two has lost its half: it is no more, wherever it was
     UNDECIDED = "undecided"  # a host that was declared gone may run it: only its return or a deletion ends that
 
 
@@ -94,6 +101,34 @@ def seen(guest: Guest | None, *, gone: bool = False) -> ObservedState:
     return {GuestState.RUNNING: R, GuestState.PAUSED: P, GuestState.SHUTOFF: A, GuestState.ABSENT: A}[guest.state]
 
 
+def is_split(guest: Guest | None) -> bool:
+    """A half of it is there, as that host sees it."""
+    return guest is not None and guest.post_copy is not PostCopy.NONE
+
+
+def _of_halves(source: Guest | None, destination: Guest | None, *, gone: tuple[bool, bool], settled: bool) -> Verdict:
+    """Of a guest in post-copy: it runs at the destination, or stands still there, and never again at its source.
+
+    What says that it is whole at the destination is so at once. A half whose other one is gone is lost with it; that
+    this is so is taken from a host which says that it has no half, or which will not come back by itself.
+    """
+    there, here = destination, source
+    if there is not None and there.state is GuestState.RUNNING and there.post_copy is PostCopy.NONE:
+        return V.SWITCHED
+    if there is None:
+        return V.UNDECIDED if gone[1] else V.WAIT
+    failed = [half is not None and half.post_copy is PostCopy.FAILED for half in (here, there)]
+    if not is_split(there):  # it ended there, with its hypervisor's process or by itself
+        return V.LOST if failed[0] or settled else V.COPYING
+    if here is None and not gone[0]:
+        return V.WAIT if failed[1] else V.COPYING
+    if not is_split(here):
+        # A source lets go only after its destination has said that it has all of it. Not every destination notices by
+        # itself that it is alone: found by killing QEMU at the source.
+        return V.LOST if failed[1] or (settled and here is not None) else V.COPYING
+    return V.TORN if failed[0] and (failed[1] or settled) else V.COPYING
+
+
 def verdict(
     source: Guest | None,
     destination: Guest | None,
@@ -111,6 +146,8 @@ def verdict(
     gone on without it.
     """
     at = (seen(source, gone=gone[0]), seen(destination, gone=gone[1]))
+    if is_split(source) or is_split(destination):
+        return _of_halves(source, destination, gone=gone, settled=settled)
     assert at != (R, R), f"{source.instance_id if source else '?'} runs on two hosts"
     if source is not None and source.job is GuestJob.OUTGOING and at[1] is not R:
         return V.COPYING

@@ -15,6 +15,9 @@ from droveway.domain.placement import HeldCell, NumaCell
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.wire import FEW, LIST, Count, Description, FileName, Number, Reason, ShortText, StorePath
 
+# The pool of a Ceph cluster in which hosts keep root disks: the cluster's fsid, a slash, its name.
+RootPool = Annotated[str, msgspec.Meta(pattern=r"^([0-9A-Za-z-]{1,64}/[A-Za-z0-9._-]{1,128})?\Z")]
+
 
 class GuestState(StrEnum):
     """What a hypervisor says of a guest. `absent`: it knows no such guest, or only a definition that does not run."""
@@ -33,15 +36,38 @@ class GuestJob(StrEnum):
     INCOMING = "incoming"
 
 
+class PostCopy(StrEnum):
+    """Whether the memory of a guest lies on two hosts: it runs at its destination, and fetches from its source what has
+    not been copied."""
+
+    NONE = "none"
+    ACTIVE = "active"
+    FAILED = "failed"  # the connection between the two was cut: the guest stands still until it is resumed
+
+
 class CopyProgress(msgspec.Struct, frozen=True):
-    """How far an outgoing copy is. All zero while the destination starts."""
+    """How far an outgoing copy is, as its hypervisor counts. All zero while the destination starts."""
 
     memory_total_bytes: Count = 0
     memory_processed_bytes: Count = 0
     memory_remaining_bytes: Count = 0
-    iteration: Count = 0
+    iteration: Count = 0  # passes over the memory that have begun; 0: the disks are copied, or nothing yet
     elapsed_ms: Count = 0
-    downtime_ms: Count = 0
+    downtime_ms: Count = 0  # as it is expected
+    disk_total_bytes: Count = 0
+    disk_processed_bytes: Count = 0
+    disk_remaining_bytes: Count = 0
+    rate_bytes_s: Count = 0  # what is sent in a second
+    dirty_bytes_s: Count = 0  # what the guest writes to in a second, in whole pages; known after the first pass
+    throttle_percent: Count = 0  # of its CPU time that auto-converge takes from the guest
+
+
+class CopyChange(msgspec.Struct, frozen=True):
+    """What is changed of a copy that goes on. `downtime_max_ms`: how long its guest may stand still; 0: as before."""
+
+    downtime_max_ms: Count = 0
+    post_copy: bool = False  # the guest goes on at its destination, and its memory follows
+    pause: bool = False  # the guest stands still until its memory is there
 
 
 class Guest(msgspec.Struct, frozen=True):
@@ -50,12 +76,13 @@ class Guest(msgspec.Struct, frozen=True):
     instance_id: ShortText
     state: GuestState
     job: GuestJob = GuestJob.NONE
-    progress: CopyProgress | None = None
+    progress: CopyProgress | None = None  # of an outgoing copy; or the totals of the one by which it came
     copy_error: Reason = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
     kept: bool = False  # paused, and defined for good: an arrival is so once it has arrived whole
     suspended: bool = False  # paused by a user or an operator, and not by a move: no move resumes it
     saved: bool = False  # its memory lies on its host: it goes on from there when it is started
+    post_copy: PostCopy = PostCopy.NONE
 
 
 class ImageRef(msgspec.Struct, frozen=True):
@@ -100,6 +127,7 @@ class GuestSpec(msgspec.Struct, frozen=True):
     nics: Annotated[tuple[Nic, ...], FEW] = ()  # in the order in which the guest sees them
     rescue: bool = False  # it begins from a disk of its own for that, and finds its root disk behind it
     volumes: Annotated[tuple[VolumeDisk, ...], FEW] = ()  # in the order in which the guest sees them
+    root_pool: RootPool = ""  # where its root disk lies; empty: with its host, as a file
 
     @property
     def begins_from_volume(self) -> bool:
@@ -107,10 +135,15 @@ class GuestSpec(msgspec.Struct, frozen=True):
         return any(volume.boot_index == 0 for volume in self.volumes)
 
     @property
+    def has_root_file(self) -> bool:
+        """Its root disk lies on the instance store of its host."""
+        return not self.begins_from_volume and not self.root_pool
+
+    @property
     def needs_store(self) -> bool:
         """It has files that lie with its host, so that it moves only between hosts that share them."""
-        has_files = self.ephemeral_gb or self.swap_mb or self.config_drive or self.rescue
-        return bool(not self.begins_from_volume or has_files or self.hardware.firmware == UEFI)
+        has_files = self.ephemeral_gb or self.swap_mb or self.config_drive or (self.rescue and not self.root_pool)
+        return bool(self.has_root_file or has_files or self.hardware.firmware == UEFI)
 
 
 class SpareDisk(StrEnum):
@@ -146,6 +179,7 @@ class Resources(msgspec.Struct, frozen=True):
     reserved_disk_gb: Number = 0
     host_uuid: ShortText = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
     store_trouble: Reason = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
+    root_pool: RootPool = ""  # where it keeps root disks, and of which its disk sizes are; empty: on its instance store
     disk_identity: Description = ""  # PEM: whom an export of a volume knows this host by; empty: by nothing
 
 
@@ -179,6 +213,7 @@ class MigrationEndpoint(msgspec.Struct, frozen=True):
     peer_uri: ShortText
     data_uri: ShortText
     instances_path: StorePath = ""  # where its guests' files lie; empty: where the source has them
+    ceph: RootPool = ""  # as whom it comes to a Ceph cluster: the cluster's fsid, a slash, the user; empty: to none
 
 
 class VmState(StrEnum):

@@ -30,6 +30,7 @@ class Check(StrEnum):
     MACHINE = "machine_type"  # does the destination know the machine that the guest is?
     CPU = "cpu_model"  # can the destination's CPU run what runs on the source's?
     VOLUMES = "volume_ways"  # has the destination a way to open each of its volumes?
+    POOL = "root_pool"  # has the destination the pool of Ceph in which its root disk lies, and do the two see the same?
     GUEST = "guest"  # does the guest run at the source?
     IO_ERROR = "io_error"  # is it not paused because a disk takes no writes?
     DEVICES = "devices"  # has it no device of its host that cannot go along?
@@ -118,6 +119,16 @@ def of_guest(state: GuestState, stalled: str, devices: Sequence[str]) -> tuple[C
             f"the guest has a device of its host that cannot go along: {named}; take it from the guest, or stop the "
             "server first",
         ),
+    )
+
+
+def of_pool(source: str, destination: str, pool: str, *, is_shared: bool) -> CheckAnswer:
+    """`pool`: of the guest's root disk; empty where that lies in none."""
+    return answer(
+        Check.POOL,
+        not pool or is_shared,
+        f"{source} and {destination} do not see the same pool of root disks ({pool}): the test object of {destination} "
+        "is not there",
     )
 
 

@@ -45,7 +45,6 @@ class Way(msgspec.Struct, frozen=True):
 
 
 ASSUMED = Way()
-DOWNTIME_MAX_S = 0.3  # libvirt's own, which it is told to keep to
 
 
 class Outcome(msgspec.Struct, frozen=True):

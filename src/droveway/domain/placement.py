@@ -76,6 +76,7 @@ class PlacementRequest(msgspec.Struct, frozen=True):
     numa: NumaRequest | None = None
     failed: tuple[str, ...] = ()  # hosts on which this very request has failed already
     networked: tuple[str, ...] | None = None  # one of these, whose network agents are up; None: it has no interface
+    root_pool: str = ""  # in which its root disk lies, and with which its next host must work; empty: in none
     carriers: dict[str, tuple[str, ...]] = {}  # what its networks need of a host, each with the hosts that have it
 
 
@@ -113,6 +114,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     vcpus_used: int = 0
     ram_mb_used: int = 0
     disk_gb_used: int = 0
+    root_pool: str = ""  # of Ceph, whose size and whole use its disk_gb and disk_gb_used are then
     instances: int = 0
     claims: int = 0
     failures: int = 0  # guests that failed to start there lately

@@ -25,3 +25,10 @@ Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Protocol = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
 LIST = Meta(max_length=65_536)
 FEW = Meta(max_length=1024)
+GuestPasswords = Annotated[  # that guests have set, by instance; as long as Nova has them
+    dict[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")],
+        Annotated[str, Meta(min_length=1, max_length=1020, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*\Z")],
+    ],
+    FEW,
+]

@@ -20,13 +20,16 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.guest_data import Documents, GuestData
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import (
+    CopyChange,
     Guest,
     GuestSpec,
     LocalFiles,
     MigrationEndpoint,
     Nic,
     Resources,
+    RootPool,
     SpareDisk,
     Subject,
 )
@@ -36,7 +39,19 @@ from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.domain.volume.model import StoragePool
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
+from droveway.domain.wire import (
+    FEW,
+    LIST,
+    Count,
+    GuestPasswords,
+    HostName,
+    Number,
+    PrintableText,
+    Reason,
+    ServiceName,
+    ShortText,
+    Text,
+)
 from droveway.ports.move_verbs import (
     BEFORE_MOVES,
     BaselineCpu,
@@ -235,7 +250,9 @@ class Thaw(VerbWithReply[GuestStatus], frozen=True, tag="thaw"):
 
 
 class Remove(VerbWithReply[GuestStatus], frozen=True, tag="remove"):
-    pass
+    """What of it is on that host; and its root disk, where that lies in a pool which other hosts see as well."""
+
+    root_pool: RootPool = ""
 
 
 class CheckDestination(VerbWithReply[GuestStatus], frozen=True, tag="check_destination"):
@@ -292,9 +309,26 @@ class Dismiss(VerbWithReply[GuestStatus], frozen=True, tag="dismiss"):
 
 
 class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
+    """`spec`: of the guest as it is at the other host."""
+
     spec: GuestSpec
     to: MigrationEndpoint
     files: LocalFiles = LocalFiles()  # that the hypervisor copies; none on a shared store
+    target: CopyTarget = CopyTarget()
+
+
+class AdjustCopy(VerbWithReply[GuestStatus], frozen=True, tag="adjust_copy"):
+    """Change a copy that goes on; nothing to do when there is none."""
+
+    change: CopyChange
+
+
+class ResumePostCopy(VerbWithReply[GuestStatus], frozen=True, tag="resume_post_copy"):
+    """Connect the two halves of a guest again whose post-copy has failed."""
+
+    spec: GuestSpec
+    to: MigrationEndpoint
+    files: LocalFiles = LocalFiles()
 
 
 class AbortCopy(VerbWithReply[GuestStatus], frozen=True, tag="abort_copy"):
@@ -447,6 +481,8 @@ Verb = (
     | GrowRoot
     | RestoreDisk
     | ForgetKept
+    | AdjustCopy
+    | ResumePostCopy
     | Release
     | ReadConsole
     | OpenConsole
@@ -546,7 +582,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
 
 class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `reason`: how it
-    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands."""
+    is, for people. `pool`: of a volume service's backend; the newest `generation` of it stands. `passwords`: by
+    instance, what guests have set and nobody has told them back yet."""
 
     host: HostName
     service: ServiceName
@@ -556,6 +593,10 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
     pool: StoragePool | None = None
     generation: Number = 0
+    passwords: GuestPasswords = {}
+
+    def __repr__(self) -> str:
+        return f"ServiceReport({self.host}, {self.service}, {self.reason!r})"  # no log has passwords
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):

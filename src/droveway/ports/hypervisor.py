@@ -16,10 +16,14 @@ Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _re
   configuration knows; it bears the volume's id as its serial number, and the same device after every start. Where it
   cannot be opened, the guest is refused it and has what it had. A guest whose write fails for want of room is paused,
   and goes on when it is resumed;
+- a root disk whose spec names a pool of Ceph lies there and not on the instance store, is made of its image at once
+  where the pool has that, and is the same whichever host opens it; a host that does not work with that pool refuses;
 - no verb blocks the event loop; long ones run in a bounded pool;
 - what is copied to a host that does not see the store lies there in files that bear the mark of their saga until the
   guest has arrived, so that no other files are ever taken for them, and deleted;
-- a migration that a dead client began goes on, and is seen by the next client as an outgoing job.
+- a migration that a dead client began goes on, and is seen by the next client as an outgoing job;
+- a guest whose memory lies on two hosts is ended on neither by a verb of live migration: `abort_migration` leaves it,
+  `dismiss` and `release` leave its halves.
 """
 
 from __future__ import annotations
@@ -32,7 +36,8 @@ from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Fault
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
-from droveway.domain.model import Guest, GuestSpec, LocalFiles, MigrationEndpoint, Nic, Resources, SpareDisk
+from droveway.domain.migration_ladder import CopyTarget
+from droveway.domain.model import CopyChange, Guest, GuestSpec, LocalFiles, MigrationEndpoint, Nic, Resources, SpareDisk
 from droveway.domain.move_checks import CheckAnswer
 from droveway.domain.move_prediction import GuestLoad
 from droveway.domain.resources import HostUsage
@@ -42,6 +47,7 @@ from droveway.ports.replies import DiskCopied
 
 FROZEN_MAX_S = 2.0
 NO_FILES = LocalFiles()
+AS_USUAL = CopyTarget()
 
 
 class HypervisorRefused(Fault):
@@ -156,8 +162,9 @@ class Hypervisor(Protocol):
         """Let them go on; nothing to do when they are not held."""
         ...
 
-    async def remove(self, instance_id: str) -> None:
-        """End it, forget it, delete its files. For good."""
+    async def remove(self, instance_id: str, root_pool: str = "") -> None:
+        """End it, forget it, delete its files. For good. `root_pool`: its root disk there goes too, which other hosts
+        see as well; refused while one of them has it open."""
         ...
 
     async def copy_disk(self, instance_id: str, copy: str) -> DiskCopied:
@@ -264,11 +271,15 @@ class Hypervisor(Protocol):
         ...
 
     async def write_probe(self, name: str) -> None:
-        """Write a test file on the instance store."""
+        """Write a test file on the instance store; and a test object in the pool of root disks, where it has one."""
         ...
 
     async def sees_probe(self, name: str) -> bool:
         """Whether a test file written by another host is visible on this host's instance store."""
+        ...
+
+    async def sees_probe_in_pool(self, name: str) -> bool:
+        """The same of the test object; False where it has no such pool."""
         ...
 
     async def remove_probe(self, name: str) -> None: ...
@@ -314,10 +325,23 @@ class Hypervisor(Protocol):
         """The guests that are expected and have not arrived."""
         ...
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+    async def begin_migration(
+        self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES, target: CopyTarget = AS_USUAL
+    ) -> None:
         """Begin to move the guest, and return once it is under way (job `outgoing` is visible). Nothing to do when it
         is under way already, or when the guest is no longer here. `files`: its disks that the other host does not see,
-        and whose contents are copied into those that were prepared there."""
+        and whose contents are copied into those that were prepared there. `target`: what its guest is to bear."""
+        ...
+
+    async def adjust_migration(self, instance_id: str, change: CopyChange) -> None:
+        """Change an outgoing copy; nothing to do when there is none, or it is so already. A guest that is paused for
+        its copy goes on by itself where that ends, here or there. Post-copy is refused where the copy was begun without
+        that policy, and before its memory is being copied."""
+        ...
+
+    async def resume_post_copy(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+        """Connect the two halves of a guest again whose post-copy has failed, and return once that is under way.
+        Nothing to do when it has not failed, or is being resumed."""
         ...
 
     async def abort_migration(self, instance_id: str) -> None:

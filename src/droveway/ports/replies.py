@@ -53,12 +53,13 @@ class GuestFrozen(msgspec.Struct, frozen=True, tag="guest_frozen"):
 
 
 class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
-    """How the guest stands, whether the test file of the other host is visible, and how much there is to send; an agent
-    of before does not say that."""
+    """How the guest stands, whether the test file of the other host is visible, and its test object in the pool of root
+    disks; and how much there is to send, which an agent of before does not say."""
 
     guest: Guest
     shared_store: bool
     boot_id: ShortText = ""
+    shared_pool: bool = False
     load: GuestLoad | None = None
 
 

@@ -98,7 +98,7 @@ def _consoles(config: Config, host: HostConfig, made: MadeHypervisor) -> Any:
     from droveway.agents.consoles import Consoles
     from droveway.drivers.consoles.websocket import WebsocketUplinks
 
-    socket_path = str(config.consoles_path) if config.is_alone else ""
+    socket_path = str(config.consoles_path) if config.has_console_socket else ""
     return Consoles(host.name, made.hypervisor, WebsocketUplinks(host.name, socket_path, host.tls_path))
 
 

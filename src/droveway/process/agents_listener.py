@@ -70,7 +70,7 @@ async def opened(config: Config, api: Api) -> list[AgentsListener]:
         listener = listeners.listen_at(config.api.agents_listen, "api.agents_listen")
         found.append(AgentsListener(api, listener, config.api, ca))
         api.consoles.uplink = config.console.url or config.agents_url
-    if config.is_alone:
+    if config.has_console_socket:
         found.append(AgentsListener(api, listeners.listen_on_machine(config.consoles_path), config.api, None))
         api.consoles.uplink = UNIX
     return found

@@ -81,6 +81,8 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
         network_quotas=config.network.quota,
         stop_grace_s=config.shutdown_timeout,
         placement=config.scheduler.settings,
+        copy=config.migration.target,
+        copies_at_once=config.migration.max_concurrent_live_migrations,
         boot_tries=config.scheduler.max_attempts,
         reclaim_s=config.reclaim_instance_interval,
         resize_confirm_s=config.resize_confirm_window,

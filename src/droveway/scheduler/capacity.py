@@ -14,7 +14,8 @@ from droveway.domain.placement import HostFacts, PlacementSettings
 Ratios = tuple[float, float, float, int, int]
 # ram, cpu, disk: still free (below 0 when more is held than there is). own_cpu: for a guest whose vcpus are pinned.
 # *_share: the free part of all there is, in 2**30ths.
-FIELDS = ("ram", "cpu", "own_cpu", "disk", "ram_share", "cpu_share", "disk_share")
+# disk_all: all that may be promised of its disks.
+FIELDS = ("ram", "cpu", "own_cpu", "disk", "ram_share", "cpu_share", "disk_share", "disk_all")
 WHOLE = 1 << 30
 NOISE = 1e-9  # 100 * 0.29 is 28.999999999999996
 
@@ -69,4 +70,5 @@ def headroom_of(facts: HostFacts, ratios: Ratios) -> dict[str, int]:
         "ram_share": _share(ram, ram_all),
         "cpu_share": _share(cpu_free, cpu_all),
         "disk_share": _share(disk, disk_all),
+        "disk_all": disk_all,
     }

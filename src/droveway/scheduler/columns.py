@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from droveway.domain.placement import HeldCell, HostFacts, PlacementRequest, PlacementSettings
 from droveway.scheduler import numa
 from droveway.scheduler.capacity import FIELDS as CAPACITY_FIELDS
-from droveway.scheduler.capacity import Ratios, headroom_of, ratios_of
+from droveway.scheduler.capacity import WHOLE, Ratios, headroom_of, ratios_of
 from droveway.scheduler.host_classes import host_class_of, metadata_of
 
 Ints = NDArray[np.int64]
@@ -70,6 +70,7 @@ TYPES: dict[str, type[np.generic]] = {
     "answers": np.bool_,
     "stores": np.bool_,
     "zone": np.intp,
+    "pool": np.intp,
     "kind": np.intp,
     "metadata": np.intp,
     "instances": np.int64,
@@ -108,7 +109,9 @@ class Columns:
         self._cells = {name: np.full((1, ROWS_MIN), -1, dtype=np.int64) for name in numa.FIELDS}
         self._headrooms: dict[Ratios, dict[str, Ints]] = {}
         self._kept: dict[Hashable, Any] = {}
+        self._pools_used: dict[str, int] = {}  # of each pool of root disks, what all of its users have been promised
         self.zones, self.kinds, self.metadatas = InternedTexts(), InternedTexts(), InternedTexts()
+        self.pools = InternedTexts()
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -125,13 +128,15 @@ class Columns:
 
     def facts(self, name: str) -> HostFacts:
         """The host as it is known now; KeyError when it is not."""
-        return self._facts[self._rows[name]]
+        return self.at(self._rows[name])
 
     def row(self, name: str) -> int | None:
         return self._rows.get(name)
 
     def at(self, row: int) -> HostFacts:
-        return self._facts[row]
+        facts = self._facts[row]
+        used_gb = self._pools_used.get(facts.root_pool, facts.disk_gb_used) if facts.root_pool else facts.disk_gb_used
+        return facts if used_gb == facts.disk_gb_used else msgspec.structs.replace(facts, disk_gb_used=used_gb)
 
     def column(self, name: str) -> NDArray[Any]:
         return self._full[name][: len(self._facts)]
@@ -162,7 +167,10 @@ class Columns:
         return found
 
     def put(self, facts: HostFacts) -> None:
-        """A host as it is now: new, or instead of what was known of it."""
+        """A host as it is now: new, or instead of what was known of it. Of a pool of root disks the last word counts
+        for all hosts that use it."""
+        if facts.root_pool:
+            self._set_pool(facts.root_pool, facts.disk_gb_used)
         row = self._rows.get(facts.name)
         if row is None:
             row = self._rows[facts.name] = len(self._facts)
@@ -193,7 +201,9 @@ class Columns:
     def hold(self, name: str, ask: PlacementRequest, cells: tuple[HeldCell, ...] = (), sign: int = 1) -> None:
         """A claim made here, or with -1 given back: use, instances and cells follow, and claims rises by one."""
         row = self._rows[name]
-        old = self._facts[row]
+        old = self.at(row)
+        if old.root_pool:
+            self._set_pool(old.root_pool, old.disk_gb_used + sign * ask.disk_gb)
         held = list(old.held_cells)
         for cell in cells:
             if sign > 0:
@@ -210,6 +220,17 @@ class Columns:
             held_cells=tuple(held),
         )
         self._write_use(row)
+
+    def _set_pool(self, pool: str, used_gb: int) -> None:
+        if self._pools_used.get(pool) == used_gb:
+            return
+        self._pools_used[pool] = used_gb
+        users = self.column("pool") == self.pools.known(pool)
+        for columns in self._headrooms.values():
+            here = columns["disk_all"][: len(users)][users]
+            columns["disk"][: len(users)][users] = here - used_gb
+            shares = (here - used_gb) * WHOLE // np.maximum(here, 1)
+            columns["disk_share"][: len(users)][users] = np.where(here > 0, shares, 0)
 
     def _every(self) -> Iterator[NDArray[Any]]:
         yield from self._full.values()
@@ -235,6 +256,7 @@ class Columns:
         full["answers"][row] = facts.hypervisor_up
         full["stores"][row] = not facts.store_trouble
         full["zone"][row] = self.zones.number(facts.zone)
+        full["pool"][row] = self.pools.number(facts.root_pool)
         full["kind"][row] = self.kinds.number(host_class_of(facts))
         full["metadata"][row] = self.metadatas.number(metadata_of(facts))
         self._changed()
@@ -259,7 +281,7 @@ class Columns:
 
     def _write_headroom(self, row: int, ratios: Ratios) -> None:
         columns = self._headrooms[ratios]
-        for name, value in headroom_of(self._facts[row], ratios).items():
+        for name, value in headroom_of(self.at(row), ratios).items():
             columns[name][row] = value
 
     def _write_cells(self, row: int) -> None:

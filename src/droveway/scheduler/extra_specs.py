@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from droveway.domain.hardware import UEFI
+from droveway.domain.migration_ladder import DOWNTIME_KEY, DOWNTIME_MOST_MS, POLICY_KEY, Policy
 from droveway.domain.placement import NumaRequest
 from droveway.scheduler.matching import AGGREGATES, CAPABILITIES, OPERATORS, TRAIT_OF_CPU, architecture_of
 from droveway.scheduler.reasons import CAPABILITY_PATHS
@@ -78,6 +79,8 @@ KNOWN: dict[str, str] = {
     **_QUOTA_CPU,
     **_QUOTA_IO,
     "os:secure_boot": one_of("disabled", "optional"),
+    POLICY_KEY: one_of(*Policy),
+    DOWNTIME_KEY: POSITIVE,
 }
 # Keys and values that would have to mean something, and do not here: a pattern of `key=value`, and the way out.
 REFUSED: tuple[tuple[str, str], ...] = (
@@ -121,6 +124,7 @@ NAMESPACES = (
     "trait",
     "accel",
     "pci_passthrough",
+    "droveway",
 )
 
 
@@ -155,6 +159,8 @@ def _wrong(key: str, value: str) -> str | None:
 def _too_many(key: str, value: str) -> str | None:
     if key == "hw:numa_nodes" and int(value) > NODES_MAX:
         return f"Extra spec 'hw:numa_nodes' is at most {NODES_MAX}, not {value}."
+    if key == DOWNTIME_KEY and int(value) > DOWNTIME_MOST_MS:
+        return f"Extra spec '{key}' is at most {DOWNTIME_MOST_MS}, not {value}."
     return None
 
 

@@ -13,6 +13,7 @@
 | network | none: Nova learns it when the port cannot be bound |
 | carrier | none: Nova learns it when the port cannot be bound; Neutron's segments, where they are in use |
 | hypervisor, version, architecture, machine, firmware | ImagePropertiesFilter |
+| root_pool | none: Nova learns it at the destination |
 | capabilities | ComputeCapabilitiesFilter; required traits of the CPU |
 | aggregates | AggregateInstanceExtraSpecsFilter |
 | project | AggregateMultiTenancyIsolation |
@@ -145,6 +146,13 @@ def _firmware(context: FilterContext) -> Mask | None:
     return _kinds(context, ("firmware", wanted), lambda kind: wanted in kind.firmwares)
 
 
+def _root_pool(context: FilterContext) -> Mask | None:
+    if not context.ask.root_pool:
+        return None
+    mask: Mask = context.columns.column("pool") == context.columns.pools.known(context.ask.root_pool)
+    return mask
+
+
 def _capabilities(context: FilterContext) -> Mask | None:
     specs = capability_specs(context.ask)
     return _kinds(context, ("capabilities", specs), lambda kind: not reasons.lacking(kind, specs)) if specs else None
@@ -265,6 +273,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("architecture", _architecture, reasons.architecture, reasons.not_architecture, reasons.without_architecture),
     Filter("machine", _machine, reasons.machine, reasons.not_machine, reasons.without_machine),
     Filter("firmware", _firmware, reasons.firmware, reasons.not_firmware, reasons.without_firmware),
+    Filter("root_pool", _root_pool, reasons.root_pool, reasons.not_root_pool),
     Filter("capabilities", _capabilities, reasons.capabilities, reasons.not_capable, reasons.without_capabilities),
     Filter("aggregates", _aggregates, reasons.aggregates, reasons.not_aggregated, reasons.without_aggregates),
     Filter("project", _project, reasons.project, reasons.text("their aggregates are kept for other projects")),
@@ -336,6 +345,7 @@ def first_rules(context: FilterContext) -> Bytes:
         ask.architecture,
         ask.machine_type,
         ask.firmware,
+        ask.root_pool,
         ask.same_host,
         ask.different_host,
         tuple(ask.extra_specs.items()),

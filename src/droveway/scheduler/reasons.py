@@ -189,6 +189,15 @@ def lacking(kind: HostClass | HostFacts, specs: Specs) -> str:
     return ""
 
 
+def root_pool(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
+    there = f"keeps root disks in {host.root_pool}" if host.root_pool else "keeps root disks as files"
+    return f"it {there}, and that of this server lies in {ask.root_pool}"
+
+
+def not_root_pool(ask: PlacementRequest) -> str:
+    return f"they do not work with the pool {ask.root_pool}, in which its root disk lies"
+
+
 def capabilities(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return lacking(host, capability_specs(ask))
 

@@ -283,6 +283,11 @@ class DatabaseAccess:
         self._listeners: list[Callable[[str], None]] = []
         self.is_open = True
 
+    @property
+    def commits(self) -> int | None:
+        """Other processes write too."""
+        return None
+
     def on_commit(self, listener: Callable[[str], None]) -> None:
         self._listeners.append(listener)
 

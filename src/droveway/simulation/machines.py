@@ -20,6 +20,7 @@ from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.observer import LivenessSettings
 from droveway.domain.faults import Busy, Stale, Unreachable
 from droveway.domain.liveness import DIED
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import Subject
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.service_kinds import COMPUTE, NETWORK, SCRIPTS, VOLUME, row_of, split
@@ -52,6 +53,8 @@ SETTINGS = ControlSettings(
     refresh_s=10.0,
     start_again_pause_s=60.0,
     network_patience_s=20.0,
+    copy=CopyTarget(timeout_s=60.0, post_copy_after_s=3.0),
+    copies_at_once=2,
 )
 LIVENESS = LivenessSettings(
     report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0, storm_hold_time_s=15.0

@@ -19,6 +19,7 @@ from droveway.simulation import (
     verdict_laws,
 )
 from droveway.simulation.faults import Faults
+from droveway.simulation.guest_memory import MemoryUsers
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.network_users import NetworkUsers
@@ -98,6 +99,7 @@ class _Play:
         of_sizes = resize_users.ResizeUsers(world, flavors) if resize_users.are_played(world.seed) else None
         listener = Listener(world)
         of_volumes = self._of_volumes = None if world.volumes is None else VolumeUsers(world)
+        of_memory = MemoryUsers(world)
         operator = self._operator = Operator(world)
         trouble = Faults(world, severities.SEVERITIES[self._severity])
         other = OtherRelease(world)
@@ -105,6 +107,7 @@ class _Play:
         wrong = await self._turbulence(trouble)
         trouble.stop()
         users.stopped = True
+        of_memory.stop()
         if of_networks is not None:
             of_networks.stop()
         if of_interfaces is not None:

@@ -234,6 +234,7 @@ class InstanceRow(TypedDict):
     shelved_at_us: int | None
     soft_deleted_at_us: int | None
     guest_password: str | None
+    root_pool: str | None
 
 
 class ConsoleTokenRow(TypedDict):
@@ -261,6 +262,7 @@ class DeferredCleanupRow(TypedDict):
     id: str
     fence: int
     host: str
+    root_pool: str | None
 
 
 class UsageRow(TypedDict):
@@ -313,6 +315,7 @@ class GuestDataRow(TypedDict):
     user_data: str | None
     key_type: str | None
     public_key: str | None
+    admin_password: str | None
 
 
 class ServerPortRow(TypedDict):
@@ -352,6 +355,11 @@ class MigrationRow(TypedDict):
     memory_total_bytes: int | None
     memory_processed_bytes: int | None
     memory_remaining_bytes: int | None
+    disk_total_bytes: int | None
+    disk_processed_bytes: int | None
+    disk_remaining_bytes: int | None
+    progress: Object | None
+    forced: bool
     error: str
     created_at_us: int
     updated_at_us: int

@@ -282,8 +282,15 @@ instances = Table(
     Column("shelved_at_us", BigInteger),
     Column("soft_deleted_at_us", BigInteger),  # it may be restored until it is reclaimed
     Column("guest_password", Text),  # as its guest has told it, encrypted with its key
+    Column("root_pool", String(255)),  # of Ceph, in which its root disk lies: FSID/POOL; None: with its host, as a file
     Index("ix_instances_project", "project_id", "deleted", "created_at_us"),
     Index("ix_instances_host", "host"),
+    Index(
+        "ix_instances_root_pool",
+        "root_pool",
+        sqlite_where=text("root_pool IS NOT NULL"),
+        postgresql_where=text("root_pool IS NOT NULL"),
+    ),
     Index(
         "ix_instances_group",
         "server_group_id",
@@ -330,6 +337,7 @@ guest_data = Table(  # what a guest is told of itself; apart from instances, who
     Column("user_data", Text),  # base64, as it was given
     Column("key_type", String(16)),
     Column("public_key", Text),  # as it was when the server was made
+    Column("admin_password", String(255)),  # that was wished for it; on its config drive alone
 )
 server_ports = Table(  # the interfaces of each server; one whose port is gone is none
     "server_ports",
@@ -379,15 +387,21 @@ migrations = Table(
     Column("ram_mb", Integer, nullable=False),
     Column("disk_gb", Integer, nullable=False),
     Column("held_cells", Json),  # of the destination's NUMA cells, while the claim is held
-    Column("saga_id", ID, nullable=False),
+    Column("saga_id", ID, nullable=False, index=True),
     Column("user_id", String(64), nullable=False),
     Column("project_id", String(64), nullable=False),
     Column("memory_total_bytes", BigInteger),
     Column("memory_processed_bytes", BigInteger),
     Column("memory_remaining_bytes", BigInteger),
+    Column("disk_total_bytes", BigInteger),
+    Column("disk_processed_bytes", BigInteger),
+    Column("disk_remaining_bytes", BigInteger),
+    Column("progress", Json),  # what else is known of the copy (store/compute/migrations.py: ShownProgress)
+    Column("forced", Boolean, nullable=False, default=False, server_default="0"),  # it is to complete at any price
     Column("error", Text, nullable=False, default=""),
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
+    Index("ix_migrations_source", "source", "status"),
     Index(
         "ix_migrations_claims", "destination", sqlite_where=text("holds_claim"), postgresql_where=text("holds_claim")
     ),

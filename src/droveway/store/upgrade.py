@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.store.engine.databases import FailureKind, message_of, open_engine, opening_fault, shown, trouble
 
-HEAD = "0037"
+HEAD = "0040"
 REVISIONS = tuple(f"{number:04}" for number in range(1, int(HEAD) + 1))
 TIMEOUT_S = 330
 _FAILED, _LATER = 1, 75  # exit codes; the second: it may go better later

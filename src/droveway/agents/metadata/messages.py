@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import msgspec
 
-from droveway.domain.wire import ShortText
+from droveway.domain.wire import GuestPasswords, ShortText
 
 HEADER_BYTES = 4
 FRAME_MAX_BYTES = 4 * 1024 * 1024
@@ -47,6 +47,10 @@ class Documents(msgspec.Struct, frozen=True, tag="documents"):
         return f"Documents({self.instance_id}, {self.digest})"  # user data may hold secrets
 
 
+class ReadPasswords(msgspec.Struct, frozen=True, tag="passwords"):
+    """Ask only: what guests have set and have not been told back yet."""
+
+
 class End(msgspec.Struct, frozen=True, tag="end"):
     pass
 
@@ -61,12 +65,21 @@ class State(msgspec.Struct, frozen=True, tag="state"):
     addresses: dict[ShortText, dict[ShortText, ShortText]]
 
 
+class Written(msgspec.Struct, frozen=True, tag="written"):
+    """The answer to ReadPasswords, by instance."""
+
+    passwords: GuestPasswords
+
+    def __repr__(self) -> str:
+        return f"Written({', '.join(self.passwords)})"  # no log has passwords
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     reason: Annotated[str, msgspec.Meta(max_length=1024)] = ""  # why not; empty: it is
 
 
-Message = Look | Listen | Leave | Addresses | Documents | End
-Reply = State | Done
+Message = Look | Listen | Leave | Addresses | Documents | ReadPasswords | End
+Reply = State | Written | Done
 _encode = msgspec.msgpack.Encoder().encode
 _message, _reply = msgspec.msgpack.Decoder(Message), msgspec.msgpack.Decoder(Reply)
 

@@ -28,8 +28,10 @@ from droveway.agents.metadata.messages import (
     Listen,
     Look,
     Message,
+    ReadPasswords,
     Reply,
     State,
+    Written,
 )
 from droveway.agents.metadata.service import CONNECTIONS_MAX, Service
 
@@ -108,10 +110,9 @@ class AgentLine:
             case Addresses(guests):
                 service.addresses = guests
             case Documents(instance_id, digest, by_path):
-                if by_path is None:
-                    service.documents.pop(instance_id, None)
-                else:
-                    service.documents[instance_id] = digest, by_path
+                service.set_documents(instance_id, digest, by_path)
+            case ReadPasswords():
+                return Written(service.passwords.waiting())
             case End():
                 for network_id in list(service.places):
                     service.leave(network_id)

@@ -31,8 +31,10 @@ from droveway.agents.metadata.messages import (
     Listen,
     Look,
     Message,
+    ReadPasswords,
     Reply,
     State,
+    Written,
 )
 from droveway.domain import guest_data
 from droveway.domain.faults import Fault
@@ -140,6 +142,16 @@ class MetadataServer:
             await self._ask(Documents(instance_id, "", None))
             del self._state.guests[instance_id]
             self._rendered.pop(instance_id, None)
+
+    async def passwords(self) -> dict[str, str]:
+        """By instance, what guests have set and are not told back yet; nothing where none are served."""
+        if self._socket is None:
+            return {}
+        try:
+            reply = await self._ask(ReadPasswords())
+        except (OSError, NotServed, msgspec.DecodeError):
+            return {}  # it is seen when they are brought the next time
+        return reply.passwords if isinstance(reply, Written) else {}
 
     async def _listen(self, network_id: str, place: str) -> None:
         sockets = await self._network.metadata_sockets(network_id)

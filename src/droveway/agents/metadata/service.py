@@ -11,13 +11,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import cast
 
-from droveway.domain.metadata_paths import lookup
+from droveway.agents.metadata import passwords
+from droveway.agents.metadata.passwords import Answer, Passwords, Reply
+from droveway.domain.metadata_paths import is_password, lookup
 
 CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX = 512, 8
 REQUEST_S = 5.0  # from a connection, or the answer before, to the end of a request's head
 SEND_S = 10.0  # until an answer has left
 HEAD_MAX_BYTES = 8192
 REQUESTS_MAX = 100  # on one connection
+SIZE_MAX_DIGITS = 9
 RATE_A_S, BURST = 50.0, 200.0  # requests of one guest
 ASKERS_MAX = 8192  # of which it is remembered how often they asked
 REASONS = {
@@ -25,6 +28,8 @@ REASONS = {
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
@@ -39,6 +44,7 @@ class Service:
         self.version = version
         self.addresses: dict[str, dict[str, str]] = {}
         self.documents: dict[str, tuple[str, Mapping[str, bytes]]] = {}  # by instance: the digest, and each by its path
+        self.passwords = Passwords()
         self.places: dict[str, str] = {}  # by network
         self._servers: dict[str, list[asyncio.Server]] = {}
         self._open: dict[Asker, set[Connection]] = {}
@@ -90,15 +96,41 @@ class Service:
             del self._asked[next(iter(self._asked))]  # who has been silent longest
         return may
 
-    def answer(self, asker: Asker, path: str) -> tuple[int, bytes]:
-        instance_id = self.addresses.get(asker[0], {}).get(asker[1])
-        if instance_id is None:
-            return 404, b"no server of this network has your address"
+    def set_documents(self, instance_id: str, digest: str, by_path: Mapping[str, bytes] | None) -> None:
+        """What that guest is told from now on; None: it is here no longer."""
+        if by_path is None:
+            self.documents.pop(instance_id, None)
+        else:
+            self.documents[instance_id] = digest, by_path
+        self.passwords.note_documents(instance_id, by_path)
+
+    def _guest(self, asker: Asker) -> tuple[str, Mapping[str, bytes]] | None:
+        """Who asks, and its documents; None: no one that is told anything now."""
+        instance_id = self.addresses.get(asker[0], {}).get(asker[1], "")
         known = self.documents.get(instance_id)
-        if known is None:
+        return None if known is None else (instance_id, known[1])
+
+    def _nothing(self, asker: Asker) -> Answer:
+        """Why there is nothing for it."""
+        if asker[1] in self.addresses.get(asker[0], {}):
             return 503, b"what this server is told has not arrived on its host yet"
-        found = lookup(known[1], path)
+        return 404, b"no server of this network has your address"
+
+    def answer(self, asker: Asker, path: str) -> Answer:
+        guest = self._guest(asker)
+        if guest is None:
+            return self._nothing(asker)
+        found = lookup(guest[1], path)
         return (200, found) if found is not None else (404, b"there is no such document")
+
+    def post(self, asker: Asker, body: bytes, reply: Reply) -> Answer | None:
+        """A password; None: `reply` gives the answer later."""
+        guest = self._guest(asker)
+        if guest is None:
+            return self._nothing(asker)
+        if not passwords.is_password(body):
+            return 400, b"a password is a text of UTF-8 without control characters"
+        return self.passwords.post(guest[0], guest[1].get(passwords.PATH, b""), body, reply)
 
 
 class Connection(asyncio.Protocol):
@@ -110,6 +142,8 @@ class Connection(asyncio.Protocol):
         self._received = bytearray()
         self._requests = 0
         self._is_sending = self._is_ended = False
+        self._posted = -1  # bytes of a password that follow; -1: no request is being read but its head
+        self._is_held = False  # the answer to it is given later
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -156,7 +190,12 @@ class Connection(asyncio.Protocol):
 
     def _take(self) -> None:
         """Each request that is whole, one after the other: the next when the answer to the one before has left."""
-        while not (self._is_sending or self._is_ended):
+        while not (self._is_sending or self._is_ended or self._is_held):
+            if self._posted >= 0:
+                if len(self._received) < self._posted:
+                    return
+                self._take_password()
+                continue
             while self._received.startswith(b"\r\n"):
                 del self._received[:2]
             end = self._received.find(b"\r\n\r\n", 0, HEAD_MAX_BYTES)
@@ -178,6 +217,9 @@ class Connection(asyncio.Protocol):
             self._send(400, b"that is no request of HTTP/1.1", is_last=True)
             return
         method, target, version = words
+        if method == "POST" and is_password(_path(target)):
+            self._handle_password(headers)
+            return
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
             self._send(405 if method not in ("GET", "HEAD") else 400, b"nothing can be sent here", is_last=True)
             return
@@ -189,10 +231,37 @@ class Connection(asyncio.Protocol):
         if not self._service.may_ask(self._asker, asyncio.get_running_loop().time()):
             self._send(429, b"too many requests", is_last=True)
             return
-        path = target if target.startswith("/") else "/" + target.partition("://")[2].partition("/")[2]
+        path = _path(target)
         status, body = self._service.answer(self._asker, path)
         kind = "application/json" if status == 200 and path.endswith(".json") else "text/plain; charset=utf-8"
         self._send(status, body, kind, is_last=is_last, has_body=method == "GET")
+
+    # -- a password ---------------------------------------------------------------------------------------------------
+    def _handle_password(self, headers: Mapping[str, str]) -> None:
+        size = headers.get("content-length", "")
+        if "transfer-encoding" in headers or not (size.isascii() and size.isdigit() and len(size) <= SIZE_MAX_DIGITS):
+            self._send(400, b"the length of the password is to be said", is_last=True)
+        elif int(size) > passwords.MAX_BYTES:
+            self._send(413, f"a password has at most {passwords.MAX_BYTES} bytes".encode(), is_last=True)
+        elif not self._service.may_ask(self._asker, asyncio.get_running_loop().time()):
+            self._send(429, b"too many requests", is_last=True)
+        else:
+            self._posted = int(size)
+            if "100-continue" in headers.get("expect", "").lower():
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _take_password(self) -> None:
+        """One a connection: what a guest sends behind it is read no more."""
+        body = bytes(self._received[: self._posted])
+        self._posted, self._is_held = -1, True
+        self._within(passwords.HOLD_S + SEND_S)
+        answer = self._service.post(self._asker, body, self._reply)
+        if answer is not None:
+            self._reply(*answer)
+
+    def _reply(self, status: int, body: bytes) -> None:
+        if not self._is_ended:
+            self._send(status, body, is_last=True)
 
     def _send(
         self,
@@ -214,3 +283,7 @@ class Connection(asyncio.Protocol):
         if is_last:
             self._within(SEND_S)
             self._transport.close()
+
+
+def _path(target: str) -> str:
+    return target if target.startswith("/") else "/" + target.partition("://")[2].partition("/")[2]

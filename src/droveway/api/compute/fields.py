@@ -335,7 +335,7 @@ SERVER_MIGRATION = FieldTable(  # in GET /servers/{id}/migrations
     Field("memory_total_bytes", "memory_total_bytes"),
     Field("memory_processed_bytes", "memory_processed_bytes"),
     Field("memory_remaining_bytes", "memory_remaining_bytes"),
-    constant("disk_total_bytes", None),
-    constant("disk_processed_bytes", None),
-    constant("disk_remaining_bytes", None),
+    Field("disk_total_bytes", "disk_total_bytes"),
+    Field("disk_processed_bytes", "disk_processed_bytes"),
+    Field("disk_remaining_bytes", "disk_remaining_bytes"),
 )

@@ -118,6 +118,7 @@ HYPERVISOR_DETAIL = FieldTable(
     Field("running_vms", "running_vms", 1, 87),
     Field("uptime", _uptime, 88),
 )
+OF_DISKS = ("local_gb", "local_gb_used", "free_disk_gb", "disk_available_least")
 STATISTICS = (
     "vcpus",
     "vcpus_used",

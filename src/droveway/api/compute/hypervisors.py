@@ -16,7 +16,7 @@ from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.resources import LastReport
 from droveway.store.compute import server_locations
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import hosts
+from droveway.store.fleet import hosts, root_pools
 from droveway.store.rows import HostWithUse
 
 Rows = Sequence[HostWithUse]
@@ -183,18 +183,22 @@ async def _search(api: Api, request: Request, *, with_servers: bool) -> Response
 
 
 async def statistics(api: Api, request: Request) -> Response:
-    """Up to 2.87: the sums over the hosts whose service is enabled."""
+    """Up to 2.87: the sums over the hosts whose service is enabled; a pool of Ceph that several use counts once."""
     view = _view(api, await api.last_reports(()))
     render = fields.HYPERVISOR_DETAIL.renderer(1, is_admin=True)
 
     def read(tx: Tx) -> dict[str, int]:
         sums: dict[str, int] = {"count": 0, **dict.fromkeys(fields.STATISTICS, 0)}
+        counted = set[str]()
         for row in hosts.each(tx):
             if row["resources"] and not row["disabled"]:
                 body = render(row, view)
                 sums["count"] += 1
+                pool = root_pools.of_host(row)
                 for name in fields.STATISTICS:
-                    sums[name] += int(body[name] or 0)
+                    if pool not in counted or name not in fields.OF_DISKS:
+                        sums[name] += int(body[name] or 0)
+                counted |= {pool} - {""}
         return sums
 
     return Response(200, {"hypervisor_statistics": await api.store.read(read)})

@@ -1,17 +1,23 @@
-"""Migrations, of all servers and of one; one that is under way may be aborted. Managers of a project see those of their
-project, and not the hosts."""
+"""Migrations, of all servers and of one; one that is under way may be aborted, or forced to complete. Managers of a
+project see those of their project, and not the hosts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from droveway.api.compute import fields, server_access
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
+from droveway.api.http.actions import Action, dispatch
+from droveway.api.http.kinds import NULL
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_time_us
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.migration import AFTER_SWITCH
+from droveway.domain.model import MigrationStatus
+from droveway.domain.policy import Need
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import MigrationWithName
@@ -96,17 +102,68 @@ async def of_server_show(api: Api, request: Request) -> Response:
     raise NotFound(f"In-progress live migration {wanted[:64]} is not found for server {server_id}.")
 
 
+ABORTS_QUEUED_SINCE = 65
+Write = Callable[[Tx, MigrationWithName], None]
+
+
 async def abort(api: Api, request: Request) -> Response:
-    """Undo a live migration that is under way; 202, for it may have switched already, and then it stays there."""
+    """Undo a live migration that is under way: 202, also when that was asked before. 400 once its server runs on the
+    destination; before 2.65 also while the copy has not begun."""
+
+    def cancel(tx: Tx, row: MigrationWithName) -> None:
+        if request.version < ABORTS_QUEUED_SINCE and row["status"] != MigrationStatus.RUNNING:
+            raise _wrong_state(row, "abort live migration")
+        _must_not_have_switched(tx, row, "abort live migration")
+        sagas.cancel(tx, row["saga_id"], "its migration was aborted")
+
+    await _change(api, request, cancel)
+    return Response(202)
+
+
+async def _force_complete(api: Api, request: Request, given: None) -> Response:
+    """By post-copy where the policy of its server allows that, or else by pausing it until its memory is there."""
+
+    def force(tx: Tx, row: MigrationWithName) -> None:
+        if row["status"] != MigrationStatus.RUNNING:
+            raise _wrong_state(row, "force_complete")
+        if not row["forced"]:
+            migrations.force(tx, row["saga_id"])
+
+    await _change(api, request, force)
+    return Response(202)
+
+
+async def _change(api: Api, request: Request, change: Write) -> None:
+    """Raises NotFound; Conflict when the server is locked."""
     wanted, server_id = request.params["migration_id"], request.params["server_id"]
 
     def write(tx: Tx) -> None:
         server_access.changeable(tx, request)
         for row in _under_way(tx, request):
             if wanted == str(row["id"]):
-                sagas.cancel(tx, row["saga_id"], "its migration was aborted")
+                change(tx, row)
                 return
         raise NotFound(f"In-progress live migration {wanted[:64]} is not found for server {server_id}.")
 
     await api.store.run(write)
-    return Response(202)
+
+
+def _wrong_state(row: MigrationWithName, what: str, is_in: str = "") -> BadRequest:
+    """Nova's sentence."""
+    return BadRequest(
+        f"Migration {row['id']} state of instance {row['instance_id']} is {is_in or row['status']}. Cannot {what} "
+        "while the migration is in this state."
+    )
+
+
+def _must_not_have_switched(tx: Tx, row: MigrationWithName, what: str) -> None:
+    if (row["progress"] or {}).get("post_copy", "none") != "none":
+        raise _wrong_state(row, what, "post-copy: the server runs on its destination already")
+    if sagas.get(tx, row["saga_id"])["step"] in AFTER_SWITCH:
+        raise _wrong_state(row, what, "past its switch: the server runs on its destination already")
+
+
+action = dispatch(
+    {"force_complete": Action(_force_complete, NULL, Need.MANAGER, since=22)},
+    "What is done to a live migration that is under way.",
+)

@@ -18,7 +18,7 @@ from droveway.api.compute import (
 from droveway.api.compute.server_intents import intend
 from droveway.api.http.actions import Action, dispatch
 from droveway.api.http.bodies import Body
-from droveway.api.http.kinds import FLAG, HOST, anything, either, of, or_null, whole
+from droveway.api.http.kinds import FLAG, HOST, NULL, anything, either, of, or_null, whole
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_flag
 from droveway.api.wiring import Api
@@ -142,12 +142,6 @@ def _check_force(given: MigrateLive) -> None:
         raise BadRequest("Can't force to a non-provided destination")
 
 
-def _nothing(path: str, value: Any) -> None:
-    if value is not None:
-        raise BadRequest(f"Invalid input for {path}: it must be null.")
-
-
-_NULL = of(_nothing, type="null")
 _IGNORED = anything(description="Not looked at; null is usual.")
 ACTIONS = {
     "os-start": Action(_plain(SagaKind.START), _IGNORED, Need.MEMBER),
@@ -157,7 +151,7 @@ ACTIONS = {
     "unpause": Action(_plain(SagaKind.UNPAUSE), _IGNORED, Need.MEMBER),
     "suspend": Action(_plain(SagaKind.SUSPEND), _IGNORED, Need.MEMBER),
     "resume": Action(_plain(SagaKind.RESUME), _IGNORED, Need.MEMBER),
-    "trigger_crash_dump": Action(_plain(SagaKind.TRIGGER_CRASH_DUMP), _NULL, Need.MEMBER, since=17),
+    "trigger_crash_dump": Action(_plain(SagaKind.TRIGGER_CRASH_DUMP), NULL, Need.MEMBER, since=17),
     "os-resetState": Action(_reset_state, ResetState, Need.ADMIN),
     "os-getConsoleOutput": Action(_console_output, ConsoleOutput, Need.MEMBER),
     "os-migrateLive": Action(_migrate_live, MigrateLive, Need.MANAGER),

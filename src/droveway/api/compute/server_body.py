@@ -14,7 +14,7 @@ from droveway.api.compute.device_body import DEVICES_MAX, TAG_MAX, Device, OldDe
 from droveway.api.http.bodies import Body, Kind, several
 from droveway.api.http.kinds import FLAG, HOST, METADATA, NAME, anything, either, of, or_null, text, whole
 from droveway.api.http.validate import as_flag, as_metadata, as_name, as_text, canonical, is_dashed_uuid, is_uuid
-from droveway.domain import guest_data, quota
+from droveway.domain import guest_data, migration_ladder, quota
 from droveway.domain.faults import BadRequest, Forbidden
 from droveway.store.compute.server_ports import NicRequest
 
@@ -170,6 +170,14 @@ def _disk_config(path: str, value: Any) -> bool:
     return bool(either("AUTO", "MANUAL").read(path, value) == "AUTO")
 
 
+def _server_metadata(path: str, value: Any) -> dict[str, str]:
+    """What is the user's own, but for the keys that say how the server is migrated."""
+    metadata = as_metadata(path, value, METADATA_MAX)
+    if (wrong := migration_ladder.wrong_value(metadata)) is not None:
+        raise BadRequest(f"Invalid input for {path}: {wrong}.")
+    return metadata
+
+
 def check_metadata(metadata: Mapping[str, str], limits: Mapping[str, int]) -> None:
     """Raises Forbidden when that is more than a server of that project may have."""
     limit = limits["metadata_items"]
@@ -184,7 +192,7 @@ IPV4, IPV6 = _ip(4), _ip(6)
 DISK_CONFIG = of(_disk_config, enum=["AUTO", "MANUAL"])
 SHORT_DESCRIPTION = or_null(text(DESCRIPTION_MAX))
 _METADATA: dict[str, Any] = dict(METADATA.schema) | {"maxProperties": METADATA_MAX}
-SERVER_METADATA = of(lambda path, value: as_metadata(path, value, METADATA_MAX), **_METADATA)
+SERVER_METADATA = of(_server_metadata, **_METADATA)
 _BASE64 = {"type": ["string", "null"], "maxLength": guest_data.USER_DATA_MAX, "contentEncoding": "base64"}
 
 

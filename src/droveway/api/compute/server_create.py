@@ -94,7 +94,8 @@ def _root(tx: Tx, request: Request, wanted: ServerRequest, flavor: Flavor) -> Ro
     return Root(disks, properties)
 
 
-def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservation_id: str) -> list[str]:
+def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservation_id: str) -> tuple[list[str], bool]:
+    """Their ids, and whether they have a config drive."""
     caller = request.caller
     assert caller.project_id is not None, "the route needs a project"
     flavor = _flavor(tx, wanted.flavor_id, request.scope)
@@ -103,6 +104,7 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
     host = _check_host(tx, wanted)
     group_id = _check_group(tx, hints.group_of(wanted.hints), caller.project_id)
     count = _claim(tx, api, wanted, caller.project_id, flavor, group_id)
+    has_drive = wanted.config_drive or root.properties.get("img_config_drive") == "mandatory"
     new = NewInstance(
         project_id=caller.project_id,
         user_id=caller.user_id,
@@ -120,7 +122,8 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         auto_disk_config=wanted.auto_disk_config,
         zone=wanted.zone,
         requested_host=host,
-        config_drive=wanted.config_drive or root.properties.get("img_config_drive") == "mandatory",
+        config_drive=has_drive,
+        admin_password=wanted.admin_password if has_drive else None,
         key=key_of(tx, caller.user_id, wanted.key_name),
         user_data=wanted.user_data,
         nics=server_nics.resolved(tx, api, request, wanted.networks, count, caller.project_id),
@@ -138,7 +141,7 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         disks = block_devices.attach_all(tx, api, request, root.disks)
         one = msgspec.structs.replace(new, name=name, hostname=hostname, launch_index=index, volumes=disks)
         ids.append(instances.create(tx, one))
-    return ids
+    return ids, has_drive
 
 
 def _claim(tx: Tx, api: Api, wanted: ServerRequest, project_id: str, flavor: Flavor, group_id: str | None) -> int:
@@ -314,7 +317,7 @@ def _as_hostname(name: str, otherwise: str) -> str:
 async def create(api: Api, request: Request, given: NewServer) -> Response:
     wanted = _wanted(api, request, given)
     reservation_id = f"r-{api.names.uuid()[:8]}"
-    ids = await api.store.run(_write, api, request, wanted, reservation_id)
+    ids, has_drive = await api.store.run(_write, api, request, wanted, reservation_id)
     if wanted.returns_reservation:
         return Response(202, {"reservation_id": reservation_id})
     base = api.settings.base_url
@@ -324,7 +327,7 @@ async def create(api: Api, request: Request, given: NewServer) -> Response:
         "OS-DCF:diskConfig": "AUTO" if wanted.auto_disk_config else "MANUAL",
         "security_groups": [{"name": name} for name in wanted.groups or ("default",)],
     }
-    if wanted.admin_password is not None:
+    if wanted.admin_password is not None and has_drive:  # by which alone its guest learns of it
         server["adminPass"] = wanted.admin_password
     location = f"{base}/compute/v2.1/servers/{ids[0]}".encode()
     return Response(202, {"server": server}, headers=[(b"location", location)])

@@ -13,7 +13,7 @@ from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Conflict
-from droveway.store.compute import instances
+from droveway.store.compute import instances, server_attributes
 from droveway.store.engine.transaction import Tx
 
 FORM_SINCE = 48
@@ -102,7 +102,7 @@ async def show_password(api: Api, request: Request) -> Response:
 async def clear_password(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
         row = instances.get(tx, request.params["server_id"], request.scope)
-        instances.set_(tx, row["id"], guest_password=None)
+        server_attributes.change(tx, row["id"], guest_password=None)
 
     await api.store.run(write)
     return Response(204)

@@ -19,11 +19,10 @@ from droveway.domain.faults import BadRequest
 from droveway.domain.model import Flavor, SagaKind
 from droveway.domain.policy import Need
 from droveway.scheduler import image_properties as image_specs
-from droveway.store.compute import instances
+from droveway.store.compute import guest_data, instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ImageRow, InstanceRow
 
-PASSWORD_LENGTH = 12
 USER_DATA_SINCE, KEY_SINCE = 57, 54
 REIMAGE_SINCE, RESCUE_OF_VOLUME_SINCE = 93, 87
 _NO_OTHER_IMAGE = "Unable to rebuild with a different image for a volume-backed server."
@@ -65,8 +64,6 @@ class Rebuild(Body, frozen=True, kw_only=True):
 
 
 async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
-    password = given.admin_password or api.names.secret()[:PASSWORD_LENGTH]
-
     def params(tx: Tx, row: InstanceRow) -> Params:
         if server_snapshots.begins_from_volume(tx, row):
             raise BadRequest(_NO_REBUILD if request.version >= REIMAGE_SINCE else _NO_OTHER_IMAGE)
@@ -80,6 +77,8 @@ async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
         for name in ("name", "metadata", "hostname", "auto_disk_config"):
             if (value := getattr(given, name)) is not None:
                 wanted[name] = value
+        if given.admin_password is not None and row["config_drive"]:
+            guest_data.change(tx, row["id"], {"admin_password": given.admin_password}, None)
         for name in ("description", "user_data", "access_ipv4", "access_ipv6"):
             if (value := getattr(given, name)) != _UNSET:
                 wanted[name] = value
@@ -93,10 +92,12 @@ async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
     def read(tx: Tx) -> dict[str, Any]:
         row = instances.get(tx, request.params["server_id"], request.scope)
         render = fields.SERVER_REBUILT.renderer(request.version, is_admin=request.caller.is_admin)
-        return render(row, view_of(tx, api, request, [row]))
+        server = render(row, view_of(tx, api, request, [row]))
+        if given.admin_password is not None and row["config_drive"]:  # by which alone its guest learns of it
+            server["adminPass"] = given.admin_password
+        return server
 
     server = await api.store.read(read)
-    server["adminPass"] = password
     if request.version >= USER_DATA_SINCE:
         server["user_data"] = None if given.user_data == _UNSET else given.user_data
     location = f"{api.settings.base_url}/compute/v2.1/servers/{server['id']}".encode()
@@ -121,7 +122,8 @@ def _fitting(tx: Tx, request: Request, row: InstanceRow, image_id: str) -> Image
 
 # -- rescue -----------------------------------------------------------------------------------------------------------
 class Rescue(Body, frozen=True):
-    """The server begins from a disk of that image, or of its own one, and finds its own disk behind it."""
+    """The server begins from a disk of that image, or of its own one, and finds its own disk behind it. A password is
+    not set in it, so none is shown."""
 
     admin_password: Annotated[str | None, text()] = msgspec.field(default=None, name="adminPass")
     image_id: Annotated[str | None, IMAGE_ID] = msgspec.field(default=None, name="rescue_image_ref")
@@ -141,7 +143,7 @@ async def _rescue(api: Api, request: Request, given: Rescue | None) -> Response:
         return {"image_id": image_id, "user_id": request.caller.user_id}
 
     await intend(api, request, SagaKind.RESCUE, params)
-    return Response(200, {"adminPass": asked.admin_password or api.names.secret()[:PASSWORD_LENGTH]})
+    return Response(200, {})
 
 
 ACTIONS = {

@@ -21,13 +21,12 @@ USER_DATA_SINCE = 3
 
 # -- show, delete -----------------------------------------------------------------------------------------------------
 async def show(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> tuple[InstanceRow, View]:
+    def read(tx: Tx) -> bytes:
         row = server_access.visible(tx, request)
-        return row, view_of(tx, api, request, [row])
+        render = fields.SERVER_SHOW.renderer(request.version, is_admin=request.caller.is_admin)
+        return encode({"server": render(row, view_of(tx, api, request, [row]))})
 
-    row, view = await api.store.read(read)
-    render = fields.SERVER_SHOW.renderer(request.version, is_admin=request.caller.is_admin)
-    return Response(200, {"server": render(row, view)})
+    return Response(200, await api.answers.of(request, read))
 
 
 def view_of(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> View:
@@ -75,7 +74,7 @@ async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> R
         items = table.render(rows, request.version, view, is_admin=request.caller.is_admin)
         return encode(paging.listed(api, request, page, "servers", items, rows))
 
-    return Response(200, await api.store.read(read))
+    return Response(200, await api.answers.of(request, read))
 
 
 def _find(tx: Tx, filters: Filters) -> Sequence[InstanceRow]:

@@ -65,6 +65,14 @@ def anything(**schema: Any) -> Kind:
 
 NAME = of(as_name, type="string", minLength=1, maxLength=255)
 HOST = of(as_host, type="string", pattern=r"^[a-zA-Z0-9\-._]{1,255}$")
+
+
+def _nothing(path: str, value: Any) -> None:
+    if value is not None:
+        raise BadRequest(f"Invalid input for {path}: it must be null.")
+
+
+NULL = of(_nothing, type="null")
 FLAG = of(as_flag, anyOf=[{"type": "boolean"}, {"type": "string", "enum": sorted(TRUE | FALSE)}])
 METADATA = of(
     as_metadata,

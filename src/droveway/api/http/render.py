@@ -129,5 +129,6 @@ def links(base: str, collection: str, identifier: object) -> list[dict[str, str]
     ]
 
 
+@lru_cache(4096)  # of flavors and images, which many rows name; nobody changes what is made of it
 def bookmark(base: str, collection: str, identifier: object) -> list[dict[str, str]]:
     return [{"rel": "bookmark", "href": f"{base}/compute/{collection}/{identifier}"}]

@@ -63,7 +63,7 @@ def _access_of(blob: str) -> str:
     return access
 
 
-def _id_of(access: str) -> str:
+def id_of_access(access: str) -> str:
     return hashlib.sha256(access.encode()).hexdigest()
 
 
@@ -101,7 +101,7 @@ async def create(api: Api, request: Request, given: NewCredential) -> Response:
     user_id = _owner(request, given.user_id)
     if given.type == EC2 and given.project_id is None:
         raise BadRequest("Invalid input for credential: one of type ec2 needs a project_id.")
-    credential_id = _id_of(_access_of(given.blob)) if given.type == EC2 else api.names.uuid().replace("-", "")
+    credential_id = id_of_access(_access_of(given.blob)) if given.type == EC2 else api.names.uuid().replace("-", "")
 
     def write(tx: Tx) -> CredentialRow:
         accounts.there(accounts.find_user(tx, id=user_id), "user", user_id)
@@ -125,7 +125,7 @@ async def update(api: Api, request: Request, given: ChangedCredential) -> Respon
         row = _own(tx, request)
         values = values_of(given, "id")
         kind, blob = values.get("type", row["type"]), values.get("blob", row["blob"])
-        if EC2 in (kind, row["type"]) and (kind != row["type"] or _id_of(_access_of(blob)) != row["id"]):
+        if EC2 in (kind, row["type"]) and (kind != row["type"] or id_of_access(_access_of(blob)) != row["id"]):
             raise BadRequest("Invalid input for credential: what an EC2 key is called, and that it is one, stay.")
         _owner(request, values.get("user_id"))
         if isinstance(values.get("user_id"), str):
@@ -167,7 +167,7 @@ async def list_ec2(api: Api, request: Request) -> Response:
 
 def _own_ec2(tx: Tx, request: Request) -> CredentialRow:
     access = request.params["access"]
-    row = keys.find_credential(tx, id=_id_of(access), type=EC2, user_id=request.params["user_id"])
+    row = keys.find_credential(tx, id=id_of_access(access), type=EC2, user_id=request.params["user_id"])
     return accounts.there(row, "credential", access)
 
 
@@ -185,9 +185,9 @@ async def create_ec2(api: Api, request: Request, given: NewEc2) -> Response:
     def write(tx: Tx) -> CredentialRow:
         accounts.there(accounts.find_user(tx, id=user_id), "user", user_id)
         _must_have_role(tx, user_id, given.tenant_id)
-        row = {"id": _id_of(access), "user_id": user_id, "project_id": given.tenant_id, "type": EC2, "blob": blob}
+        row = {"id": id_of_access(access), "user_id": user_id, "project_id": given.tenant_id, "type": EC2, "blob": blob}
         keys.add_credential(tx, row)
-        return accounts.there(keys.find_credential(tx, id=_id_of(access)), "credential", access)
+        return accounts.there(keys.find_credential(tx, id=id_of_access(access)), "credential", access)
 
     return Response(201, {"credential": _ec2(api, await api.store.run(write))})
 

@@ -3,9 +3,10 @@ wrong login is answered with the same words after the same time; the log says wh
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
+
+import structlog
 
 from droveway.api.http.request import Request
 from droveway.api.identity import passwords
@@ -16,15 +17,15 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts, keys
 from droveway.store.identity.rows import ApplicationCredentialRow, UserRow
 
-log = logging.getLogger("droveway.api")
+log = structlog.get_logger("droveway.api")
 WRONG = "The user, its domain or the password is not right."
 SHOWN_MAX = 64
 
 
 def wrong(request: Request, who: str, reason: str) -> Unauthorized:
     """The one refusal, told to the log with its reason."""
-    line = 'login refused request_id=%s user=%r from=%s because="%s"'
-    log.warning(line, request.id, who[:SHOWN_MAX], request.address, reason)
+    fields = {"user": who[:SHOWN_MAX], "from": request.address, "because": str(reason)}
+    log.warning("login refused", request_id=request.id, **fields)
     return Unauthorized(WRONG)
 
 

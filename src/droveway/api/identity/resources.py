@@ -103,6 +103,8 @@ def must_be_unrestricted(request: Request) -> None:
     key = request.caller.key
     if key is not None and key.is_restricted:
         raise Forbidden(f"The application credential {key.name} is restricted: it makes no keys and sets no password.")
+    if request.caller.credential_id is not None:
+        raise Forbidden("A token that was bought with an EC2 key makes no keys and sets no password.")
 
 
 # -- what is told -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from droveway.domain.faults import BadRequest, Forbidden, NotFound, Unauthorized
 from droveway.domain.policy import Need, refusal
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts, tokens
+from droveway.store.identity.rows import CredentialRow
 from droveway.store.identity.tokens import NOWHERE, Caller, Place
 
 SUBJECT = b"x-subject-token"
@@ -170,6 +171,7 @@ class Proved(NamedTuple):
     default_project_id: str | None = None
     place: Place | None = None
     key_id: str | None = None
+    credential_id: str | None = None  # of an EC2 key
 
 
 @takes(Login)
@@ -214,10 +216,11 @@ async def _by_password(api: Api, request: Request, given: LoginIdentity) -> Prov
 
 async def _by_token(api: Api, request: Request, given: LoginIdentity) -> Proved:
     holder = await api.caller(_there(given.token, "auth.identity", "token").id)
-    if holder.key is None:
+    if holder.key is None and holder.credential_id is None:
         return Proved(holder.user_id, holder.expires_at_us)
     place = Place(holder.project_id, holder.domain_id, holder.is_system)
-    return Proved(holder.user_id, holder.expires_at_us, holder.project_id, place, holder.key.id)
+    key_id = None if holder.key is None else holder.key.id
+    return Proved(holder.user_id, holder.expires_at_us, holder.project_id, place, key_id, holder.credential_id)
 
 
 async def _by_key(api: Api, request: Request, given: LoginIdentity) -> Proved:
@@ -268,9 +271,35 @@ def _place(tx: Tx, scope: Scope) -> Place | None:
     return Place(is_system=scope.is_system)
 
 
+def _audit_id(api: Api) -> str:
+    return base64.urlsafe_b64encode(bytes.fromhex(api.names.uuid().replace("-", ""))).rstrip(b"=").decode()
+
+
+async def buy_with_key(api: Api, row: CredentialRow, method: str, *, is_kept: bool) -> tuple[Caller, str] | None:
+    """A token for the project of that EC2 key; `is_kept`: it can be used. None where its user may not have one."""
+    token, audit_id, ends_us = api.names.secret(), _audit_id(api), ends_at_us(api)
+
+    def write(tx: Tx) -> Caller | None:
+        caller = tokens.issue_token(
+            tx,
+            token_hash=hash_token(token),
+            audit_id=audit_id,
+            user_id=row["user_id"],
+            methods=[method],
+            expires_at_us=ends_us,
+            project_id=row["project_id"],
+            credential_id=row["id"],
+        )
+        if not is_kept:
+            tokens.forget_token(tx, hash_token(token))
+        return caller
+
+    caller = await api.store.run(write)
+    return None if caller is None else (caller, token)
+
+
 async def _issue(api: Api, proved: Proved, scope: Scope, method: str) -> tuple[Caller, str]:
-    token = api.names.secret()
-    audit_id = base64.urlsafe_b64encode(bytes.fromhex(api.names.uuid().replace("-", ""))).rstrip(b"=").decode()
+    token, audit_id = api.names.secret(), _audit_id(api)
 
     def give(tx: Tx, place: Place) -> Caller | None:
         return tokens.issue_token(
@@ -284,6 +313,7 @@ async def _issue(api: Api, proved: Proved, scope: Scope, method: str) -> tuple[C
             domain_id=place.domain_id,
             is_system=place.is_system,
             application_credential_id=proved.key_id,
+            credential_id=proved.credential_id,
         )
 
     def write(tx: Tx) -> Caller | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from droveway.domain.faults import StepFailed, Unreachable
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import END, START, GuestSpec, SagaKind, Subject, SubjectKind
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
@@ -77,6 +78,8 @@ class ControlSettings(msgspec.Struct, frozen=True):
     api_urls: tuple[str, ...] = ()  # as hosts reach the APIs
     ticket_key_s: float = 300.0  # how long a key signs tickets, which are good for two to three times that
     placement: PlacementSettings = PlacementSettings()
+    copy: CopyTarget = CopyTarget()  # of a live migration, where its server says nothing else
+    copies_at_once: int = 4  # away from one host
     boot_tries: int = 3  # hosts on which a guest is tried, one after the other, when the one before refused
     refresh_s: float = 1.0  # how often the placer looks for what other controls have claimed
     network_quotas: NetworkQuotas = NO_NETWORK_LIMITS
@@ -118,7 +121,7 @@ class Context:
     host_failed: bool = False  # the step failed because its host refused, or did not answer
     decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host
     same_since_s: tuple[Any, float] = (None, 0.0)  # what is waited for, or what hosts said; and since when
-    progress_saved_s: float = field(default=-1e9)
+    watched: Any = None  # what this process has seen of a copy that goes on (control/sagas/copy_phase.py)
     asked: str = ""  # the host that was asked last
     waits_for: str = ""  # what that host says, or that it says nothing: for a story's `blocked`
 
@@ -276,3 +279,4 @@ class SpecNotes(msgspec.Struct):
     tries_again: bool = False  # on another host, once it has been undone
     is_left: bool = False  # what is on that host, and the claim with it, for the deletion that comes next
     volumes: tuple[HeldVolume, ...] = ()  # of the server
+    root_pool: str = ""  # where its root disk lies, that goes with it

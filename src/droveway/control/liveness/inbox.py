@@ -43,6 +43,7 @@ class Inbox:
         self._tasks: dict[Address, tuple[TaskMetrics, ...]] = {}  # periodic tasks, as the last report told them
         self._health: dict[Address, Health] = {}  # of services that report no guests
         self._pools: dict[Address, tuple[StoragePool, int]] = {}  # what volume services said, not yet in the store
+        self._passwords: dict[tuple[str, str], str] = {}  # by host and instance: what guests have set, not yet stored
         self._peer_uris: dict[str, str] = {}  # where other hosts reach a host's hypervisor
 
     # -- reports that wait to be written ------------------------------------------------------------------------------
@@ -159,6 +160,23 @@ class Inbox:
     def return_pools(self, pools: Mapping[Address, tuple[StoragePool, int]]) -> None:
         """The store did not take them. One that has come since is newer."""
         self._pools = {**pools, **self._pools}
+
+    # -- passwords that guests have set -------------------------------------------------------------------------------
+    def put_passwords(self, host: str, passwords: Mapping[str, str]) -> None:
+        """Those beyond the bound are said again by their hosts."""
+        for instance_id, password in islice(passwords.items(), max(0, CHANGED_MAX - len(self._passwords))):
+            self._passwords[host, instance_id] = password
+        self.to_write.set()
+
+    def take_passwords(self, most: int) -> dict[tuple[str, str], str]:
+        """They wait no longer."""
+        taken = dict(islice(self._passwords.items(), most))
+        self._passwords = {key: password for key, password in self._passwords.items() if key not in taken}
+        return taken
+
+    def return_passwords(self, passwords: Mapping[tuple[str, str], str]) -> None:
+        """The store did not take them."""
+        self._passwords = {**passwords, **self._passwords}
 
     # -- what is only remembered --------------------------------------------------------------------------------------
     def put_tasks(self, host: str, service: str, tasks: Iterable[TaskMetrics]) -> None:

@@ -21,7 +21,7 @@ from droveway.domain.liveness import LEFT, HostObservation, Opinion, Service, St
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
 from droveway.domain.model import of_instance
 from droveway.domain.resources import storable
-from droveway.domain.service_kinds import Address
+from droveway.domain.service_kinds import NETWORK, Address
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
     UPGRADE_RETRY_S,
@@ -260,6 +260,8 @@ class Observer(DetectorState):
         self.inbox.put_health(host, service, health)
         if report.pool is not None and service_kinds.KINDS[service_kinds.split(service)[0]].has_backends:
             self.inbox.put_pool((host, service), report.pool, report.generation)
+        if report.passwords and service == NETWORK:
+            self.inbox.put_passwords(host, report.passwords)
         self._take_tasks(host, service, report.tasks)
 
     def _on_hello(self, hello: Hello) -> Welcome:

@@ -15,6 +15,7 @@ import structlog
 
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.liveness.detector import FailureDetector
+from droveway.control.liveness.guest_passwords import GuestPasswords
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.pools import PoolReports
 from droveway.control.liveness.reports import HostReports
@@ -75,6 +76,7 @@ class Verdicts:
         self._snapped: dict[str, int] = {}  # beats of each host at the last snapshot
         self.reports = HostReports(store, clock, nudges, observer)
         self.pools = PoolReports(store, observer)
+        self.passwords = GuestPasswords(store, observer)
 
     def put(self, verdict: Verdict) -> None:
         """To be written; a newer one of the same service replaces it."""
@@ -142,6 +144,7 @@ class Verdicts:
                 await self._write_down(verdicts[start : start + RECORD_AT_ONCE], self.epoch)
         await self.reports.save()
         await self.pools.save()
+        await self.passwords.save()
 
     async def _write_down(self, verdicts: Sequence[Verdict], epoch: int) -> None:
         await self._store.run(_record, verdicts, epoch, self.stamps)

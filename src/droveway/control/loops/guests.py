@@ -344,7 +344,7 @@ class GuestsLoop:
             return  # another control sees to it
         try:
             timeout_s = self._settings.long_command_timeout_s
-            await self._command(host, instance["id"], generation, Remove(), timeout_s)
+            await self._command(host, instance["id"], generation, Remove(instance["root_pool"] or ""), timeout_s)
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("deferred cleanup postponed", host=host, instance=instance["id"], because=repr(fault))
             return

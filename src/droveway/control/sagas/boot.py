@@ -25,6 +25,7 @@ from droveway.scheduler.summaries import to_tenants
 from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.volume import attachments
 from droveway.store.work import events, sagas
 
 log = structlog.get_logger("droveway.boot")
@@ -42,7 +43,9 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     shown = {} if instance["task_state"] == TaskState.DELETING else {"task_state": TaskState.SPAWNING.value}
     held = msgspec.to_builtins(decision.cells) if decision.cells else None
     instances.set_(tx, ctx.instance_id, host=decision.host, held_cells=held, **shown)
-    spec = msgspec.structs.replace(spec, cells=decision.cells)
+    root_pool = decision.root_pool if attachments.root_of(tx, ctx.instance_id) is None else ""
+    instances.set_(tx, ctx.instance_id, root_pool=root_pool or None)
+    spec = msgspec.structs.replace(spec, cells=decision.cells, root_pool=root_pool)
     ctx.notes = SpecNotes(
         decision.host,
         spec,
@@ -64,7 +67,7 @@ def release_host(tx: Tx, ctx: Context) -> None:
     if ctx.notes.is_left:  # it may run there: in which boot is not known
         instances.set_(tx, ctx.instance_id, ran_boot_id="")
         return
-    instances.set_(tx, ctx.instance_id, host=None, held_cells=None)
+    instances.set_(tx, ctx.instance_id, host=None, held_cells=None, root_pool=None)
     hosts.touch(tx, ctx.notes.host or None)
 
 
@@ -90,7 +93,7 @@ async def remove_guest(ctx: Context) -> None:
     deleted, that is left to its deletion, which waits for no host; and so it is where the host was declared gone: it
     may run there, and is not tried on another one."""
     try:
-        await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+        await ctx.ask(ctx.notes.host, Remove(ctx.notes.spec.root_pool), ctx.settings.long_command_timeout_s)
     except DeclaredGone:
         ctx.notes.is_left = True
     except Unreachable:

@@ -57,6 +57,11 @@ def find(tx: Tx, ctx: Context) -> None:
     instance = instances.get(tx, ctx.instance_id)
     facts = before_move.read(tx, instance, ctx.settings.images_path)
     must_pass(one for one in facts.checks if one.name not in (move_checks.Check.ACTIVE, move_checks.Check.NUMA))
+    require(
+        not facts.spec.root_pool,
+        f"the root disk of instance {instance['name']} lies in the pool {facts.spec.root_pool}, where no copy of it is "
+        "kept: it is neither resized nor moved while it is off; migrate it live",
+    )
     sizes = msgspec.convert(ctx.params["becomes"], Sizes) if "becomes" in ctx.params else sizes_now(instance)
     ctx.notes = ColdNotes(
         source=facts.source.name,

@@ -19,14 +19,15 @@ from droveway.store.volume import attachments
 
 
 def find_guest(tx: Tx, ctx: Context) -> None:
-    host = instances.get(tx, ctx.instance_id)["host"] or ""
-    ctx.notes = SpecNotes(host, volumes=attachments.held_by(tx, ctx.instance_id))
+    instance = instances.get(tx, ctx.instance_id)
+    held = attachments.held_by(tx, ctx.instance_id)
+    ctx.notes = SpecNotes(instance["host"] or "", volumes=held, root_pool=instance["root_pool"] or "")
 
 
 async def remove_guest(ctx: Context) -> None:
     """Nothing to ask when it never got a host."""
     if ctx.notes.host:
-        await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+        await ctx.ask(ctx.notes.host, Remove(ctx.notes.root_pool), ctx.settings.long_command_timeout_s)
         ctx.notes.host = ""  # nothing of it is there any more
 
 
@@ -40,6 +41,7 @@ def record_deleted(tx: Tx, ctx: Context) -> None:
         vm_state=VmState.DELETED.value,
         task_state=None,
         host=ctx.notes.host or None,
+        root_pool=(ctx.notes.root_pool if ctx.notes.host else "") or None,
         power_state=instances.POWER_NONE,
         terminated_at_us=tx.now_us,
         held_cells=None,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from droveway.control.engine.saga import Context
 from droveway.control.sagas.whereabouts import MoveNotes
-from droveway.domain.move_prediction import ASSUMED, DOWNTIME_MAX_S, Mode, learn, of_mode, predict
+from droveway.domain.move_prediction import ASSUMED, Mode, learn, of_mode, predict
 from droveway.store.compute import predictions
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import PredictionRow
-
-MODE = Mode.NEVER_SLOW
 
 
 def record(tx: Tx, ctx: Context) -> None:
@@ -20,13 +18,14 @@ def record(tx: Tx, ctx: Context) -> None:
         return
     way = learn(predictions.outcomes(tx), ASSUMED)
     disk_bytes = sum(disk.allocated_bytes for disk in move.files.disks)
-    found = of_mode(predict(move.load, disk_bytes, way, DOWNTIME_MAX_S), MODE)
+    mode = Mode(move.target.policy)
+    found = of_mode(predict(move.load, disk_bytes, way, move.target.downtime_ms / 1000), mode)
     row = PredictionRow(
         saga_id=ctx.id,
         instance_id=ctx.instance_id,
         source=move.source,
         destination=move.destination,
-        mode=MODE.value,
+        mode=mode.value,
         bytes=move.load.used_bytes + disk_bytes,
         dirty_bytes_per_s=move.load.dirty_bytes_per_s,
         learnt_from=way.learnt_from,
@@ -44,7 +43,8 @@ def record_end(tx: Tx, ctx: Context, outcome: str) -> None:
     """It took that long since its saga began to work on it."""
     move: MoveNotes = ctx.notes
     if move.load is not None:
-        predictions.end(tx, ctx.id, outcome, max(0, tx.now_us - move.began_us) // 1000, None)
+        downtime_ms = None if move.last_progress is None else move.last_progress.downtime_ms
+        predictions.end(tx, ctx.id, outcome, max(0, tx.now_us - move.began_us) // 1000, downtime_ms)
 
 
 def _ms(seconds: float | None) -> int | None:

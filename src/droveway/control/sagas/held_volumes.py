@@ -15,7 +15,7 @@ from droveway.control.sagas.volumes.asking import ask
 from droveway.control.sagas.whereabouts import MoveNotes
 from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import SagaKind, TaskState
-from droveway.domain.volume.disks import DiskSource
+from droveway.domain.volume.disks import DiskSource, are_same_bytes
 from droveway.domain.volume.model import AttachmentStatus, VolumeStatus, of_volume
 from droveway.ports.volume_verbs import AdmitVolume, WithdrawVolume
 from droveway.store.compute import instances
@@ -133,15 +133,20 @@ def moves_with_volumes(move: MoveNotes) -> bool:
 
 
 async def admit_destination(ctx: Context) -> None:
-    """To each of them, before its hypervisor opens them; the source stays admitted. A source is the same whatever host
-    opens it: one that is not would have the guest open other bytes."""
+    """To each of them, before its hypervisor opens them; the source stays admitted. What the guest opens there must be
+    the same bytes; by which port may differ."""
     move: MoveNotes = ctx.notes
-    known = {disk.volume_id: disk.source for disk in move.spec.volumes} if move.spec is not None else {}
+    assert move.spec is not None, "it was found"
+    known = {disk.volume_id: disk for disk in move.spec.volumes}
     for one in move.volumes:
         await ctx.store.run(_write_coming, one.attachment_id, move.destination)
         source = await admit(ctx, one, move.destination)
-        is_same = source == known.get(one.volume.volume_id)
+        disk = known.get(one.volume.volume_id)
+        is_same = disk is not None and are_same_bytes(source, disk.source)
         require(is_same, f"volume {one.volume.volume_id} is not the same to {move.destination} as to {move.source}")
+        assert disk is not None, "it is the same"
+        known[disk.volume_id] = msgspec.structs.replace(disk, source=source)
+    move.spec_there = msgspec.structs.replace(move.spec, volumes=tuple(known.values()))
 
 
 def _write_coming(tx: Tx, attachment_id: str, host: str | None) -> None:
@@ -160,8 +165,10 @@ async def withdraw_destination(ctx: Context) -> None:
 
 def arrive(tx: Tx, move: MoveNotes) -> None:
     """The destination is where they are open; the source is to be withdrawn."""
+    there = {disk.attachment_id: disk.source for disk in move.there.volumes}
     for one in move.volumes:
-        attachments.set_(tx, one.attachment_id, host=move.destination, to_host=move.source)
+        source = msgspec.to_builtins(there[one.attachment_id])
+        attachments.set_(tx, one.attachment_id, host=move.destination, to_host=move.source, source=source)
 
 
 async def withdraw_source(ctx: Context) -> None:

@@ -15,21 +15,22 @@ from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas import foreseeing, held_volumes, local_files, ports
+from droveway.control.sagas import copy_phase, foreseeing, held_volumes, local_files, ports
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import before_move, requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
-from droveway.domain.migration import CHECKS, Verdict
+from droveway.domain.migration import AFTER_SWITCH, CHECKS, Verdict
 from droveway.domain.model import (
     START,
     GuestJob,
     GuestState,
     MigrationStatus,
+    PostCopy,
     SagaKind,
     TaskState,
     VmState,
 )
-from droveway.domain.move_checks import CheckAnswer, first_failed, of_guest, of_other_host, of_store
+from droveway.domain.move_checks import CheckAnswer, first_failed, of_guest, of_other_host, of_pool, of_store
 from droveway.domain.peer_uri import endpoint_mismatch
 from droveway.ports.bus import (
     AbortCopy,
@@ -38,6 +39,7 @@ from droveway.ports.bus import (
     CheckDestination,
     CheckSource,
     Dismiss,
+    DropFiles,
     Inspect,
     Release,
     Remove,
@@ -55,7 +57,8 @@ from droveway.store.work import sagas
 # -- the checks, in the order of the articles -------------------------------------------------------------------------
 def instance_runs(tx: Tx, ctx: Context) -> None:
     """Is the instance running, are its host and the backends of its volumes up?"""
-    facts = before_move.read(tx, instances.get(tx, ctx.instance_id), ctx.settings.images_path)
+    instance = instances.get(tx, ctx.instance_id)
+    facts = before_move.read(tx, instance, ctx.settings.images_path)
     must_pass(facts.checks)
     ctx.notes = MoveNotes(
         source=facts.source.name,
@@ -64,6 +67,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
         may_copy=False,
         volumes=facts.volumes,
         began_us=tx.now_us,
+        target=copy_phase.target_of(instance, ctx.settings.copy),
     )
     migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=facts.source.name)
 
@@ -135,7 +139,9 @@ async def check_source(ctx: Context) -> None:
     answer = await ctx.ask(move.source, CheckSource(move.probe))
     must_pass(of_guest(answer.guest.state, "", ()))  # an agent of before does not look itself
     move.source_boot_id, move.load = answer.boot_id, answer.load
-    is_shared, needs_store = answer.shared_store, move.spec is not None and move.spec.needs_store
+    assert move.spec is not None, "it was found"
+    is_shared, needs_store, pool = answer.shared_store, move.spec.needs_store, move.spec.root_pool
+    must_pass((of_pool(move.source, move.destination, pool, is_shared=answer.shared_pool),))
     move.apart = not is_shared and not needs_store
     move.copies_files = not is_shared and needs_store
     asked = ctx.params.get("block_migration")
@@ -175,7 +181,7 @@ async def _end_all(ctx: Context, host: str) -> None:
 async def admit_guest(ctx: Context) -> None:
     """The destination expects it from now on, and only it."""
     host = ctx.notes.destination
-    answer = await ctx.ask(host, Admit(ctx.notes.spec))
+    answer = await ctx.ask(host, Admit(ctx.notes.there))
     wrong = endpoint_mismatch(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
     require(wrong is None, wrong or "")
     ctx.notes.endpoint, ctx.notes.destination_boot_id = answer.endpoint, answer.boot_id
@@ -192,8 +198,9 @@ async def dismiss_guest(ctx: Context) -> None:
         raise TooLate
     if guest.kept and (await look(ctx)).verdict in {Verdict.SWITCHED, Verdict.COPYING}:
         raise TooLate
-    if move.apart:
-        await ctx.ask(move.destination, Remove())  # its directory there is its own
+    if move.apart:  # its directory there is its own, and a root disk in a pool is not
+        is_in_pool = move.spec is not None and move.spec.root_pool
+        await ctx.ask(move.destination, DropFiles() if is_in_pool else Remove())
         move.files_deleted = True
 
 
@@ -226,7 +233,7 @@ async def await_ports(ctx: Context) -> None:
 async def begin_copy(ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     assert move.spec is not None and move.endpoint is not None, "it was admitted"
-    begin = BeginCopy(move.spec, move.endpoint, move.files)
+    begin = BeginCopy(move.there, move.endpoint, move.files, move.target)
     await ctx.ask(move.source, begin, ctx.settings.long_command_timeout_s)
 
 
@@ -236,7 +243,7 @@ async def abort_copy(ctx: Context) -> None:
     with contextlib.suppress(DeclaredGone):  # what it may still send is ended where it arrives
         await ctx.ask(move.source, AbortCopy(), ctx.settings.long_command_timeout_s)
     looked = await look(ctx)
-    if looked.verdict is Verdict.SWITCHED or looked.ended_there(move):
+    if looked.verdict is Verdict.SWITCHED or looked.ended_there(move) or looked.post_copy is not PostCopy.NONE:
         raise TooLate
     if looked.verdict is Verdict.UNDECIDED:
         if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
@@ -253,6 +260,14 @@ async def await_switch(ctx: Context) -> None:
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
         raise looked.undecided(move)
+    if looked.verdict is Verdict.COPYING:
+        await copy_phase.see_to_copy(ctx, looked)
+    if looked.verdict is Verdict.TORN:
+        await copy_phase.reconnect(ctx)
+    if looked.verdict is Verdict.LOST or await copy_phase.ended_in_post_copy(ctx, looked):
+        await copy_phase.end_halves(ctx)
+        move.power_state = instances.POWER_SHUTDOWN
+        return
     looked.must_be_decided(move)
     if looked.verdict is Verdict.SWITCHED:
         await _resume_once(ctx, looked)
@@ -279,7 +294,7 @@ async def _resume_once(ctx: Context, looked: GuestOnBothHosts) -> None:
     assert looked.source is not None and move.spec is not None, "only two that answer leave it paused and decided"
     move.resumed = True
     with contextlib.suppress(StepFailed, Unreachable):
-        await ctx.ask(move.destination, Start(move.spec))
+        await ctx.ask(move.destination, Start(move.there))
     raise NotYet(0.0, f"the guest was paused at {move.destination} and is resumed")
 
 
@@ -287,6 +302,10 @@ def show_running(tx: Tx, ctx: Context) -> None:
     ctx.notes.may_copy = True
     foreseeing.record(tx, ctx)
     migrations.set_(tx, ctx.id, status=MigrationStatus.RUNNING.value)
+
+
+def has_connections(move: MoveNotes) -> bool:
+    return is_bound(move) and not move.lost
 
 
 # -- after the switch -------------------------------------------------------------------------------------------------
@@ -307,7 +326,7 @@ def record_switch(tx: Tx, ctx: Context) -> None:
         host=move.destination,
         power_state=move.power_state,
         progress=0,
-        ran_boot_id=None if move.died else move.boot_id or None,
+        ran_boot_id=None if move.died or move.lost else move.boot_id or None,
     )
     local_files.record_arrival(tx, ctx)
     if is_bound(move):
@@ -322,10 +341,20 @@ async def release_source(ctx: Context) -> None:
 
 
 def record_done(tx: Tx, ctx: Context) -> None:
+    move: MoveNotes = ctx.notes
     local_files.record_left(tx, ctx)
-    foreseeing.record_end(tx, ctx, predictions.COMPLETED)
-    migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
-    instances.set_idle(tx, ctx.instance_id, progress=0)
+    foreseeing.record_end(tx, ctx, predictions.FAILED if move.lost else predictions.COMPLETED)
+    became: dict[str, Any] = {}
+    if move.lost:
+        became = {
+            "vm_state": VmState.ERROR.value,
+            "fault": {"code": 500, "message": move.lost, "created_us": tx.now_us},
+        }
+        migrations.set_(tx, ctx.id, status=MigrationStatus.ERROR.value, error=move.lost)
+    else:
+        migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
+    instances.set_idle(tx, ctx.instance_id, progress=0, **became)
+    tx.nudges.append(copy_phase.topic(move.source))
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -339,6 +368,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
+    tx.nudges.append(copy_phase.topic(move.source))
     local_files.record_not_arrived(tx, ctx)
     foreseeing.record_end(tx, ctx, predictions.FAILED)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
@@ -376,6 +406,7 @@ LIVE_MIGRATION = Saga(
         ),
         Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
         Step("remove_probe", do=remove_probe, harmless=True),
+        Step("await_turn", do=copy_phase.await_turn, harmless=True),
         Step(
             "admit_destination",
             do=held_volumes.admit_destination,
@@ -398,7 +429,7 @@ LIVE_MIGRATION = Saga(
         Step("show_running", write=show_running, harmless=True),
         Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
         Step("await_switch", do=await_switch, pivot=True),
-        Step("carry_connections", do=carry_connections, needed=is_bound),
+        Step("carry_connections", do=carry_connections, needed=has_connections),
         Step("record_switch", write=record_switch),
         Step("keep_files", do=local_files.keep_arrived, needed=local_files.are_copied, deferred_cleanup=True),
         Step("release_source", do=release_source, deferred_cleanup=True),
@@ -416,3 +447,4 @@ LIVE_MIGRATION = Saga(
 )
 
 assert {step.name for step in LIVE_MIGRATION.steps[: LIVE_MIGRATION.position_of("admit_guest")]} == CHECKS - {START}
+assert {step.name for step in LIVE_MIGRATION.steps[LIVE_MIGRATION.pivot + 1 :]} == AFTER_SWITCH

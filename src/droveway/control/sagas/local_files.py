@@ -38,7 +38,8 @@ async def prepare_files(ctx: Context) -> None:
         return
     assert move.spec is not None, "it was found"
     found = (await ctx.ask(move.source, ReadLocalFiles())).files
-    require(bool(found.disks), f"{move.source}: the guest has no disk there that could be copied")
+    has_some = bool(found.disks) or not move.spec.has_root_file
+    require(has_some, f"{move.source}: the guest has no disk there that could be copied")
     spec = await ctx.store.read(_spec_with_image, ctx.instance_id, ctx.settings.images_path, move.spec)
     files = msgspec.structs.replace(found, disks=tuple(_on_image(disk, spec) for disk in found.disks))
     move.files = LocalFiles(files.disks)

@@ -41,17 +41,18 @@ async def make(ctx: Context) -> None:
     if notes.ran:
         with contextlib.suppress(StepFailed, Unreachable):
             await ctx.ask(notes.host, Freeze())
-    try:
-        await asyncio.gather(
-            *(
-                ask(ctx, one.backend, one.volume.volume_id, SnapshotVolume(wanted[one.volume.volume_id]))
-                for one in notes.volumes
-            )
-        )
-    finally:
-        if notes.ran:
-            with contextlib.suppress(StepFailed, Unreachable):
-                await ctx.ask(notes.host, Thaw())
+    asked = [
+        ask(ctx, one.backend, one.volume.volume_id, SnapshotVolume(wanted[one.volume.volume_id]))
+        for one in notes.volumes
+    ]
+    # A control that is ended in the middle waits for nothing more: its host lets the guest go on by itself.
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    if notes.ran:
+        with contextlib.suppress(StepFailed, Unreachable):
+            await ctx.ask(notes.host, Thaw())
+    for fault in results:
+        if isinstance(fault, BaseException):
+            raise fault
 
 
 async def delete(ctx: Context) -> None:

@@ -130,7 +130,7 @@ SHELVE = Saga(
 
 # -- offload ----------------------------------------------------------------------------------------------------------
 async def remove_guest(ctx: Context) -> None:
-    await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+    await ctx.ask(ctx.notes.host, Remove(ctx.notes.spec.root_pool), ctx.settings.long_command_timeout_s)
 
 
 def record_offloaded(tx: Tx, ctx: Context) -> None:
@@ -141,6 +141,7 @@ def record_offloaded(tx: Tx, ctx: Context) -> None:
         vm_state=VmState.SHELVED_OFFLOADED.value,
         host=None,
         held_cells=None,
+        root_pool=None,
         ran_boot_id=None,
         power_state=instances.POWER_SHUTDOWN,
     )
@@ -188,8 +189,9 @@ def choose_host(tx: Tx, ctx: Context) -> None:
         raise NoValidHost(decision, may_wait=False)
     ctx.decision = decision
     held = msgspec.to_builtins(decision.cells) if decision.cells else None
-    instances.set_(tx, ctx.instance_id, host=decision.host, held_cells=held)
-    spec = msgspec.structs.replace(spec, image=image, cells=decision.cells)
+    root_pool = decision.root_pool if is_copied else ""
+    instances.set_(tx, ctx.instance_id, host=decision.host, held_cells=held, root_pool=root_pool or None)
+    spec = msgspec.structs.replace(spec, image=image, cells=decision.cells, root_pool=root_pool)
     has_ports = server_ports.has_any(tx, ctx.instance_id)
     ctx.notes = UnshelveNotes(decision.host, spec, has_ports=has_ports, chosen=True)
     held_volumes.find(tx, ctx)

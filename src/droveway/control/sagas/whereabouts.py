@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import msgspec
 
 from droveway.control.engine.saga import Context, NotYet, Undecided
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.domain.faults import Busy, Unreachable
+from droveway.domain.faults import Unreachable
 from droveway.domain.migration import Verdict, verdict
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import (
     CopyProgress,
     Guest,
@@ -19,15 +19,14 @@ from droveway.domain.model import (
     GuestState,
     LocalFiles,
     MigrationEndpoint,
+    PostCopy,
 )
 from droveway.domain.move_prediction import GuestLoad
 from droveway.ports.bus import Inspect
-from droveway.store.compute import instances, migrations
-from droveway.store.engine.transaction import Tx
+from droveway.store.compute import instances
 from droveway.store.volume.attachments import HeldVolume
 
 POLL_S = 0.5
-PROGRESS_S = 1.0
 
 
 class MoveNotes(msgspec.Struct):
@@ -50,13 +49,23 @@ class MoveNotes(msgspec.Struct):
     left: str = ""  # the host that was declared gone and is the only one that may have it: its place from then on
     doomed: str = ""  # deleted while its place is unknown: the host of the deferred cleanup
     volumes: tuple[HeldVolume, ...] = ()
+    spec_there: GuestSpec | None = None  # with its volumes as the destination opens them; None: it is the same
     apart: bool = False  # the two share no instance store, and the guest has nothing there that would be missed
     copies_files: bool = False  # the two do not see one store: its disks go along
     files: LocalFiles = LocalFiles()  # of which these are copied; its config drive is in no notes
     files_deleted: bool = False  # by the host that has not got the guest
     began_us: int = 0  # when the saga began to work on it
     load: GuestLoad | None = None  # how much there was to send when its source was asked
+    target: CopyTarget = CopyTarget()
+    last_progress: CopyProgress | None = None  # as its source said last; once it has arrived, its totals
+    lost: str = ""  # why, of a guest that was lost in post-copy
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
+
+    @property
+    def there(self) -> GuestSpec:
+        """What the guest is at the destination."""
+        assert self.spec is not None, "it was found"
+        return self.spec_there or self.spec
 
 
 class GuestOnBothHosts(msgspec.Struct, frozen=True):
@@ -66,6 +75,12 @@ class GuestOnBothHosts(msgspec.Struct, frozen=True):
     source: Guest | None
     destination: Guest | None
     gone: tuple[bool, bool] = (False, False)
+
+    @property
+    def post_copy(self) -> PostCopy:
+        """Whether its memory lies on both, as either says."""
+        halves = [guest.post_copy for guest in (self.source, self.destination) if guest is not None]
+        return max(halves, key=list(PostCopy).index, default=PostCopy.NONE)
 
     @property
     def power_state(self) -> int:
@@ -104,8 +119,9 @@ class GuestOnBothHosts(msgspec.Struct, frozen=True):
 async def look(ctx: Context) -> GuestOnBothHosts:
     move: MoveNotes = ctx.notes
     source, source_boot_id, source_gone = await _ask(ctx, move.source)
-    if source is not None and source.job is GuestJob.OUTGOING:
-        await _show_progress(ctx, source)
+    is_whole = source is not None and source.post_copy is not PostCopy.FAILED
+    if source is not None and source.job is GuestJob.OUTGOING and is_whole:
+        move.last_progress = source.progress or move.last_progress
         _is_settled(ctx, source, None)
         return GuestOnBothHosts(Verdict.COPYING, source, None)
     destination, boot_id, destination_gone = await _ask(ctx, move.destination)
@@ -122,6 +138,8 @@ async def look(ctx: Context) -> GuestOnBothHosts:
     found = verdict(
         source, destination, destination_rebooted=rebooted, gone=gone, settled=_is_settled(ctx, source, destination)
     )
+    if found is Verdict.SWITCHED and destination is not None:
+        move.last_progress = destination.progress or move.last_progress
     if found is Verdict.ENDED:
         move.ended = True
         move.died = rebooted or source_boot_id != move.source_boot_id
@@ -145,20 +163,3 @@ async def _ask(ctx: Context, host: str) -> tuple[Guest | None, str, bool]:
     except Unreachable as fault:
         return None, "", isinstance(fault, DeclaredGone)
     return answer.guest, answer.boot_id, False
-
-
-async def _show_progress(ctx: Context, guest: Guest) -> None:
-    """At most once a second: for people, not for the saga."""
-    now_s = asyncio.get_running_loop().time()
-    if guest.progress is None or now_s - ctx.progress_saved_s < PROGRESS_S:
-        return
-    ctx.progress_saved_s = now_s
-    with contextlib.suppress(Busy):
-        await ctx.store.run(_save_progress, ctx.id, ctx.instance_id, guest.progress)
-
-
-def _save_progress(tx: Tx, saga_id: str, instance_id: str, progress: CopyProgress) -> None:
-    migrations.set_(tx, saga_id, progress=progress)
-    total = progress.memory_total_bytes
-    percent = 0 if total == 0 else int(100 * (total - progress.memory_remaining_bytes) / total)
-    instances.set_(tx, instance_id, progress=max(0, min(100, percent)))

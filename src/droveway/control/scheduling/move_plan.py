@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -13,6 +14,7 @@ from droveway.control.scheduling.move_trials import AskedMove, MoveTrials, Tried
 from droveway.control.scheduling.placer import Placer
 from droveway.domain import move_checks
 from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.migration_ladder import CopyTarget, target_of
 from droveway.domain.model import GuestState
 from droveway.domain.move_checks import Check, CheckAnswer
 from droveway.domain.move_plan import (
@@ -25,7 +27,7 @@ from droveway.domain.move_plan import (
     blockers,
     verdict,
 )
-from droveway.domain.move_prediction import ASSUMED, DOWNTIME_MAX_S, Mode, Prediction, Way, learn, of_mode, predict
+from droveway.domain.move_prediction import ASSUMED, Mode, Prediction, Way, learn, of_mode, predict
 from droveway.domain.placement import PlacementRequest
 from droveway.ports.control import MoveRequest
 from droveway.scheduler.decisions import first_rules_of
@@ -39,7 +41,6 @@ from droveway.store.rows import InstanceRow
 MEASURE_S = 1
 HOSTS_ASKED_MAX = 16  # of one server: the best ones
 MATRIX_SERVERS_MAX, MATRIX_HOSTS_MAX = 100, 32
-MODE = Mode.NEVER_SLOW
 OF_A_MOVE = ("hypervisor", "version")  # rules that every move has
 
 
@@ -49,6 +50,7 @@ class _Server(msgspec.Struct, frozen=True):
     shown: TriedServer
     facts: MoveFacts
     ask: PlacementRequest
+    target: CopyTarget
 
     @property
     def could_leave(self) -> bool:
@@ -56,8 +58,9 @@ class _Server(msgspec.Struct, frozen=True):
 
 
 class MovePlanner:
-    def __init__(self, store: Store, placer: Placer, trials: MoveTrials, images_path: str) -> None:
+    def __init__(self, store: Store, placer: Placer, trials: MoveTrials, images_path: str, target: CopyTarget) -> None:
         self._store, self._placer, self._trials, self._images_path = store, placer, trials, images_path
+        self._target = target
 
     async def plan(self, given: MoveRequest) -> MovePlan:
         """Raises NotFound, BadRequest, Conflict."""
@@ -78,7 +81,7 @@ class MovePlanner:
             _of_source(server, tried),
             None if departure is None else departure.load,
             way,
-            MODE,
+            Mode(server.target.policy),
             found,
             more,
         )
@@ -92,7 +95,7 @@ class MovePlanner:
                 f"Server {instance['name']} has no host that it could leave: it is {instance['vm_state']}."
             )
         return (
-            _server(tx, instance, self._images_path),
+            _server(tx, instance, self._images_path, self._target),
             f"plan-{tx.names.uuid()}",
             learn(predictions.outcomes(tx), ASSUMED),
         )
@@ -153,14 +156,17 @@ class MovePlanner:
         if host is not None:
             hosts.get(tx, host)
         rows, count = instances.placed(tx, host, MATRIX_SERVERS_MAX)
-        servers = [_server(tx, row, self._images_path) for row in rows]
+        servers = [_server(tx, row, self._images_path, self._target) for row in rows]
         return servers, count - len(rows), f"plan-{tx.names.uuid()}"
 
 
-def _server(tx: Tx, instance: InstanceRow, images_path: str) -> _Server:
+def _server(tx: Tx, instance: InstanceRow, images_path: str, default: CopyTarget) -> _Server:
     facts = before_move.read(tx, instance, images_path)
     shown = TriedServer(instance["id"], instance["name"], facts.source.name)
-    return _Server(shown, facts, requests.to_move(tx, instance, facts.source, None))
+    target, specs = default, instance["flavor"].get("extra_specs") or {}
+    with contextlib.suppress(ValueError):  # a wish that is none refuses the migration itself
+        target = target_of(default, specs, instance["metadata"])
+    return _Server(shown, facts, requests.to_move(tx, instance, facts.source, None), target)
 
 
 def _asked(server: _Server, destinations: tuple[str, ...]) -> AskedMove:
@@ -184,9 +190,9 @@ def _tried_host(
     checks, departure = (*rules, *there), tried.departures.get(server.shown.id)
     found: tuple[Prediction, ...] = ()
     if departure is not None and departure.load is not None:
-        found = predict(departure.load, copy_bytes, way, DOWNTIME_MAX_S)
+        found = predict(departure.load, copy_bytes, way, server.target.downtime_ms / 1000)
     everything = (*_of_source(server, tried), *checks)
-    predicted = of_mode(found, MODE) if found else None
+    predicted = of_mode(found, Mode(server.target.policy)) if found else None
     return TriedHost(
         name, verdict(everything, predicted), blockers(everything), checks, shares_store, copy_bytes, found
     )

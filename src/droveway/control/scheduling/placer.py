@@ -36,7 +36,7 @@ from droveway.scheduler.plan import (
 )
 from droveway.scheduler.summaries import taken
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.fleet import hosts
+from droveway.store.fleet import hosts, root_pools
 
 log = structlog.get_logger("droveway.placer")
 PAUSE_S = 0.25  # between two refreshes, however many nudges there are
@@ -58,6 +58,7 @@ class Decision(msgspec.Struct, frozen=True):
     cells: tuple[HeldCell, ...] = ()
     claims: int = 0
     seen: int = 0
+    root_pool: str = ""  # in which that host keeps root disks
 
     @property
     def reason(self) -> str:
@@ -230,7 +231,8 @@ class Placer:
                 claimed = self._claim(tx, choice.name, sure.get(choice.name), ask, races)
                 if claimed is not None:
                     facts, cells = claimed
-                    return Decision(ask, plan, tuple(races), facts.name, cells, facts.claims + 1, seen)
+                    number = facts.claims + 1
+                    return Decision(ask, plan, tuple(races), facts.name, cells, number, seen, facts.root_pool)
             if last or not self._look_again(tx):
                 break
         return Decision(ask, plan, tuple(races), seen=seen)
@@ -239,7 +241,7 @@ class Placer:
         self, tx: Tx, name: str, facts: HostFacts | None, ask: PlacementRequest, races: list[str]
     ) -> tuple[HostFacts, tuple[HeldCell, ...]] | None:
         """That host, as it was seen; what stood in the way goes to `races`. `facts`: None when they are unsure."""
-        if facts is None or not self._swap(tx, facts):
+        if facts is None or not self._is_pool_as_seen(tx, facts, ask) or not self._swap(tx, facts):
             if facts is not None:
                 races.append(f"{name}: something was changed there at the same moment")
             facts = self._look(tx, name)
@@ -259,6 +261,10 @@ class Placer:
                 self._columns.hold(name, ask, cells)
                 self._numbers[name] = self._unsure[name] = facts.claims + 1
         return facts, cells
+
+    def _is_pool_as_seen(self, tx: Tx, seen: HostFacts, ask: PlacementRequest) -> bool:
+        """What is promised of a pool of root disks changes with every host that uses it, and no host's number says."""
+        return not (seen.root_pool and ask.disk_gb) or root_pools.used_gb(tx, seen.root_pool) == seen.disk_gb_used
 
     def _swap(self, tx: Tx, seen: HostFacts) -> bool:
         """The compare-and-swap."""

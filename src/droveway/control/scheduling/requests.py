@@ -93,8 +93,11 @@ def to_move(
     ask = ask_of(tx, _user_request(instance, host=destination))
     if is_forced:
         ask = msgspec.structs.replace(ask, zone=None, extra_specs={}, same_host=None, different_host=(), group=None)
+    root_pool = instance["root_pool"] or ""
     return msgspec.structs.replace(
         ask,
+        root_pool=root_pool,
+        disk_gb=0 if root_pool else ask.disk_gb,  # it is counted in that pool already
         never={source.name: "it runs there already"},
         hypervisor_type=source.hypervisor_type,
         least_hypervisor_version=source.hypervisor_version,

@@ -13,6 +13,7 @@ import msgspec
 from droveway.domain.audit_findings import Finding, finding
 from droveway.domain.volume.model import SnapshotStatus, StoredVolume, VolumeStatus
 
+ORPHANED = "orphaned volume"
 THERE = frozenset({VolumeStatus.AVAILABLE, VolumeStatus.RESERVED, VolumeStatus.IN_USE})
 VolumeSeen = tuple[int, str | None]  # a volume's fence, and where it lies
 
@@ -95,7 +96,7 @@ def _left_over(case: _Case) -> Iterator[Finding]:
             if row is None and volume_id in case.known:
                 continue  # it was deleted meanwhile
             if row is None:
-                yield finding("orphaned volume", what, backend, "no row names it", subject=volume_id)
+                yield finding(ORPHANED, what, backend, "no row names it", subject=volume_id)
             elif volume_id not in case.quiet:
                 continue
             elif row.host != backend:

@@ -2,8 +2,9 @@
 
 A source is made by the host of the volume's backend and opened on another one, so it is data with a grammar and never
 an instruction: a path is below the directory that the opening host's own configuration names, an address and a pool
-hold nothing that ends an option of QEMU. A source is the same whatever host opens it, so that a guest takes its disks
-along; what a host opens it with (a cephx user, a certificate) is that host's own and crosses no wire.
+hold nothing that ends an option of QEMU. A source is the same whatever host opens it, but for the port of an export, so
+that a guest takes its disks along; what a host opens it with (a cephx user, a certificate) is that host's own and
+crosses no wire.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class RbdSource(msgspec.Struct, frozen=True, tag="rbd"):
 
 
 class NbdSource(msgspec.Struct, frozen=True, tag="nbd"):
-    """An export of an NBD server that takes mutual TLS alone."""
+    """An export of an NBD server that takes mutual TLS alone, and one host: each has a port of its own."""
 
     address: Address
     port: Port
@@ -65,6 +66,13 @@ class SimulatedSource(msgspec.Struct, frozen=True, tag="simulated"):
 
     backend: Word
     volume_id: Id
+
+
+def are_same_bytes(one: DiskSource, other: DiskSource) -> bool:
+    """Whether two hosts that were told these open the same volume."""
+    if isinstance(one, NbdSource) and isinstance(other, NbdSource):
+        return (one.address, one.export) == (other.address, other.export)
+    return one == other
 
 
 DiskSource = FileSource | RbdSource | NbdSource | IscsiSource | SimulatedSource

@@ -3,7 +3,7 @@ guest that moves, or that holds on to a device, refuses. The same for every driv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from droveway.domain.model import GuestJob, GuestSpec, GuestState, Nic
 from droveway.domain.move_checks import Check, CheckAnswer, answer, of_room
@@ -93,6 +93,15 @@ def check_each(*checks: tuple[Check, Callable[[], None]]) -> tuple[CheckAnswer, 
         return answer(name, True, "")
 
     return tuple(asked(name, check) for name, check in checks)
+
+
+async def check_later(name: Check, check: Awaitable[None]) -> CheckAnswer:
+    """The same of one that is waited for."""
+    try:
+        await check
+    except HypervisorRefused as refused:
+        return answer(name, False, refused.reason)
+    return answer(name, True, "")
 
 
 def check_not_there(instance_id: str, state: GuestState) -> None:

@@ -10,7 +10,8 @@ import asyncio
 import http.client
 import os
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
@@ -34,6 +35,8 @@ from droveway.ports.clock import Chance, Clock
 from droveway.ports.images import HALF_KEPT_S, ImageRefused, TicketWanted
 
 TRANSFERS_MAX = 2
+SENT_BYTES_A_S = 100 << 20  # and no more: guests run beside it
+PIECE_BYTES = 256 * 1024
 TICKETS_IN_VAIN_MAX = 5  # that no API took, one after the other
 
 
@@ -67,6 +70,7 @@ class HttpImages:
         self._challenge = challenge_of(verifier)
         self._tls_ca, self._tls_path = tls_ca, tls_path
         self._pool = ThreadPoolExecutor(TRANSFERS_MAX, "images")
+        self._ended = threading.Event()
         self._kept: dict[Path, _PartialDownload] = {}
 
     # -- fetching -----------------------------------------------------------------------------------------------------
@@ -136,6 +140,7 @@ class HttpImages:
 
     def close(self) -> None:
         """The threads remove their halves a moment later; what they do not, the next start of the agent sweeps."""
+        self._ended.set()
         for target, kept in list(self._kept.items()):
             if kept.transfer is None:
                 self._forget(target)
@@ -180,7 +185,7 @@ class HttpImages:
             "content-length": str(os.fstat(file.fileno()).st_size),
         }
         try:
-            connection.request("PUT", path_of(url, image_id), file, headers)
+            connection.request("PUT", path_of(url, image_id), self._paced(file), headers)
             reply = connection.getresponse()
             if reply.status == HTTPStatus.NO_CONTENT:
                 return
@@ -190,6 +195,16 @@ class HttpImages:
         if reply.status in ANOTHER_TICKET:
             raise NeedsTicket(refusal)
         raise ImageRefused(refusal)
+
+    def _paced(self, file: BinaryIO) -> Iterator[bytes]:
+        """What is in it, no faster than is good for the guests beside it."""
+        began_s, sent = self._clock.monotonic_s(), 0
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+            sent += len(piece)
+            ahead_s = began_s + sent / SENT_BYTES_A_S - self._clock.monotonic_s()
+            if ahead_s > 0 and self._ended.wait(ahead_s):
+                raise ConnectionAbortedError("this agent ends")
 
     def _tls(self, ticket: ImageTicket) -> ssl.SSLContext | None:
         """Raises ImageRefused."""

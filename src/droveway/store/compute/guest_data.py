@@ -43,11 +43,13 @@ _GET = Prepared(select(guest_data).where(guest_data.c.instance_id == bindparam("
 _FORGET = Prepared(delete(guest_data).where(guest_data.c.instance_id == bindparam("of")))
 
 
-def keep(tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None) -> None:
-    """With the instance's row. `user_data`: base64, as it was given."""
-    if user_data is None and key is None:
+def keep(
+    tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None, admin_password: str | None = None
+) -> None:
+    """With the instance's row. `user_data`: base64, as it was given. `admin_password`: of one with a config drive."""
+    if user_data is None and key is None and admin_password is None:
         return
-    values = {"instance_id": instance_id, "user_data": user_data}
+    values = {"instance_id": instance_id, "user_data": user_data, "admin_password": admin_password}
     of_key = (
         {"key_type": None, "public_key": None} if key is None else {"key_type": key.type, "public_key": key.public_key}
     )
@@ -84,7 +86,7 @@ def data_at(tx: Tx, host: str, ids: Iterable[str]) -> tuple[GuestData, ...]:
         if found and size > SENT_AT_ONCE_BYTES:
             break
         names = (instance["number"], instance["name"], instance["hostname"], instance["metadata"], instance["key_name"])
-        found.append(GuestData(documents.digest(*names), data))
+        found.append(GuestData(documents.digest(*names, instance["guest_password"]), data))
     return tuple(found)
 
 
@@ -108,21 +110,26 @@ def _own(tx: Tx, instance: InstanceRow) -> GuestFacts:
         reservation_id=instance["reservation_id"],
         launch_index=instance["launch_index"],
         metadata=instance["metadata"],
+        password=instance["guest_password"] or "",
         key=key,
         user_data=None if user_data is None else documents.decoded(user_data),
     )
 
 
 def change(tx: Tx, instance_id: str, given: Mapping[str, Any], key: GuestKey | None) -> None:
-    """Of a server that is rebuilt: what is `given` of "user_data" and "key" takes the place of what it had."""
+    """Of a server that is rebuilt: what is `given` of "user_data", "key" and "admin_password" replaces what it had."""
     kept = results.first(GuestDataRow, tx.execute(_GET, {"of": instance_id}))
     user_data = given["user_data"] if "user_data" in given else None if kept is None else kept["user_data"]
     if "key" not in given and kept is not None and kept["public_key"] is not None:
         key = GuestKey("", kept["key_type"] or "", kept["public_key"])
     forget(tx, instance_id)
-    keep(tx, instance_id, user_data, key)
+    keep(tx, instance_id, user_data, key, given.get("admin_password", kept and kept["admin_password"]))
 
 
 def for_drive(tx: Tx, instance: InstanceRow) -> tuple[Document, ...]:
     """What its config drive holds; nothing where it has none."""
-    return documents.documents(facts(tx, instance)) if instance["config_drive"] else ()
+    if not instance["config_drive"]:
+        return ()
+    kept = results.first(GuestDataRow, tx.execute(_GET, {"of": instance["id"]}))
+    password = None if kept is None else kept["admin_password"]
+    return documents.documents(msgspec.structs.replace(facts(tx, instance), admin_password=password))

@@ -33,7 +33,7 @@ from droveway.store.work import counters, events, sagas
 _GET = Prepared(select(instances).where(instances.c.id == bindparam("of")))
 _ON_HOSTS = Prepared(select(instances).where(in_list(instances.c.host, "names"), instances.c.deleted.is_(False)))
 _OWED_BY = Prepared(
-    select(instances.c.id, instances.c.fence, instances.c.host)
+    select(instances.c.id, instances.c.fence, instances.c.host, instances.c.root_pool)
     .where(in_list(instances.c.host, "names"), instances.c.deleted)
     .order_by(instances.c.fence, instances.c.id)
     .limit(bindparam("most"))
@@ -43,7 +43,7 @@ _INSERT = Prepared(insert(instances))
 _SET = update(instances).where(instances.c.id == bindparam("of"))
 _SET_POWER = Prepared(_SET.values(power_state=bindparam("new_power")))
 _SET_FENCE = Prepared(_SET.where(instances.c.fence == bindparam("seen")).values(fence=bindparam("new_fence")))
-_FORGET_HOST = Prepared(_SET.where(instances.c.deleted).values(host=null()))
+_FORGET_HOST = Prepared(_SET.where(instances.c.deleted).values(host=null(), root_pool=null()))
 MOVES = {
     SagaKind.LIVE_MIGRATION: migrations.LIVE,
     SagaKind.COLD_MIGRATION: migrations.COLD,
@@ -74,6 +74,7 @@ class NewInstance(msgspec.Struct, frozen=True):
     config_drive: bool = False
     key: GuestKey | None = None
     user_data: str | None = None  # base64
+    admin_password: str | None = None
     nics: tuple[NicRequest, ...] = ()  # what its boot makes ports of
     group_ids: tuple[str, ...] = ()  # of those ports
     hints: dict[str, Any] = {}  # the scheduler hints as they were given
@@ -132,7 +133,7 @@ def create(tx: Tx, new: NewInstance) -> str:
             "fence": sagas.FIRST_FENCE,
         },
     )
-    guest_data.keep(tx, instance_id, new.user_data, new.key)
+    guest_data.keep(tx, instance_id, new.user_data, new.key, new.admin_password)
     params: dict[str, Any] = {"requested_host": new.requested_host} if new.requested_host else {}
     if new.nics:
         params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}
@@ -323,6 +324,7 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         server_ports.nics(tx, instance["id"]),
         rescue=instance["vm_state"] == VmState.RESCUED,
         volumes=attachments.disks(tx, instance["id"]),
+        root_pool=instance["root_pool"] or "",
     )
 
 

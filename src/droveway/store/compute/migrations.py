@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import bindparam, insert, or_, select, update
+import msgspec
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import CopyProgress, MigrationStatus
@@ -13,7 +14,7 @@ from droveway.store.engine import results
 from droveway.store.engine.in_list import one_of
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.rows import InstanceRow, MigrationWithName
+from droveway.store.rows import InstanceRow, MigrationRow, MigrationWithName
 from droveway.store.schema import instances, migrations
 from droveway.store.work import counters
 
@@ -22,6 +23,7 @@ UNDER_WAY = (
     *(MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING),
     MigrationStatus.MIGRATING,
 )
+NUMBER_DIGITS_MAX = 15
 LIVE, COLD, RESIZE = "live-migration", "migration", "resize"
 
 
@@ -49,16 +51,71 @@ def create(tx: Tx, instance: InstanceRow, saga_id: str, params: dict[str, Any], 
     )
 
 
-def set_(tx: Tx, saga_id: str, *, progress: CopyProgress | None = None, **values: Any) -> None:
-    """Change the migration of that saga; `progress` fills the memory columns."""
-    if progress is not None:
-        values |= {
-            "memory_total_bytes": progress.memory_total_bytes,
-            "memory_processed_bytes": progress.memory_processed_bytes,
-            "memory_remaining_bytes": progress.memory_remaining_bytes,
-        }
+class ShownProgress(msgspec.Struct, frozen=True):
+    """What is shown of a copy beside how many bytes there are. `time_left_s`: if the guest goes on as it does; None
+    when it would not end so, or nothing is known."""
+
+    policy: str = ""
+    iteration: int = 0
+    elapsed_ms: int = 0
+    rate_bytes_s: int = 0
+    dirty_bytes_s: int = 0
+    throttle_percent: int = 0
+    downtime_ms: int = 0  # as it is expected
+    downtime_max_ms: int = 0  # as it is allowed now
+    time_left_s: float | None = None
+    post_copy: str = "none"
+    paused: bool = False  # for the sake of its copy
+
+
+def set_(tx: Tx, saga_id: str, **values: Any) -> None:
+    """Change the migration of that saga."""
     new = {f"new_{name}": value for name, value in values.items()}
     tx.execute(_update(tuple(values)), {"of": saga_id, "new_updated_at_us": tx.now_us, **new})
+
+
+def set_progress(tx: Tx, saga_id: str, seen: CopyProgress, shown: ShownProgress) -> None:
+    names = (f"{of}_{what}_bytes" for of in ("memory", "disk") for what in ("total", "processed", "remaining"))
+    counted = {name: getattr(seen, name) for name in names}
+    set_(tx, saga_id, **counted, progress=msgspec.to_builtins(shown))
+
+
+def is_forced(tx: Tx, saga_id: str) -> bool:
+    """Whether it is to complete at any price that its policy allows."""
+    return bool(tx.execute(_FORCED, {"of": saga_id}).scalar())
+
+
+def was_split(tx: Tx, saga_id: str) -> bool:
+    """Whether its guest has been seen in post-copy."""
+    progress = tx.execute(_PROGRESS, {"of": saga_id}).scalar()
+    return bool(progress) and progress["post_copy"] != "none"
+
+
+def force(tx: Tx, saga_id: str) -> None:
+    """It is to complete at any price that its policy allows. Its runner finds that by itself."""
+    set_(tx, saga_id, forced=True)
+    tx.nudges.append(f"saga:{saga_id}")
+
+
+def named(tx: Tx, given: str) -> MigrationWithName | None:
+    """By its number or its uuid."""
+    is_number = given.isascii() and given.isdecimal() and len(given) <= NUMBER_DIGITS_MAX
+    query = _query(("id" if is_number else "uuid",), under_way=False)
+    wanted = {"id": int(given)} if is_number else {"uuid": given}
+    found = results.every(MigrationWithName, tx.execute(query, {**wanted, "most": 1}))
+    return found[0] if found else None
+
+
+def queue_place(tx: Tx, row: MigrationRow) -> int:
+    """Among those that wait to leave the same host, from 1 on; 0: it does not wait."""
+    if row["status"] != MigrationStatus.QUEUED:
+        return 0
+    return 1 + int(tx.execute(_QUEUED_BEFORE, {"of": row["id"], "host": row["source"]}).scalar_one())
+
+
+def ahead(tx: Tx, saga_id: str) -> int:
+    """How many that were asked for before it are leaving the same host, and are not over."""
+    return int(tx.execute(_AHEAD, {"of": saga_id}).scalar_one())
 
 
 @functools.lru_cache(maxsize=64)
@@ -108,6 +165,28 @@ def find(
     return results.every(MigrationWithName, tx.execute(query, {**wanted, "most": limit}))
 
 
+_FORCED = Prepared(select(migrations.c.forced).where(migrations.c.saga_id == bindparam("of")))
+_PROGRESS = Prepared(select(migrations.c.progress).where(migrations.c.saga_id == bindparam("of")))
+_it = migrations.alias("it")
+# One that still waits for another saga of its server has no place in the line.
+_IN_LINE = [status.value for status in UNDER_WAY if status is not MigrationStatus.ACCEPTED]
+_AHEAD = Prepared(
+    select(func.count())
+    .select_from(migrations)
+    .join(_it, and_(migrations.c.source == _it.c.source, migrations.c.id < _it.c.id))
+    .where(
+        _it.c.saga_id == bindparam("of"),
+        migrations.c.migration_type == _it.c.migration_type,
+        one_of(migrations.c.status, _IN_LINE),
+    )
+)
+_QUEUED_BEFORE = Prepared(
+    select(func.count()).where(
+        migrations.c.source == bindparam("host"),
+        migrations.c.id < bindparam("of"),
+        one_of(migrations.c.status, [MigrationStatus.QUEUED.value]),
+    )
+)
 _NUMBER = Prepared(select(migrations.c.id).where(migrations.c.uuid == bindparam("of")))
 _CONDITIONS = {
     "host": or_(migrations.c.source == bindparam("host"), migrations.c.destination == bindparam("host")),

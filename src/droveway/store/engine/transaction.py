@@ -80,6 +80,11 @@ class Store(Protocol):
         """Run `fn` on a snapshot. It must not write."""
         ...
 
+    @property
+    def commits(self) -> int | None:
+        """How many there have been, counted before they are answered; None where other processes commit, too."""
+        ...
+
     def on_commit(self, listener: Callable[[str], None]) -> None:
         """`listener(topic)` is called in the loop after each commit that nudged."""
         ...
@@ -103,6 +108,7 @@ class DiskStore:
         self._read_connections: set[Connection] = set()
         self._reads = 0
         marks = None
+        self._is_alone = not is_postgresql(url)
         try:
             with self._engine.connect().execution_options(writes=True) as connection:
                 if is_postgresql(url):
@@ -122,6 +128,10 @@ class DiskStore:
     @property
     def engine(self) -> Engine:
         return self._engine
+
+    @property
+    def commits(self) -> int | None:
+        return self._writer.commits if self._is_alone else None
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
         self._listeners.append(listener)
@@ -205,6 +215,7 @@ class MemoryStore:
         self._names = names
         self._delay = delay
         self._listeners: list[Callable[[str], None]] = []
+        self.commits: int | None = 0
 
     @property
     def engine(self) -> Engine:
@@ -214,6 +225,12 @@ class MemoryStore:
         self._listeners.append(listener)
 
     async def run(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await self._run(fn, *args, **kwargs)
+        finally:
+            self.commits = (self.commits or 0) + 1
+
+    async def _run(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         if self._delay is not None:
             await self._delay()
         tx = Tx(self._connection, self._clock.now_us(), self._names)
@@ -230,7 +247,7 @@ class MemoryStore:
         return value
 
     async def read(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self.run(fn, *args, **kwargs)
+        return await self._run(fn, *args, **kwargs)
 
     async def close(self) -> None:
         self._connection.close()

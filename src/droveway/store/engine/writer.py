@@ -60,6 +60,7 @@ class Writer:
     ) -> None:
         self._connector, self._clock, self._begin, self._answer, self._marks = connector, clock, begin, answer, marks
         self._connection: Connection | None = None
+        self.commits = 0  # as many as may have been kept; each counts before it is answered
         self._careful = 0  # batches to come in which each write has its savepoint from the start
         self._queue: queue.Queue[Write | None] = queue.Queue(QUEUE_MAX)
         self._thread = threading.Thread(target=self._work, name="store-write", daemon=True)
@@ -89,6 +90,7 @@ class Writer:
             if writes:
                 self._careful = max(0, self._careful - 1)
                 results, nudges = self._outcome(writes, apart=self._careful > 0)
+                self.commits += 1
                 loop = writes[0].loop
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(self._answer, results, nudges)

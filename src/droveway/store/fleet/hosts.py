@@ -20,6 +20,7 @@ from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import root_pools
 from droveway.store.fleet.reported import NOTHING_REPORTED, decode_reported, decode_source
 from droveway.store.rows import HostHealth, HostWithUse
 from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
@@ -239,7 +240,8 @@ def _facts(tx: Tx, of: _HostQueries, wanted: dict[str, Any]) -> list[HostFacts]:
             cells[host] = [cell for text in texts.split("\n") for cell in _cells(text)]
     labels = _labels(tx, of, wanted)
     nothing = (0, 0, 0, 0)
-    return [_one(row, sums.get(row.name, nothing), cells.get(row.name, ()), labels.get(row.name, {})) for row in rows]
+    found = [_one(row, sums.get(row.name, nothing), cells.get(row.name, ()), labels.get(row.name, {})) for row in rows]
+    return root_pools.with_use(tx, found)
 
 
 def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dict[str, tuple[str, ...]]) -> HostFacts:
@@ -274,6 +276,7 @@ def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dic
         vcpus_used=used[0],
         ram_mb_used=used[1],
         disk_gb_used=used[2],
+        root_pool=reported.root_pool,
         instances=used[3],
         claims=row.claims,
     )
@@ -317,7 +320,7 @@ def touch(tx: Tx, *names: str | None) -> None:
 def each(tx: Tx) -> Iterator[HostWithUse]:
     """Every host with its service and the sums of what is used there, one after the other: ten thousand held at once
     cost the garbage collector much."""
-    yield from results.one_by_one(HostWithUse, tx.execute(_EVERY))
+    yield from root_pools.rows_with_use(tx, results.one_by_one(HostWithUse, tx.execute(_EVERY)))
 
 
 def health(tx: Tx, name: str) -> HostHealth | None:
@@ -351,7 +354,7 @@ def get(tx: Tx, name: str) -> HostWithUse:
     row = results.first(HostWithUse, tx.execute(_ONE, {"of": name}))
     if row is None:
         raise _no_host(name)
-    return row
+    return next(root_pools.rows_with_use(tx, [row]))
 
 
 def join(tx: Tx, name: str, zone: str) -> bool:

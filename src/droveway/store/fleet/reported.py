@@ -24,6 +24,7 @@ class Reported(msgspec.Struct, frozen=True):
     disk_gb: int = 0
     reserved_disk_gb: int = 0
     store_trouble: str = ""
+    root_pool: str = ""
 
 
 class ReportedOfSource(Reported, frozen=True):

@@ -71,9 +71,13 @@ def add_credential(tx: Tx, values: Mapping[str, Any]) -> None:
 
 
 def update_credential(tx: Tx, credential_id: str, values: Mapping[str, Any]) -> None:
+    """What was bought with it before ends."""
     if values:
+        end_tokens(tx, tokens.c.credential_id == credential_id)
         tx.execute(update(credentials).where(credentials.c.id == credential_id).values(**values))
 
 
 def remove_credential(tx: Tx, credential_id: str) -> None:
+    """Every token that was bought with it ends."""
+    end_tokens(tx, tokens.c.credential_id == credential_id)
     tx.execute(delete(credentials).where(credentials.c.id == credential_id))

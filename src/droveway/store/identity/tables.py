@@ -124,6 +124,7 @@ tokens = Table(
     Column("domain_id", ID),  # good for a project, for a domain, for the system, or for nothing
     Column("is_system", Boolean, nullable=False, default=False, server_default="0"),
     Column("application_credential_id", ID),  # with which it was bought
+    Column("credential_id", ID),  # the EC2 key whose signature bought it
     Column("methods", Json, nullable=False),
     Column("issued_at_us", BigInteger, nullable=False),
     Column("expires_at_us", BigInteger, nullable=False, index=True),

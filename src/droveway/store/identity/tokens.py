@@ -141,6 +141,7 @@ class Caller(msgspec.Struct, frozen=True):
     is_system: bool = False
     password_expires_at_us: int | None = None
     key: ApplicationKey | None = None
+    credential_id: str | None = None  # of the EC2 key that it was bought with
 
     @property
     def is_admin(self) -> bool:
@@ -170,6 +171,7 @@ def issue_token(
     domain_id: str | None = None,
     is_system: bool = False,
     application_credential_id: str | None = None,
+    credential_id: str | None = None,
 ) -> Caller | None:
     """Store a token. None (and nothing stored) when the user may not have it: disabled, or no role in that place.
     Clears away what has expired, and the oldest of a user that has too many, so that the table does not grow."""
@@ -182,6 +184,7 @@ def issue_token(
         "domain_id": domain_id,
         "is_system": is_system,
         "application_credential_id": application_credential_id,
+        "credential_id": credential_id,
         "methods": list(methods),
         "issued_at_us": tx.now_us,
         "expires_at_us": expires_at_us,
@@ -239,6 +242,7 @@ def find_token(tx: Tx, token_hash: str) -> Caller | None:
         is_system=row.is_system,
         password_expires_at_us=row.password_expires_at_us,
         key=key,
+        credential_id=row.credential_id,
     )
 
 
@@ -269,6 +273,11 @@ def role_graph(tx: Tx) -> tuple[dict[str, str], dict[str, list[str]]]:
         if row.implied_id is not None:
             implied.setdefault(row.id, []).append(row.implied_id)
     return names, implied
+
+
+def forget_token(tx: Tx, token_hash: str) -> None:
+    """One that was told to nobody."""
+    tx.execute(_END, {"of": token_hash})
 
 
 def revoke_token(tx: Tx, token_hash: str) -> bool:

@@ -66,7 +66,8 @@ _FLOATING = Prepared(
 i = instances.c
 s = server_ports.c
 INTERFACES = (
-    select(p.id.label("port_id"), s.place, s.tag, i.deleted, i.number, i.name, i.hostname, i.metadata, i.key_name)
+    select(p.id.label("port_id"), s.place, s.tag, i.deleted, i.number, i.name, i.hostname, i.metadata)
+    .add_columns(i.key_name, i.guest_password)
     .join_from(port_table, instances, i.id == p.device_id)
     .outerjoin(server_ports, and_(s.port_id == p.id, s.instance_id == p.device_id))
 )
@@ -201,5 +202,5 @@ def interface_fact(row: Any) -> InterfaceFact:
     """A port that only names a server as its device is none of its interfaces: it is not told what that server is."""
     if row.place is None or row.deleted:
         return InterfaceFact(row.hostname)
-    names = (row.number, row.name, row.hostname, row.metadata, row.key_name)
+    names = (row.number, row.name, row.hostname, row.metadata, row.key_name, row.guest_password)
     return InterfaceFact(row.hostname, row.place, row.tag or "", digest(*names))

@@ -11,24 +11,47 @@ import msgspec
 from sqlalchemy import bindparam, select
 
 from droveway.domain.faults import BadRequest, Conflict
-from droveway.domain.model import SagaKind, Subject
+from droveway.domain.model import SagaKind, Subject, VmState
 from droveway.domain.volume import lifecycle, quota
 from droveway.domain.volume.lifecycle import LIFECYCLE, Verb
-from droveway.domain.volume.model import SnapshotStatus, VolumeStatus, of_snapshot, of_volume
+from droveway.domain.volume.model import Clone, SnapshotStatus, VolumeStatus, of_snapshot, of_volume
 from droveway.domain.volume.quota import VolumeQuotas
 from droveway.store.engine.in_list import one_of
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
+from droveway.store.schema import instances
 from droveway.store.volume import attachments, backends, quotas, snapshots, volumes
 from droveway.store.volume.quotas import Claim
 from droveway.store.volume.rows import SnapshotRow, VolumeRow, VolumeTypeRow
+from droveway.store.volume.tables import snapshots as snapshot_table
+from droveway.store.volume.tables import volume_attachments
 from droveway.store.volume.tables import volumes as volume_table
 from droveway.store.work import sagas
 
+NAMED_MAX = 8  # volumes, in a sentence
 _V = volume_table.c
 _BEING_MADE = one_of(_V.status, (VolumeStatus.CREATING.value, VolumeStatus.DOWNLOADING.value))
 _MADE_OF_SNAPSHOT = Prepared(select(_V.id).where(_V.snapshot_id == bindparam("of"), _BEING_MADE).limit(1))
 _MADE_OF_VOLUME = Prepared(select(_V.id).where(_V.source_volume_id == bindparam("of"), _BEING_MADE).limit(1))
+# Volumes made of its snapshots, on the same backend.
+_CLONES = Prepared(
+    select(_V.id)
+    .where(
+        _V.snapshot_id.in_(select(snapshot_table.c.id).where(snapshot_table.c.volume_id == bindparam("of"))),
+        _V.host == bindparam("at"),
+        _V.id != bindparam("of"),
+    )
+    .order_by(_V.id)
+    .limit(NAMED_MAX)
+)
+_WRITTEN_BY = Prepared(
+    select(instances.c.name)
+    .join_from(volume_attachments, instances, instances.c.id == volume_attachments.c.instance_id)
+    .where(
+        volume_attachments.c.volume_id == bindparam("of"),
+        one_of(instances.c.vm_state, tuple(state.value for state in (VmState.ACTIVE, VmState.PAUSED, VmState.RESCUED))),
+    )
+)
 
 
 class Asked(NamedTuple):
@@ -113,6 +136,19 @@ def _must_be_promised(tx: Tx, row: VolumeRow, guarantee: str, otherwise: str) ->
     """What a driver does not declare is refused before anything is written. Raises BadRequest."""
     if row["host"] is not None and not getattr(backends.guarantees_of(tx, row["host"]), guarantee):
         raise BadRequest(f"Invalid volume: the storage of volume {row['id']} {otherwise}.")
+
+
+def _must_be_at_rest(tx: Tx, row: VolumeRow) -> None:
+    """Where a snapshot is a copy, which of a volume that is being written would be of no one moment. Raises
+    BadRequest."""
+    if row["host"] is None or backends.guarantees_of(tx, row["host"]).clone is not Clone.COPY:
+        return
+    name = tx.execute(_WRITTEN_BY, {"of": row["id"]}).scalar()
+    if name is not None:
+        raise BadRequest(
+            f"Invalid volume: the storage of volume {row['id']} copies what it takes a snapshot of, and server "
+            f"{name[:64]} is writing it: stop that server, or detach the volume, or back it up."
+        )
 
 
 def revert(tx: Tx, row: VolumeRow, snapshot_id: str, asked: Asked) -> None:
@@ -236,10 +272,24 @@ def delete(tx: Tx, row: VolumeRow, asked: Asked, *, cascade: bool = False, force
             f"Invalid volume: Volume {row['id']} must not have snapshots; delete them first, or delete it with them "
             "(cascade)."
         )
+    if cascade:
+        _must_have_no_clones(tx, row)
     if tx.execute(_MADE_OF_VOLUME, {"of": row["id"]}).first() is not None:
         raise BadRequest(f"Invalid volume: Volume {row['id']} is being copied: another volume is made of it now.")
     volumes.forget_transfer(tx, row["id"])
     begin(tx, Verb.DELETE, row, {"cascade": cascade, "force": force}, asked, force=force)
+
+
+def _must_have_no_clones(tx: Tx, row: VolumeRow) -> None:
+    """Where a snapshot does not go while a volume made of it is there. Raises BadRequest before anything is deleted."""
+    if row["host"] is None or backends.guarantees_of(tx, row["host"]).independent_snapshots:
+        return
+    clones = list(tx.execute(_CLONES, {"of": row["id"], "at": row["host"]}).scalars())
+    if clones:
+        raise BadRequest(
+            f"Invalid volume: Volume {row['id']} has snapshots of which volumes are made that hang on them: "
+            f"{', '.join(clones)}; delete these first."
+        )
 
 
 # -- snapshots --------------------------------------------------------------------------------------------------------
@@ -266,6 +316,7 @@ def create_snapshot(
     if volume["moving_to"] is not None:
         raise BadRequest("Invalid volume: Snapshot cannot be created while volume is migrating.")
     _must_be_promised(tx, volume, "snapshots", "takes no snapshots: make a volume of it, or back it up")
+    _must_be_at_rest(tx, volume)
     its_type = None if volume["volume_type_id"] is None else (volume["volume_type_id"], type_name)
     quotas.claim(tx, volume["project_id"], configured, Claim(snapshots=1, gigabytes=volume["size_gb"]), its_type)
     row = SnapshotRow(

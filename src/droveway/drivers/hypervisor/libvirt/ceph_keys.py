@@ -33,8 +33,24 @@ def read(conf_path: str, user: str, keyring_path: str) -> tuple[str, CephAccess,
     key = _ini(keyring_path).get(section, "key", fallback="")
     if not key:
         raise HypervisorRefused(f"{keyring_path} has no key of [{section}].")
-    secret = str(uuid5(_SECRETS, f"{fsid}/{user}"))
-    return fsid, CephAccess(user, secret, monitors), base64.b64decode(key)
+    return fsid, CephAccess(user, secret_of(fsid, user), monitors), base64.b64decode(key)
+
+
+def secret_of(fsid: str, user: str) -> str:
+    """The id of the secret of that user in the libvirt of whichever host comes as that."""
+    return str(uuid5(_SECRETS, f"{fsid}/{user}"))
+
+
+def of_host(files: tuple[str, str, str] | None) -> str:
+    """FSID/USER: as whom this host opens disks, for another one that sends it a guest. Empty where it opens none, or
+    its files cannot be read: a guest with such disks is refused before."""
+    if files is None:
+        return ""
+    try:
+        fsid = _of_global(_ini(files[0]), "fsid")
+        return f"{fsid}/{files[1]}" if fsid else ""
+    except HypervisorRefused:
+        return ""
 
 
 def _ini(path: str) -> configparser.ConfigParser:

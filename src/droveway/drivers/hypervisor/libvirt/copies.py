@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import libvirt
 
+from droveway.domain.migration_ladder import AT_ONCE_MAX, CopyTarget, Policy
 from droveway.domain.model import LocalFiles, MigrationEndpoint
 from droveway.domain.peer_uri import WrongUri
 from droveway.domain.peer_uri import checked as checked_endpoint
+from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.libvirt.connection import (
     ConnectionLost,
     checked,
@@ -26,8 +28,9 @@ from droveway.drivers.hypervisor.libvirt.connection import (
 from droveway.drivers.hypervisor.libvirt.leaving import targets, xml_there
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
-AT_ONCE = 4
+AT_ONCE = AT_ONCE_MAX  # how many there are is control's; this bounds what it may ask for
 KEPT_ERRORS = 1024
+THROTTLE_FIRST, THROTTLE_STEP = 30, 25  # percent of CPU time: as soon as a guest must be slowed down, it is felt
 FLAGS = (
     libvirt.VIR_MIGRATE_LIVE
     | libvirt.VIR_MIGRATE_PEER2PEER  # libvirtd itself carries it: it goes on when this process dies
@@ -37,6 +40,17 @@ FLAGS = (
     # checked with a test file before, and the disk's cache=none keeps the two page caches apart.
     | libvirt.VIR_MIGRATE_UNSAFE
 )
+
+
+class Order(NamedTuple):
+    """How one guest is copied. `volumes`: as it opens them there. `resumes`: a post-copy that has failed, and nothing
+    else."""
+
+    to: MigrationEndpoint
+    files: LocalFiles
+    target: CopyTarget
+    volumes: tuple[VolumeDisk, ...] = ()
+    resumes: bool = False
 
 
 class OutgoingCopies:
@@ -59,11 +73,11 @@ class OutgoingCopies:
     def forget(self, instance_id: str) -> None:
         self._errors.pop(instance_id, None)
 
-    def begin(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> asyncio.Task[str]:
+    def begin(self, instance_id: str, order: Order) -> asyncio.Task[str]:
         """The task ends when the call has, with its complaint; it never raises."""
         self._errors.pop(instance_id, None)
         self._waiting[instance_id] = None
-        task = asyncio.create_task(self._carry(instance_id, to, files), name=f"copy {instance_id}")
+        task = asyncio.create_task(self._carry(instance_id, order), name=f"copy {instance_id}")
         self._calls[instance_id] = task
         task.add_done_callback(lambda ended: self._ended(instance_id, ended))
         return task
@@ -80,11 +94,11 @@ class OutgoingCopies:
         for task in tuple(self._calls.values()):
             task.cancel()
 
-    async def _carry(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> str:
+    async def _carry(self, instance_id: str, order: Order) -> str:
         try:
-            async with self._slots:
+            async with contextlib.nullcontext() if order.resumes else self._slots:
                 self._waiting.pop(instance_id, None)
-                await in_daemon_thread(f"copy-{instance_id[:8]}", lambda: self._call(instance_id, to, files))
+                await in_daemon_thread(f"copy-{instance_id[:8]}", lambda: self._call(instance_id, order))
         except ConnectionLost as lost:
             # No verdict: a libvirtd that was killed has ended the copy, a connection that was cut has not.
             return f"The hypervisor's connection broke during the copy: {lost}."
@@ -104,8 +118,9 @@ class OutgoingCopies:
                 self._errors.pop(next(iter(self._errors)))
         self._changed(instance_id)
 
-    def _call(self, instance_id: str, to: MigrationEndpoint, files: LocalFiles) -> None:
+    def _call(self, instance_id: str, order: Order) -> None:
         # Where libvirtd, which is root, connects to was said by another host: nothing passes but an address.
+        to, files = order.to, order.files
         try:
             peer_uri, data_uri = checked_endpoint(to)
         except WrongUri as wrong:
@@ -114,10 +129,16 @@ class OutgoingCopies:
         def migrate(connection: Any) -> None:
             domain = connection.lookupByUUIDString(instance_id)
             parameters: dict[str, Any] = {libvirt.VIR_MIGRATE_PARAM_URI: data_uri}
-            parameters |= xml_there(domain, self._instances_path, to.instances_path)
+            parameters |= xml_there(domain, self._instances_path, to, order.volumes)
             if files.disks:
                 parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = targets(domain, files)
-            domain.migrateToURI3(peer_uri, parameters, FLAGS | _copying(files))
+            flags = FLAGS | _copying(files)
+            if order.resumes:
+                flags |= libvirt.VIR_MIGRATE_POSTCOPY | libvirt.VIR_MIGRATE_POSTCOPY_RESUME
+            else:
+                domain.migrateSetMaxDowntime(order.target.downtime_ms)  # before it, or a small guest is there sooner
+                flags |= _bearing(order.target, parameters)
+            domain.migrateToURI3(peer_uri, parameters, flags)
 
         connection = open_connection(self._uri)
         try:
@@ -125,6 +146,19 @@ class OutgoingCopies:
         finally:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()
+
+
+def _bearing(target: CopyTarget, parameters: dict[str, Any]) -> int:
+    """What its guest may be made to bear; the numbers of it go into `parameters`."""
+    if target.bandwidth_mib_s:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = target.bandwidth_mib_s
+    if target.policy is Policy.POST_COPY:
+        return int(libvirt.VIR_MIGRATE_POSTCOPY)
+    if target.policy is not Policy.AUTO_CONVERGE:
+        return 0
+    parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL] = THROTTLE_FIRST
+    parameters[libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT] = THROTTLE_STEP
+    return int(libvirt.VIR_MIGRATE_AUTO_CONVERGE)
 
 
 def _copying(files: LocalFiles) -> int:

@@ -11,7 +11,7 @@ import os.path
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import libvirt
 import msgspec
@@ -21,7 +21,9 @@ from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.guest_data import Document
 from droveway.domain.hardware import GIB
 from droveway.domain.image_tickets import ImageTicket
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import (
+    CopyChange,
     Guest,
     GuestJob,
     GuestSpec,
@@ -29,6 +31,7 @@ from droveway.domain.model import (
     LocalFiles,
     MigrationEndpoint,
     Nic,
+    PostCopy,
     Resources,
     SpareDisk,
 )
@@ -56,7 +59,7 @@ from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.arrivals import Arrivals
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
-from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
+from droveway.drivers.hypervisor.libvirt.copies import Order, OutgoingCopies
 from droveway.drivers.hypervisor.libvirt.disk_copies import DiskCopies
 from droveway.drivers.hypervisor.libvirt.domain_xml import HostFacts, domain_xml
 from droveway.drivers.hypervisor.libvirt.facts import (
@@ -70,9 +73,11 @@ from droveway.drivers.hypervisor.libvirt.facts import (
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt.kept_disks import KeptDisks
 from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
+from droveway.drivers.hypervisor.libvirt.root_disks import RootDisks
 from droveway.drivers.hypervisor.libvirt.volume_xml import OwnWays
 from droveway.drivers.hypervisor.promises import (
     check_each,
+    check_later,
     check_machine,
     check_movable,
     check_not_there,
@@ -84,9 +89,12 @@ from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import FROZEN_MAX_S, NO_FILES, HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import AS_USUAL, FROZEN_MAX_S, NO_FILES, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused, Images
 from droveway.ports.replies import DiskCopied
+
+if TYPE_CHECKING:
+    from droveway.drivers.hypervisor.libvirt.pool_disks import PoolDisks
 
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 ASKED_TO_LET_GO_EVERY_S, LET_GO_LOOK_S = 5.0, 0.1  # the same
@@ -124,7 +132,8 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
 class LibvirtHypervisor:
     """Answers droveway.ports.hypervisor.Hypervisor. Remembers nothing but calls in flight and how the last ended."""
 
-    def __init__(self, settings: LibvirtSettings, clock: Clock, images: Images) -> None:
+    def __init__(self, settings: LibvirtSettings, clock: Clock, images: Images, pool: PoolDisks | None = None) -> None:
+        """`pool`: where root disks lie; without, on the instance store."""
         self._settings, self._clock = settings, clock
         self._use_kvm = kvm_works()
         self._store = StoreWatch(Path(settings.instances_path), clock)
@@ -132,7 +141,8 @@ class LibvirtHypervisor:
         self._admissions = Admissions(settings.admissions_path)
         self._connection = LibvirtConnection(settings.uri, clock)
         self._copies = OutgoingCopies(settings.uri, os.path.abspath(settings.instances_path), self._note_change)
-        self._disk_copies, self._images = DiskCopies(self._connection, self._files, clock), images
+        self._disk_copies, self._images = DiskCopies(self._connection, self._files, clock, pool), images
+        self._pool = RootDisks(pool)
         self._arrivals = Arrivals(self._files, self._files.bases)
         self._kept, self._own_cpus = KeptDisks(self._files), OwnCpus()
         self._frozen = Admissions(settings.admissions_path + "-frozen")  # guests that an earlier client may have held
@@ -158,6 +168,7 @@ class LibvirtHypervisor:
     async def sweep_bases(self) -> None:
         """Now and then deletes bases that no disk needs, and partial downloads that were abandoned."""
         await self._files.sweep_bases()
+        await self._pool.sweep()
 
     @periodic(every_s=STALLED_AGAIN_S)
     async def resume_stalled(self) -> None:
@@ -172,10 +183,11 @@ class LibvirtHypervisor:
             task.cancel()
         await self._connection.close()
         self._files.close()
+        self._pool.close()
 
     # -- what there is ------------------------------------------------------------------------------------------------
     async def resources(self) -> Resources:
-        seen = await self._store.headroom()
+        seen = await self._pool.capacity(self._store)
         return await self._connection.call(lambda c: self._resources(c, *seen))
 
     def store_trouble(self) -> str:
@@ -189,6 +201,7 @@ class LibvirtHypervisor:
             reserved_memory_mb=s.reserved_memory_mb,
             store_trouble=store_trouble,
             reserved_disk_gb=s.reserved_disk_gb,
+            root_pool=self._pool.name,
             disk_identity=self._disk_identity(),
         )
 
@@ -206,7 +219,7 @@ class LibvirtHypervisor:
         return facts
 
     async def measure(self) -> HostUsage:
-        seen = await self._store.headroom()
+        seen = await self._pool.capacity(self._store)
         return await self._connection.call(lambda c: read_measured(c, self._resources(c, *seen)))
 
     async def guests(self) -> dict[str, Guest]:
@@ -233,6 +246,8 @@ class LibvirtHypervisor:
     async def prepare(
         self, spec: GuestSpec, ticket: ImageTicket | None = None, documents: Sequence[Document] = ()
     ) -> None:
+        if spec.root_pool:
+            await self._pool.make(spec, ticket)
         await self._files.prepare(spec, ticket, documents)
 
     def progress(self, spec: GuestSpec) -> str:
@@ -241,6 +256,7 @@ class LibvirtHypervisor:
     async def start(self, spec: GuestSpec) -> None:
         directory = self._files.directory(spec.instance_id)
         await self._files.complete(spec)
+        await self._pool.check_there(spec)
 
         def work(connection: Any) -> None:
             cells: tuple[NumaCell, ...] = ()
@@ -248,7 +264,7 @@ class LibvirtHypervisor:
                 check_machine(spec, self._known(connection).machine_types)
                 cells = self._known(connection).cells
             consoles.make_directory(self._settings.host_root)
-            xml = domain_xml(spec, directory, self._use_kvm, cells, self._ways_for(connection, spec.volumes))
+            xml = domain_xml(spec, directory, self._use_kvm, cells, self._ways_for(connection, spec.volumes, spec))
             with self._own_cpus.around_start(connection, spec):
                 acts.start(connection, spec.instance_id, xml)
 
@@ -311,15 +327,21 @@ class LibvirtHypervisor:
         await self._disk_copies.drop(instance_id, copy)
 
     async def prepare_disk(self, spec: GuestSpec, disk: SpareDisk, ticket: ImageTicket | None = None) -> None:
+        if spec.root_pool:
+            await self._pool.make(spec, ticket, disk.value)
+            return
         await self._files.prepare_disk(spec, hardware_xml.spare_name(disk), ticket)
 
     async def drop_disk(self, instance_id: str, disk: SpareDisk) -> None:
         path = Path(self._files.directory(instance_id)) / hardware_xml.spare_name(disk)
         await self._connection.call(lambda c: held.check_not_begun_from(c, instance_id, str(path)))
         await self._files.run(lambda: path.unlink(missing_ok=True))
+        await self._pool.drop(instance_id, disk.value)
 
     async def replace_disk(self, spec: GuestSpec, documents: Sequence[Document], keeps_ephemeral: bool) -> None:
         await self.stop(spec.instance_id, 0.0)
+        if spec.root_pool:
+            await self._pool.replace(spec.instance_id, SpareDisk.REBUILD.value)
         new = hardware_xml.spare_name(SpareDisk.REBUILD)
         await self._files.replace_disk(spec, new, documents, keeps_ephemeral)
 
@@ -375,9 +397,11 @@ class LibvirtHypervisor:
             step_s = min(2 * step_s, LET_GO_LOOK_S)
 
     # -- volumes --------------------------------------------------------------------------------------------------
-    def _ways_for(self, connection: Any, disks: Sequence[VolumeDisk]) -> OwnWays:
-        """With the secret of its Ceph cluster, where one of them lies there: libvirt keeps it in memory alone."""
-        if self._settings.ceph is None or not any(isinstance(disk.source, RbdSource) for disk in disks):
+    def _ways_for(self, connection: Any, disks: Sequence[VolumeDisk], spec: GuestSpec | None = None) -> OwnWays:
+        """With the secret of its Ceph cluster, where one of them lies there, or the root disk of that guest: libvirt
+        keeps it in memory alone."""
+        is_there = any(isinstance(disk.source, RbdSource) for disk in disks) or bool(spec and spec.root_pool)
+        if self._settings.ceph is None or not is_there:
             return self._ways
         fsid, access, key = ceph_keys.read(*self._settings.ceph)
         ceph_keys.define_secret(connection, fsid, access, key)
@@ -419,9 +443,11 @@ class LibvirtHypervisor:
         await self._connection.call(lambda c: volumes.thaw(c, instance_id))
         await self._files.run_beside(lambda: self._frozen.discard(instance_id))
 
-    async def remove(self, instance_id: str) -> None:
+    async def remove(self, instance_id: str, root_pool: str = "") -> None:
         self._files.directory(instance_id)
         await self._connection.call(lambda c: acts.remove(c, instance_id))
+        if root_pool:
+            await self._pool.remove(instance_id, root_pool)
         await self._files.run(lambda: self._files.delete(instance_id))
         await self._files.run_beside(lambda: self._admissions.discard(instance_id))
         self._copies.forget(instance_id)
@@ -443,7 +469,8 @@ class LibvirtHypervisor:
 
     def endpoint(self) -> MigrationEndpoint:
         s = self._settings
-        return MigrationEndpoint(s.host, s.peer_uri, s.data_uri, os.path.abspath(s.instances_path))
+        path = os.path.abspath(s.instances_path)
+        return MigrationEndpoint(s.host, s.peer_uri, s.data_uri, path, ceph_keys.of_host(s.ceph))
 
     async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> tuple[CheckAnswer, ...]:
         self._files.directory(spec.instance_id)
@@ -458,7 +485,10 @@ class LibvirtHypervisor:
                 (Check.VOLUMES, lambda: self._check_ways(connection, spec)),
             )
 
-        return await self._connection.call(work)
+        found = await self._connection.call(work)
+        if not spec.root_pool:
+            return found
+        return (*found, await check_later(Check.POOL, self._pool.check(spec)))
 
     def _check_ways(self, connection: Any, spec: GuestSpec) -> None:
         ways = self._ways_for(connection, spec.volumes)
@@ -495,12 +525,17 @@ class LibvirtHypervisor:
 
     async def write_probe(self, name: str) -> None:
         await self._files.write_probe(name)
+        await self._pool.write_probe(name)
 
     async def sees_probe(self, name: str) -> bool:
         return await self._files.sees_probe(name)
 
+    async def sees_probe_in_pool(self, name: str) -> bool:
+        return await self._pool.sees_probe(name)
+
     async def remove_probe(self, name: str) -> None:
         await self._files.remove_probe(name)
+        await self._pool.remove_probe(name)
 
     async def local_files(self, instance_id: str) -> LocalFiles:
         return await self._arrivals.read(instance_id)
@@ -534,8 +569,8 @@ class LibvirtHypervisor:
         await self._connection.call(lambda c: acts.forget(c, spec.instance_id))
         if not spec.needs_store:
             await self._files.make_directory(spec.instance_id)
-        if spec.volumes:
-            await self._connection.call(lambda c: self._ways_for(c, spec.volumes))
+        if spec.volumes or spec.root_pool:
+            await self._connection.call(lambda c: self._ways_for(c, spec.volumes, spec))
         await self._files.run_beside(lambda: self._admissions.admit(spec.instance_id))
 
     async def dismiss(self, instance_id: str) -> None:
@@ -552,7 +587,9 @@ class LibvirtHypervisor:
     async def admitted(self) -> tuple[str, ...]:
         return await self._files.run_beside(self._admissions.all)
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+    async def begin_migration(
+        self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES, target: CopyTarget = AS_USUAL
+    ) -> None:
         instance_id = spec.instance_id
         if self._copies.in_flight(instance_id) is not None:
             return
@@ -565,11 +602,26 @@ class LibvirtHypervisor:
             return
         if found.state is not GuestState.RUNNING or found.job is GuestJob.INCOMING:
             raise HypervisorRefused(f"Guest {instance_id} cannot be moved: it is {found.state}, not running.")
-        call = self._copies.begin(instance_id, to, files)
+        call = self._copies.begin(instance_id, Order(to, files, target, spec.volumes))
         await self._until_visible(instance_id, call)
         if call.done() and (complaint := call.result()):
             raise HypervisorRefused(complaint)
         await self._consume_admission(instance_id)  # it had arrived here long ago
+
+    async def adjust_migration(self, instance_id: str, change: CopyChange) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: acts.adjust_job(c, instance_id, change))
+
+    async def resume_post_copy(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+        instance_id = spec.instance_id
+        self._files.directory(instance_id)
+        found = await self._connection.call(lambda c: acts.look(c, instance_id))
+        if found.post_copy is not PostCopy.FAILED or self._copies.in_flight(instance_id) is not None:
+            return
+        call = self._copies.begin(instance_id, Order(to, files, AS_USUAL, spec.volumes, resumes=True))
+        await asyncio.wait({call}, timeout=COPY_VISIBLE_WITHIN_S)
+        if call.done() and (complaint := call.result()):
+            raise HypervisorRefused(complaint)
 
     async def _until_visible(self, instance_id: str, call: asyncio.Task[str]) -> None:
         """Until libvirt shows the job (a millisecond or two), so that a new agent would find it, or the call ended."""
@@ -592,6 +644,8 @@ class LibvirtHypervisor:
             is_copied = await self._connection.call(lambda c: acts.abort_job(c, instance_id))
             if not is_copied and (call is None or call.done()):
                 return
+            if (await self._connection.call(lambda c: acts.look(c, instance_id))).post_copy is not PostCopy.NONE:
+                return  # its guest runs at the destination
             if self._clock.monotonic_s() > deadline_s:
                 raise HypervisorDown(f"The copy of {instance_id} did not end within {ABORT_WITHIN_S:.0f} s.")
             if call is not None:

@@ -23,8 +23,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import libvirt
+import msgspec
 
-from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestState
+from droveway.domain.model import CopyChange, CopyProgress, Guest, GuestJob, GuestState, PostCopy
 from droveway.drivers.hypervisor.libvirt.domain_xml import (
     NAME_PREFIX,
     NAMESPACE,
@@ -47,6 +48,12 @@ _STATES = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: GuestState.PAUSED,
     libvirt.VIR_DOMAIN_SHUTOFF: GuestState.SHUTOFF,
     libvirt.VIR_DOMAIN_CRASHED: GuestState.SHUTOFF,
+}
+_POST_COPY = {
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY): PostCopy.ACTIVE,
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED): PostCopy.FAILED,
+    (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY): PostCopy.ACTIVE,
+    (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY_FAILED): PostCopy.FAILED,
 }
 _OFF = (GuestState.SHUTOFF, GuestState.ABSENT)  # a domain that is `absent` has a definition, or is vanishing
 # What is left of a guest of ours that libvirt keeps beside its definition.
@@ -92,7 +99,21 @@ def is_ours(domain: Any) -> bool:
 
 def look(connection: Any, instance_id: str) -> Guest:
     domain = find(connection, instance_id)
-    return Guest(instance_id, GuestState.ABSENT) if domain is None else describe(domain)
+    if domain is None:
+        return Guest(instance_id, GuestState.ABSENT)
+    guest = describe(domain)
+    if guest.state is GuestState.RUNNING and guest.job is GuestJob.NONE:
+        return msgspec.structs.replace(guest, progress=_arrived(domain))
+    return guest
+
+
+def _arrived(domain: Any) -> CopyProgress | None:
+    """The totals of the copy by which it came here, if it did; libvirt keeps them until its next job."""
+    with contextlib.suppress(libvirt.libvirtError):
+        stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED)
+        if stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN:
+            return _progress(stats)
+    return None
 
 
 def look_all(connection: Any) -> dict[str, Guest]:
@@ -123,7 +144,15 @@ def describe(domain: Any) -> Guest:
     )
     is_suspended = (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
     return Guest(
-        instance_id, found, job, progress, crashed=is_crashed, kept=is_kept, suspended=is_suspended, saved=is_saved
+        instance_id,
+        found,
+        job,
+        progress,
+        crashed=is_crashed,
+        kept=is_kept,
+        suspended=is_suspended,
+        saved=is_saved,
+        post_copy=_POST_COPY.get((state, reason), PostCopy.NONE),
     )
 
 
@@ -143,13 +172,23 @@ def _job(domain: Any) -> tuple[GuestJob, CopyProgress | None]:
         return GuestJob.INCOMING, None
     if operation != libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT:
         return GuestJob.NONE, None
-    return GuestJob.OUTGOING, CopyProgress(
+    return GuestJob.OUTGOING, _progress(stats)
+
+
+def _progress(stats: dict[str, Any]) -> CopyProgress:
+    return CopyProgress(
         memory_total_bytes=stats.get("memory_total", 0),
         memory_processed_bytes=stats.get("memory_processed", 0),
         memory_remaining_bytes=stats.get("memory_remaining", 0),
         iteration=stats.get("memory_iteration", 0),
         elapsed_ms=stats.get("time_elapsed", 0),
         downtime_ms=stats.get("downtime", 0),
+        disk_total_bytes=stats.get("disk_total", 0),
+        disk_processed_bytes=stats.get("disk_processed", 0),
+        disk_remaining_bytes=stats.get("disk_remaining", 0),
+        rate_bytes_s=stats.get("memory_bps", 0) or stats.get("disk_bps", 0),
+        dirty_bytes_s=stats.get("memory_dirty_rate", 0) * stats.get("memory_page_size", 4096),
+        throttle_percent=stats.get("auto_converge_throttle", 0),
     )
 
 
@@ -297,7 +336,7 @@ def release(connection: Any, instance_id: str) -> bool:
         return True
     guest = describe(domain)
     if guest.state is GuestState.PAUSED:
-        if guest.job is not GuestJob.NONE:
+        if guest.job is not GuestJob.NONE and guest.post_copy is not PostCopy.FAILED:
             return guest.job is GuestJob.INCOMING
         if not destroy_if_paused(connection, instance_id):
             return True
@@ -313,7 +352,8 @@ def destroy_if_paused(connection: Any, instance_id: str) -> bool:
     if domain is None:
         return True
     guest = describe(domain)
-    if guest.state is GuestState.RUNNING or guest.job is not GuestJob.NONE:
+    is_left = guest.post_copy is PostCopy.FAILED  # libvirt ends that job only with the guest
+    if guest.state is GuestState.RUNNING or (guest.job is not GuestJob.NONE and not is_left):
         return False
     with ignoring(*NOT_RUNNING):
         domain.destroy()
@@ -321,13 +361,30 @@ def destroy_if_paused(connection: Any, instance_id: str) -> bool:
 
 
 def abort_job(connection: Any, instance_id: str) -> bool:
-    """Ask for the end of an outgoing copy; False when none is seen."""
+    """Ask for the end of an outgoing copy; False when none is seen, or its guest is at the destination already."""
     domain = find(connection, instance_id)
-    if domain is None or describe(domain).job is not GuestJob.OUTGOING:
+    if domain is None or not _copies_before_the_switch(describe(domain)):
         return False
     with ignoring(*NOT_RUNNING):
         domain.abortJob()
     return True
+
+
+def _copies_before_the_switch(guest: Guest) -> bool:
+    return guest.job is GuestJob.OUTGOING and guest.post_copy is PostCopy.NONE
+
+
+def adjust_job(connection: Any, instance_id: str, change: CopyChange) -> None:
+    """Nothing to do when no copy is seen that could still be changed."""
+    domain = find(connection, instance_id)
+    if domain is None or not _copies_before_the_switch(guest := describe(domain)):
+        return
+    if change.downtime_max_ms:
+        domain.migrateSetMaxDowntime(change.downtime_max_ms)
+    if change.post_copy:
+        domain.migrateStartPostCopy()
+    if change.pause and guest.state is GuestState.RUNNING:
+        domain.suspend()
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ def disks(spec: GuestSpec, instance_dir: str, ways: OwnWays) -> Iterator[ET.Elem
     hardware = spec.hardware
     rescue = ((spare_name(SpareDisk.RESCUE), "qcow2"),) if spec.rescue else ()
     root = () if spec.begins_from_volume else (("disk", "qcow2"),)
+    in_pool = {"disk", spare_name(SpareDisk.RESCUE)} if spec.root_pool else set[str]()
     files = (*rescue, *root, *((name, "raw") for name in local_disks(spec)))
     if "scsi" in {hardware.disk_bus, *(volume.bus for volume in spec.volumes)}:
         yield ET.Element("controller", type="scsi", index="0", model="virtio-scsi")
@@ -44,9 +45,12 @@ def disks(spec: GuestSpec, instance_dir: str, ways: OwnWays) -> Iterator[ET.Elem
     free = [letter for letter in ascii_lowercase if letter not in taken]
     orders = _boot_orders(spec)
     for letter, (name, kind) in zip(free, files, strict=False):
-        disk = ET.Element("disk", type="file", device="disk")
-        ET.SubElement(disk, "driver", name="qemu", type=kind, cache="none", discard="unmap")
-        ET.SubElement(disk, "source", file=f"{instance_dir}/{name}")
+        if name in in_pool:
+            disk = volume_xml.root_disk(spec, name, ways)
+        else:
+            disk = ET.Element("disk", type="file", device="disk")
+            ET.SubElement(disk, "driver", name="qemu", type=kind, cache="none", discard="unmap")
+            ET.SubElement(disk, "source", file=f"{instance_dir}/{name}")
         ET.SubElement(disk, "target", dev=f"{_PREFIX[hardware.disk_bus]}{letter}", bus=hardware.disk_bus)
         if hardware.disk_limits:
             limits = ET.SubElement(disk, "iotune")

@@ -119,7 +119,7 @@ class InstanceFiles:
     ) -> None:
         """The guest's directory and disks. One that is there is left alone: it may hold a user's data. Raises
         TicketWanted, too."""
-        if spec.begins_from_volume:
+        if not spec.has_root_file:
             await self.make_directory(spec.instance_id)
         elif not await self.run(lambda: self.has_disk(spec.instance_id)):
             await self._make_disk(spec, ticket)
@@ -188,7 +188,7 @@ class InstanceFiles:
         """Those beside the root disk that are not there yet: a guest of an earlier release gets them when it starts."""
         directory = Path(self.directory(spec.instance_id))
         for name in local_disks(spec):
-            is_made = directory if spec.begins_from_volume else directory / "disk"
+            is_made = directory / "disk" if spec.has_root_file else directory
             if not await self.run(is_made.exists) or await self.run((directory / name).exists):
                 continue
             size_bytes = spec.swap_mb * MIB if name == SWAP else spec.ephemeral_gb * GIB
@@ -201,7 +201,7 @@ class InstanceFiles:
 
     async def complete(self, spec: GuestSpec) -> None:
         """Before it starts: what was prepared is there, and what an earlier release did not make is made."""
-        has_files = self.has_directory if spec.begins_from_volume else self.has_disk
+        has_files = self.has_disk if spec.has_root_file else self.has_directory
         if not await self.run(lambda: has_files(spec.instance_id)):
             raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
         if spec.config_drive and not await self.run(lambda: self.has_drive(spec.instance_id)):

@@ -13,6 +13,7 @@ from pathlib import PurePath
 
 import msgspec
 
+from droveway.domain.model import GuestSpec
 from droveway.domain.volume.disks import (
     DiskSource,
     FileSource,
@@ -51,17 +52,7 @@ def disk(volume: VolumeDisk, ways: OwnWays, boot_order: int = 0) -> ET.Element:
     """One <disk>. `boot_order`: 1 is begun from first; 0: it is not begun from by its own word."""
     source = _source(volume, ways)
     kind = "file" if isinstance(volume.source, FileSource) else "network"
-    found = ET.Element("disk", type=kind, device="disk")
-    ET.SubElement(
-        found,
-        "driver",
-        name="qemu",
-        type=volume.disk_format.value,
-        cache="none",
-        discard="unmap",
-        error_policy="stop",
-        rerror_policy="report",
-    )
+    found = _opened(kind, volume.disk_format.value, waits_to_read=isinstance(volume.source, NbdSource))
     found.append(source)
     ET.SubElement(found, "target", dev=volume.device, bus=volume.bus)
     ET.SubElement(found, "serial").text = volume.volume_id
@@ -73,6 +64,30 @@ def disk(volume: VolumeDisk, ways: OwnWays, boot_order: int = 0) -> ET.Element:
         ET.SubElement(found, "readonly")
     if boot_order:
         ET.SubElement(found, "boot", order=str(boot_order))
+    return found
+
+
+def root_disk(spec: GuestSpec, name: str, ways: OwnWays) -> ET.Element:
+    """Of a guest whose root disk lies in a pool of Ceph; `name`: as its file would be called. Its target is to come."""
+    fsid, _, pool = spec.root_pool.partition("/")
+    access = ways.ceph.get(fsid)
+    if access is None:
+        raise HypervisorRefused(
+            f"The root disk of guest {spec.instance_id} lies in the Ceph cluster {fsid}; this host knows "
+            f"{', '.join(sorted(ways.ceph)) or 'none'}: see its ceph_conf."
+        )
+    found = _opened("network", "raw")
+    found.append(_in_pool(access, f"{pool}/{spec.instance_id}_{name}"))
+    return found
+
+
+def _opened(kind: str, disk_format: str, *, waits_to_read: bool = False) -> ET.Element:
+    """A guest whose write finds no room waits, and goes on when there is some; `waits_to_read`: likewise where it reads
+    and the server is away, which libvirt does not let QEMU bridge."""
+    found = ET.Element("disk", type=kind, device="disk")
+    how = {"cache": "none", "discard": "unmap", "error_policy": "stop"}
+    how["rerror_policy"] = "stop" if waits_to_read else "report"
+    ET.SubElement(found, "driver", {"name": "qemu", "type": disk_format, **how})
     return found
 
 
@@ -116,6 +131,10 @@ def _rbd(volume: VolumeDisk, ways: OwnWays, fsid: str, name: str) -> ET.Element:
         raise HypervisorRefused(
             f"Volume {volume.volume_id} lies in the Ceph cluster {fsid}; this host knows {known}: see its ceph_conf."
         )
+    return _in_pool(access, name)
+
+
+def _in_pool(access: CephAccess, name: str) -> ET.Element:
     found = ET.Element("source", protocol="rbd", name=name)
     for host, port in access.monitors:
         ET.SubElement(found, "host", name=host, port=port)

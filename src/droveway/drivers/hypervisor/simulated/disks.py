@@ -155,8 +155,9 @@ class SimulatedDisks:
             return LocalFiles()
         size_bytes = store.disks[instance_id] * GIB
         drive = store.drives.get(instance_id)
+        disk = LocalDisk(ROOT, "qcow2", size_bytes, size_bytes // 10, store.behind.get(instance_id, ""))
         return LocalFiles(
-            (LocalDisk(ROOT, "qcow2", size_bytes, size_bytes // 10, store.behind.get(instance_id, "")),),
+            () if self._fleet.roots.pool_of(instance_id) else (disk,),
             b"" if drive is None else zlib.compress(msgspec.json.encode(drive)),
         )
 

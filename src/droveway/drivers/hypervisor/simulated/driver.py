@@ -21,7 +21,9 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import CpuUse, DiskUse, GuestDiagnostics, NicUse
 from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
+from droveway.domain.migration_ladder import CopyTarget, Policy
 from droveway.domain.model import (
+    CopyChange,
     CopyProgress,
     Guest,
     GuestJob,
@@ -31,6 +33,7 @@ from droveway.domain.model import (
     LocalFiles,
     MigrationEndpoint,
     Nic,
+    PostCopy,
     Resources,
     SpareDisk,
 )
@@ -65,7 +68,7 @@ from droveway.drivers.hypervisor.simulated.fleet import (
 from droveway.drivers.hypervisor.simulated.volumes import SimulatedVolumes
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.consoles import ConsoleStream
-from droveway.ports.hypervisor import NO_FILES, HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import AS_USUAL, NO_FILES, HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused
 
 __all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHypervisor"]
@@ -176,7 +179,8 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     async def resources(self) -> Resources:
         host = self._check()
         free_mb = host.resources.memory_mb - host.used_mb
-        free_gb = host.resources.disk_gb - host.store.used_gb
+        pool = host.resources.root_pool
+        free_gb = host.resources.disk_gb - (self._fleet.roots.used_gb(pool) if pool else host.store.used_gb)
         return msgspec.structs.replace(
             host.resources,
             memory_free_mb=max(free_mb, 0),
@@ -235,8 +239,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     def _sweep_probes(self, host: SimulatedHost) -> None:
         """As the libvirt driver does: of a migration whose destination was away when it was undone."""
         newest_s = self._fleet.clock.monotonic_s() - self._fleet.durations.probe_kept_s
-        for name in [name for name, written_s in host.store.probes.items() if written_s < newest_s]:
-            del host.store.probes[name]
+        for kept in (host.store.probes, self._fleet.roots.probes):
+            for name in [name for name, written_s in kept.items() if written_s < newest_s]:
+                del kept[name]  # type: ignore[arg-type]
 
     async def guest(self, instance_id: str) -> Guest:
         return self._look(self._check(), instance_id)
@@ -244,18 +249,19 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     def _look(self, host: SimulatedHost, instance_id: str) -> Guest:
         domain = host.domains.get(instance_id)
         state = GuestState.ABSENT if domain is None else domain.state
-        job = self._fleet.job(host, instance_id)
+        job, copy = self._fleet.job(host, instance_id), self._fleet.copies.get(instance_id)
         is_out = job is GuestJob.OUTGOING
         return Guest(
             instance_id,
             state,
             job,
-            CopyProgress() if is_out else None,
+            (copy.passes.progress() if copy.passes is not None else CopyProgress()) if is_out and copy else None,
             "" if is_out else self._copy_errors.get(instance_id, ""),
             domain is not None and domain.crashed,
             domain is not None and domain.is_defined and state is GuestState.PAUSED,
             domain is not None and domain.suspended and state is GuestState.PAUSED,
             domain is not None and domain.saved and state is GuestState.SHUTOFF,
+            PostCopy.NONE if domain is None else domain.post_copy,
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
@@ -264,6 +270,7 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     ) -> None:
         host = self._check_on()
         image, store = spec.image, host.store
+        self._fleet.roots.check_works_with(spec, host.resources.root_pool)
         disk_gb = 0 if spec.begins_from_volume else spec.disk_gb
         if image is not None and image.disk_format not in ("qcow2", "raw"):
             raise HypervisorRefused(
@@ -290,7 +297,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         if spec.instance_id not in store.disks:
             store.images[spec.instance_id] = spec.image.id if spec.image is not None else ""
             store.behind[spec.instance_id] = spec.image.file_name if spec.image is not None else ""
-        self._fleet.make_disk(store, spec.instance_id, disk_gb)
+        if spec.root_pool:
+            self._fleet.roots.make(spec.root_pool, spec.instance_id, disk_gb)
+        self._fleet.make_disk(store, spec.instance_id, 0 if spec.root_pool else disk_gb)
         if spec.config_drive and spec.instance_id not in store.drives:
             store.drives[spec.instance_id] = documents
             self._fleet.disks_changed()
@@ -321,6 +330,8 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         host, instance_id = self._host, spec.instance_id
         if instance_id not in host.store.disks:
             raise HypervisorRefused(f"Guest {instance_id} has no disk here: prepare it first.")
+        self._fleet.roots.check_works_with(spec, host.resources.root_pool)
+        self._fleet.roots.check_there(spec)
         if spec.rescue and (instance_id, SpareDisk.RESCUE) not in host.store.spares:
             raise HypervisorRefused(f"Guest {instance_id} has no disk to be rescued from here: prepare it first.")
         if spec.config_drive and instance_id not in host.store.drives:
@@ -435,13 +446,15 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         self._fleet.end(self._host, instance_id, why)
         self._fleet.hint(self._host, instance_id)
 
-    async def remove(self, instance_id: str) -> None:
-        await self._act(instance_id, self._fleet.durations.remove, lambda: self._remove(instance_id), on_store=True)
+    async def remove(self, instance_id: str, root_pool: str = "") -> None:
+        span = self._fleet.durations.remove
+        await self._act(instance_id, span, lambda: self._remove(instance_id, root_pool), on_store=True)
 
-    def _remove(self, instance_id: str) -> None:
+    def _remove(self, instance_id: str, root_pool: str) -> None:
         host = self._host
         self._end(instance_id, GuestEnd.REMOVE)
         self._fleet.forget(host, instance_id)
+        self._fleet.delete_root(root_pool, instance_id)
         self._fleet.delete_files(host.store, instance_id)
         host.admitted.pop(instance_id, None)
         self._copy_errors.pop(instance_id, None)
@@ -475,6 +488,7 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
             (Check.NUMA, lambda: check_movable(spec)),
             (Check.MACHINE, lambda: check_machine(spec, host.resources.machine_types)),
             (Check.CPU, lambda: self._check_cpu(source_cpu_xml)),
+            (Check.POOL, lambda: self._fleet.roots.check_works_with(spec, host.resources.root_pool)),
         )
 
     async def cpu_baseline(self, cpus: Sequence[str]) -> str:
@@ -525,15 +539,23 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
 
     async def write_probe(self, name: str) -> None:
         await self._touch()
-        self._check_on().store.probes[name] = self._fleet.clock.monotonic_s()
+        host, now_s = self._check_on(), self._fleet.clock.monotonic_s()
+        host.store.probes[name] = now_s
+        if host.resources.root_pool:
+            self._fleet.roots.probes[host.resources.root_pool, name] = now_s
 
     async def sees_probe(self, name: str) -> bool:
         await self._touch()
         return name in self._check_on().store.probes
 
+    async def sees_probe_in_pool(self, name: str) -> bool:
+        return (self._check_on().resources.root_pool, name) in self._fleet.roots.probes
+
     async def remove_probe(self, name: str) -> None:
         await self._touch()
-        self._check_on().store.probes.pop(name, None)
+        host = self._check_on()
+        host.store.probes.pop(name, None)
+        self._fleet.roots.probes.pop((host.resources.root_pool, name), None)
 
     async def admit(self, spec: GuestSpec) -> None:
         host = self._check()
@@ -555,7 +577,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     async def admitted(self) -> tuple[str, ...]:
         return tuple(self._check().admitted)
 
-    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+    async def begin_migration(
+        self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES, target: CopyTarget = AS_USUAL
+    ) -> None:
         host, fleet, instance_id = self._check(), self._fleet, spec.instance_id
         domain = host.domains.get(instance_id)
         if domain is None or fleet.job(host, instance_id) is GuestJob.OUTGOING:
@@ -570,7 +594,9 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
             raise HypervisorRefused(reason)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         fleet.begin_copy(
-            GuestCopy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended, files)
+            GuestCopy(
+                instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended, files, target
+            )
         )
         host.admitted.pop(instance_id, None)
         self._acted()
@@ -587,14 +613,42 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         if copy is not None and copy.source is host:
             if not copy.has_switched:
                 self._fleet.fail_copy(copy, "The copy was aborted by its client.")
-            else:
+            elif not copy.is_split:
                 await asyncio.shield(copy.ended)
                 self._check()
+        self._acted()
+
+    async def adjust_migration(self, instance_id: str, change: CopyChange) -> None:
+        host = self._check()
+        copy = self._fleet.copies.get(instance_id)
+        if copy is not None and copy.source is host and not copy.has_switched:
+            if change.downtime_max_ms and copy.passes is not None:
+                copy.passes.downtime_ms = change.downtime_max_ms
+            if change.post_copy:
+                if copy.target.policy is not Policy.POST_COPY:
+                    raise HypervisorRefused(f"The copy of guest {instance_id} was not begun for post-copy.")
+                if copy.passes is None:
+                    raise HypervisorRefused(f"The memory of guest {instance_id} is not being copied yet.")
+                copy.wants_post_copy = True
+            domain = host.domains[instance_id]
+            if change.pause and domain.state is GuestState.RUNNING:
+                domain.state = GuestState.PAUSED
+        self._acted()
+
+    async def resume_post_copy(self, spec: GuestSpec, to: MigrationEndpoint, files: LocalFiles = NO_FILES) -> None:
+        host = self._check()
+        copy = self._fleet.copies.get(spec.instance_id)
+        if copy is not None and copy.source is host and copy.is_split and not copy.connected.is_set():
+            if not copy.destination.hypervisor_is_up:
+                raise HypervisorRefused(f"The hypervisor at {to.peer_uri} cannot be reached.")
+            self._fleet.reconnect(copy)
         self._acted()
 
     async def release(self, instance_id: str) -> None:
         host = self._check()
         copy = self._fleet.copies.get(instance_id)
+        if copy is not None and copy.is_split:
+            raise HypervisorDown(f"The copy of {instance_id} has not ended here yet: ask again.")
         if copy is not None and copy.source is host and copy.has_switched:
             await asyncio.shield(copy.ended)
             self._check()

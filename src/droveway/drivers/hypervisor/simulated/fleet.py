@@ -7,7 +7,9 @@ The laws are assertions. A breach is recorded in `Fleet.violations` before it is
 - it runs only with its disk, and the disk is not deleted under it; that is made on a whole image;
 - a volume is open in one guest at a time;
 - it is not lost but by stop, remove, its own crash, or its host's;
-- a husk, the memory left behind on a source after the switch, never runs again: the disk has gone on without it.
+- a husk, the memory left behind on a source after the switch, never runs again: the disk has gone on without it;
+- a guest in post-copy, whose memory lies on two hosts, is lost with either half: no program ends one while both are
+  there.
 
 Nothing here asks the operating system for time or chance, and nothing iterates over a set: the same draws make the
 same history.
@@ -20,11 +22,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from droveway.domain.model import GuestJob, GuestState, ImageRef, LocalFiles, Nic, Resources
+from droveway.domain.migration_ladder import CopyTarget, Policy
+from droveway.domain.model import GuestJob, GuestState, ImageRef, LocalFiles, Nic, PostCopy, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Openings, Span, Store
 from droveway.drivers.hypervisor.simulated.mounts import Mounts
+from droveway.drivers.hypervisor.simulated.passes import LINK_BYTES_S, STILL, Passes, Writing
+from droveway.drivers.hypervisor.simulated.roots import Roots
 from droveway.ports.clock import Chance, Clock
 
 __all__ = [
@@ -73,8 +78,13 @@ class GuestCopy:
     failed: Callable[[str], None]  # told to the driver that began it, while that is running
     ended: asyncio.Future[None]
     files: LocalFiles = field(default_factory=LocalFiles)  # that are copied into those of the destination
+    target: CopyTarget = field(default_factory=CopyTarget)
     has_arrived: bool = False  # the destination's half is there
     has_switched: bool = False
+    wants_post_copy: bool = False
+    is_split: bool = False  # in post-copy: its memory is on both hosts
+    passes: Passes | None = None  # once its memory is being copied
+    connected: asyncio.Event = field(default_factory=asyncio.Event)  # the two halves, while it is split
 
 
 @dataclass(slots=True)
@@ -107,10 +117,14 @@ class Fleet:
         self.faults = faults or Faults()
         self.disks_changed: Callable[[], None] = lambda: None  # for the owner of the disks between two runs
         self.hosts: dict[str, SimulatedHost] = {}
+        self.roots = Roots()
         self.stores, self.mounts = dict[str, Store](), Mounts(clock)
         self.copies: dict[str, GuestCopy] = {}
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
         self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
+        self.link_bytes_s = LINK_BYTES_S
+        self.writing: dict[str, Writing] = {}  # guests that write to their memory all the time
+        self.lost_in_post_copy: dict[str, str] = {}  # instance id: the host whose half went first
         self.keeps_nics = set[str]()  # guests that let go of no interface, and of no volume
         self.openings = Openings()
         self.violations, self.cut_off = list[str](), set[str]()  # broken laws; hosts without a way to any other
@@ -127,9 +141,10 @@ class Fleet:
         store: str = "shared",
         cpu_level: int = 1,
         cells: int = 1,
+        root_pool: str = "",
     ) -> SimulatedHost:
-        """Hosts that name the same store see the same files. A guest may move to a host of the same or a higher
-        `cpu_level`. Its CPUs and memory lie evenly in NUMA cells."""
+        """Hosts that name the same store see the same files; with a pool, root disks lie there. A guest may move to a
+        host of the same or a higher `cpu_level`. Its CPUs and memory lie evenly in NUMA cells."""
         resources = Resources(
             hypervisor_type="simulated",
             hypervisor_version=1_000_000,
@@ -145,6 +160,7 @@ class Fleet:
             cpu_xml=f'<cpu level="{cpu_level}"/>',
             host_ip="127.0.0.1",
             machine_types=("pc", "q35"),
+            root_pool=root_pool,
             firmwares=("bios", "uefi"),
             cells=tuple(
                 NumaCell(n, tuple(range(n * vcpus // cells, (n + 1) * vcpus // cells)), memory_mb // cells)
@@ -264,6 +280,8 @@ class Fleet:
             raise self.violate(f"guest {instance_id} is run on {host.name} while it lives on {holder}")
         if instance_id not in host.store.disks:
             raise self.violate(f"guest {instance_id} is run on {host.name} without its disk")
+        if self.roots.pool_of(instance_id) not in ("", host.resources.root_pool):
+            raise self.violate(f"guest {instance_id} is run on {host.name}, which does not see its root disk")
         if domain is not None and domain.is_husk and domain.state is GuestState.PAUSED:
             raise self.violate(f"the husk of guest {instance_id} on {host.name} is resumed: its disk has gone on")
 
@@ -272,7 +290,8 @@ class Fleet:
         domain = host.domains.get(instance_id)
         if domain is None or domain.state is GuestState.SHUTOFF:
             return
-        domain.state = GuestState.SHUTOFF
+        self._end_half(host, instance_id, why)
+        domain.state, domain.post_copy = GuestState.SHUTOFF, PostCopy.NONE
         for volume_id in tuple(domain.volumes):
             self.close_volume(host, domain, volume_id)
         host.used_mb -= domain.ram_mb
@@ -282,6 +301,17 @@ class Fleet:
             del self.lives_on[instance_id]
             if why is GuestEnd.HOST_CRASH:
                 self.lost_with_host[instance_id] = host.name
+
+    def _end_half(self, host: SimulatedHost, instance_id: str, why: GuestEnd) -> None:
+        """Of a guest in post-copy: the other one is lost with it, and stands still."""
+        copy = self.copies.get(instance_id)
+        if copy is None or not copy.is_split:
+            return
+        if why is GuestEnd.RELEASE or (why is GuestEnd.STOP and copy.connected.is_set()):
+            raise self.violate(f"guest {instance_id} is lost by {why} of its half on {host.name}: the other is there")
+        self.lost_in_post_copy[instance_id] = host.name
+        self.fail_copy(copy, f"The half of the guest on host {host.name} is gone.")
+        self._end_copy(copy)
 
     def forget(self, host: SimulatedHost, instance_id: str) -> None:
         """Drop a definition that does not run."""
@@ -350,6 +380,13 @@ class Fleet:
                 kept.pop(key)
         self.disks_changed()
 
+    def delete_root(self, pool: str, instance_id: str) -> None:
+        """Its root disk in that pool, which every host of it sees."""
+        if pool and self.roots.pool_of(instance_id) == pool:
+            if instance_id in self.lives_on:
+                raise self.violate(f"the root disk of guest {instance_id} is deleted while it lives")
+            self.roots.delete(instance_id)
+
     def resume_all(self, but: set[str]) -> None:
         """An operator resumes every guest that a move has left paused, on every host."""
         for instance_id, name in sorted(self.lives_on.items()):
@@ -370,7 +407,7 @@ class Fleet:
         if copy.ended.done() or not self._arrive(copy):
             return
         will_fail = self.happens(self.faults.copy_fails)
-        await self.take(spans.copy, self.chance.uniform(0.0, 1.0) if will_fail else 1.0)
+        await self._copy_memory(copy, self.chance.uniform(0.0, 1.0) if will_fail else 1.0)
         if will_fail:
             self.fail_copy(copy, "The copy failed: the data stream broke.")
         if copy.ended.done():
@@ -380,13 +417,68 @@ class Fleet:
         if copy.ended.done():
             return
         self._switch(copy)
-        if self.happens(self.faults.half_switched):
+        if copy.wants_post_copy:
+            await self._copy_the_rest(copy)
+        elif self.happens(self.faults.half_switched):
             self.fail_copy(copy, "The hypervisor's connection broke during the copy.")
             return
         await self.take(spans.tail)
         if not copy.ended.done():
             self._forget(copy.source, copy.instance_id)
             self._end_copy(copy)
+
+    async def _copy_memory(self, copy: GuestCopy, share: float) -> None:
+        """Until the guest can be switched, or goes on at the destination without all of it."""
+        domain = copy.source.domains[copy.instance_id]
+        passes = copy.passes = Passes.of(domain.ram_mb, copy.target, self.link_bytes_s)
+        writing = self.writing.get(copy.instance_id)
+        if writing is None:
+            shortest, longest = self.durations.copy
+            left_s = share * self.chance.uniform(shortest, longest) if longest > 0.0 else 0.0
+            passes.link_bytes_s = max(1, int(passes.total_bytes / max(left_s, 0.001)))
+            while left_s > 0.0 and not copy.ended.done() and not copy.wants_post_copy:
+                step_s = min(passes.next_s(), left_s) if copy.target.policy is Policy.POST_COPY else left_s
+                await self.clock.sleep(step_s)
+                passes.advance(step_s, STILL)
+                left_s -= step_s
+            return
+        while not copy.ended.done() and not copy.wants_post_copy:
+            step_s = passes.next_s()
+            await self.clock.sleep(step_s)
+            if passes.advance(step_s, writing if domain.state is GuestState.RUNNING else STILL):
+                return
+
+    async def _copy_the_rest(self, copy: GuestCopy) -> None:
+        """In post-copy: the guest runs at the destination, and is lost with either half until its memory is there."""
+        assert copy.passes is not None
+        copy.is_split = True
+        copy.connected.set()
+        halves = [host.domains[copy.instance_id] for host in (copy.source, copy.destination)]
+        for half in halves:
+            half.post_copy = PostCopy.ACTIVE
+        copy.passes.remaining_bytes, copy.passes.written_bytes = (
+            copy.passes.remaining_bytes + copy.passes.written_bytes,
+            0,
+        )
+        while copy.passes.remaining_bytes > 0 and not copy.ended.done():
+            await copy.connected.wait()
+            step_s = copy.passes.next_s()
+            await self.clock.sleep(step_s)
+            if copy.connected.is_set() and not copy.ended.done():
+                if self.happens(self.faults.post_copy_cut):
+                    self.fail_copy(copy, "The connection between the two hosts broke.")
+                else:
+                    copy.passes.advance(step_s, STILL)
+        if not copy.ended.done():
+            copy.is_split = False
+            for half in halves:
+                half.post_copy = PostCopy.NONE
+
+    def reconnect(self, copy: GuestCopy) -> None:
+        """The two halves of a guest in post-copy."""
+        for host in (copy.source, copy.destination):
+            host.domains[copy.instance_id].post_copy = PostCopy.ACTIVE
+        copy.connected.set()
 
     def _arrive(self, copy: GuestCopy) -> bool:
         """The destination's half appears, paused; an unexpected one is ended unrun."""
@@ -401,6 +493,9 @@ class Fleet:
         there = copy.source.domains[copy.instance_id]
         if copy.instance_id not in host.store.disks:
             self.fail_copy(copy, f"Host {host.name} does not see the disk of guest {copy.instance_id}.")
+            return False
+        if self.roots.pool_of(copy.instance_id) not in ("", host.resources.root_pool):
+            self.fail_copy(copy, f"Host {host.name} does not see the root disk of guest {copy.instance_id}.")
             return False
         for disk in there.volumes.values():
             if why := self.openings.why_not(host.name, disk):
@@ -433,7 +528,8 @@ class Fleet:
         is_paused = self.happens(self.faults.paused_arrival)
         arrived.state, arrived.is_defined = GuestState.PAUSED if is_paused else GuestState.RUNNING, True
         self.lives_on[instance_id] = destination.name
-        if copy.files.disks and (image_id := copy.source.store.images.get(instance_id)):
+        goes_along = copy.files.disks or self.roots.pool_of(instance_id)
+        if goes_along and (image_id := copy.source.store.images.get(instance_id)):
             destination.store.images[instance_id] = image_id
         if copy.files.disks:
             if destination.store is copy.source.store or instance_id not in destination.store.marks:
@@ -448,6 +544,14 @@ class Fleet:
     def fail_copy(self, copy: GuestCopy, reason: str) -> None:
         """It ends here and now. Before the switch the guest runs on at its source; after it a husk stays there."""
         if copy.ended.done():
+            return
+        if copy.is_split:
+            copy.connected.clear()
+            for host in (copy.source, copy.destination):
+                half = host.domains.get(copy.instance_id)
+                if half is not None and half.post_copy is not PostCopy.NONE:
+                    half.post_copy = PostCopy.FAILED
+            copy.failed(reason)
             return
         if not copy.has_switched:
             if copy.has_arrived:
@@ -465,6 +569,7 @@ class Fleet:
     def _end_copy(self, copy: GuestCopy) -> None:
         self.copies.pop(copy.instance_id, None)
         copy.ended.set_result(None)
+        copy.connected.set()
         self.hint(copy.source, copy.instance_id)
         self.hint(copy.destination, copy.instance_id)
 
@@ -474,7 +579,7 @@ class Fleet:
             return GuestJob.NONE
         if copy.source is host:
             return GuestJob.OUTGOING
-        is_coming = copy.destination is host and copy.has_arrived and not copy.has_switched
+        is_coming = copy.destination is host and copy.has_arrived and (copy.is_split or not copy.has_switched)
         return GuestJob.INCOMING if is_coming else GuestJob.NONE
 
     # -- time, chance and hints -----------------------------------------------------------------------------------

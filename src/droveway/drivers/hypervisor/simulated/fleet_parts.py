@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from droveway.domain.guest_data import Document
-from droveway.domain.model import GuestState, Nic
+from droveway.domain.model import GuestState, Nic, PostCopy
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.drivers.images.simulated import ImageFaults
 
@@ -36,6 +36,7 @@ class Faults(msgspec.Struct, frozen=True):
 
     copy_fails: float = 0.0
     half_switched: float = 0.0  # the source never learns of the switch: a husk stays
+    post_copy_cut: float = 0.0  # the connection between the two halves of a guest breaks
     paused_arrival: float = 0.0  # the guest has switched, and is left paused at its destination
     refused: float = 0.0  # a plain no: nothing was done
     refused_after_acting: float = 0.0  # the command's error, although it did what it was told
@@ -69,6 +70,7 @@ class Domain:
     bound_devices: tuple[str, ...] = ()  # of its host, which cannot go along
     dirty_bytes_per_s: int = 0  # how fast it changes its memory
     measured: tuple[int, float] | None = None  # that, as it was measured last, and when
+    post_copy: PostCopy = PostCopy.NONE  # its memory lies on two hosts
 
     @property
     def begins_from_volume(self) -> bool:

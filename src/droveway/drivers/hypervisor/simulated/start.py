@@ -22,7 +22,7 @@ def make(config: Config, hosts: Sequence[HostConfig], images: Callable[[str], Im
     """They see every image: `images` is for hosts that keep files."""
     fleet = Fleet(SystemClock(), SystemChance())
     for host in hosts:
-        fleet.add_host(host.name)
+        fleet.add_host(host.name, root_pool=f"simulated/{host.images_rbd_pool}" if host.images_type else "")
     _keep_disks(fleet, Path(config.state_path))
     boot_id = SystemNames().uuid()
     return [MadeHypervisor(SimulatedHypervisor(fleet, host.name), boot_id) for host in hosts]
@@ -32,16 +32,19 @@ def _keep_disks(fleet: Fleet, directory: Path) -> None:
     """Simulated hosts lose their guests when the process ends, as in a power failure; the disks are still there."""
     store = fleet.stores["shared"]
     disks, drives = directory / "simulated-disks.json", directory / "simulated-drives.json"
+    roots = directory / "simulated-roots.json"
     if disks.exists():
         store.disks = msgspec.json.decode(disks.read_bytes(), type=dict[str, int])
         store.used_gb = sum(store.disks.values())
     if drives.exists():
         store.drives = msgspec.json.decode(drives.read_bytes(), type=dict[str, tuple[Document, ...]])
+    if roots.exists():
+        fleet.roots.there = msgspec.json.decode(roots.read_bytes(), type=dict[str, tuple[str, int]])
     waiting: list[asyncio.TimerHandle] = []
 
     def save() -> None:
         waiting.clear()
-        for path, kept in ((drives, store.drives), (disks, store.disks)):
+        for path, kept in ((drives, store.drives), (roots, fleet.roots.there), (disks, store.disks)):
             temporary = path.with_suffix(".new")
             temporary.write_bytes(msgspec.json.encode(kept))
             temporary.chmod(0o600)

@@ -1,17 +1,18 @@
-"""Volumes of this host over NBD with mutual TLS: a server (nbdkit) for each, that trusts the disk CAs of the hosts
-which were admitted to the volume (pki/disk_identity.py), and no other.
+"""Volumes of this host over NBD with mutual TLS: a server (nbdkit) for each host that was admitted to one, on a port of
+its own, that trusts the disk CA of that host (pki/disk_identity.py) and no other.
 
-    exports/VOLUME/export.json      where its bytes are, its port, and the process that serves it
-    exports/VOLUME/admitted/HOST    the CA of each host that may open it
-    exports/VOLUME/tls/             what the server shows and whom it trusts
+    exports/VOLUME/HOST/export.json     where its bytes are, its port, and the process that serves it
+    exports/VOLUME/HOST/admitted.pem    the CA of that host
+    exports/VOLUME/HOST/tls/            what the server shows and whom it trusts
 
-A server outlives this process and is found again by the next one. It is begun anew, on its port, when it ends, when a
-host is admitted or withdrawn, and when the certificate of this host has changed: clients connect again at once
-(`reconnect-delay` of QEMU), and what was not answered is sent again.
+So a guest that moves is not disturbed when its next host is admitted, and a host is cut off by the end of its server. A
+server outlives this process and is found again by the next one. It is begun anew, on its port, when it ends, and when
+the certificate of this host has changed: clients connect again, and what was not answered is sent again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -29,6 +30,7 @@ from droveway.drivers.storage.image_data import checked
 from droveway.drivers.storage.lvm.volume_group import Part
 from droveway.ports.storage import StorageRefused
 
+ADMITTED = "admitted.pem"
 FIRST_PORT, LAST_PORT = 50_100, 51_999
 STARTS_WITHIN_S = 20.0
 THREADS = 16
@@ -37,9 +39,10 @@ _POLL_S = 0.01
 
 
 class Export(msgspec.Struct, frozen=True):
-    """`pid` 0: none serves it."""
+    """To one host. `pid` 0: none serves it."""
 
     volume_id: str
+    host: str
     part: Part
     port: int
     read_only: bool = False
@@ -60,82 +63,82 @@ class NbdExports:
 
     # -- what there is --------------------------------------------------------------------------------------------
     def known(self) -> list[str]:
+        """The volumes to which some host is admitted."""
         return sorted(path.name for path in self._directory.iterdir()) if self._directory.exists() else []
 
-    def find(self, volume_id: str) -> Export | None:
-        text = state_file.read(self._home(volume_id) / "export.json")
+    def find(self, volume_id: str, host: str) -> Export | None:
+        text = state_file.read(self._home(volume_id, host) / "export.json")
         return msgspec.json.decode(text, type=Export) if text else None
 
     def hosts(self, volume_id: str) -> list[str]:
-        admitted = self._home(volume_id) / "admitted"
-        return sorted(unquote(name) for name in os.listdir(admitted)) if admitted.exists() else []
+        of_volume = self._of_volume(volume_id)
+        return sorted(unquote(name) for name in os.listdir(of_volume)) if of_volume.exists() else []
 
-    def clients(self, volume_id: str) -> list[str]:
-        """Connections to it that stand."""
-        found = self.find(volume_id)
+    def clients(self, volume_id: str, host: str) -> list[str]:
+        """Connections of that host that stand."""
+        found = self.find(volume_id, host)
         return [] if found is None else connections(found.port)
 
-    def _home(self, volume_id: str) -> Path:
+    def _of_volume(self, volume_id: str) -> Path:
         return self._directory / checked(volume_id)
+
+    def _home(self, volume_id: str, host: str) -> Path:
+        return self._of_volume(volume_id) / quote(host, safe="")
 
     # -- who may open it ------------------------------------------------------------------------------------------
     def admit(self, volume_id: str, part: Part, host: str, identity: str, *, read_only: bool) -> Export:
-        found = self.find(volume_id)
-        kept = self._home(volume_id) / "admitted" / quote(host, safe="")
+        found, kept = self.find(volume_id, host), self._home(volume_id, host) / ADMITTED
         if found is not None and found.process.is_alive() and state_file.read(kept) == identity:
             return found
         state_file.write(kept, identity)
         port = self._free_port() if found is None else found.port
-        return self._begin(Export(volume_id, part, port, read_only))
+        return self._begin(Export(volume_id, host, part, port, read_only))
 
     def withdraw(self, volume_id: str, host: str) -> None:
         """Its connections end, and it opens none any more."""
-        kept = self._home(volume_id) / "admitted" / quote(host, safe="")
-        kept.unlink(missing_ok=True)
-        found = self.find(volume_id)
-        if found is None:
-            return
-        if self.hosts(volume_id):
-            self._begin(found)
-            return
-        self._end(volume_id)
-        shutil.rmtree(self._home(volume_id))
+        self._end(volume_id, host)
+        shutil.rmtree(self._home(volume_id, host), ignore_errors=True)
+        with contextlib.suppress(OSError):  # another host is admitted still
+            self._of_volume(volume_id).rmdir()
 
-    def look(self, volume_id: str) -> Export | None:
-        """Let it be served again when its server has ended, or shows a certificate that was replaced since."""
-        found = self.find(volume_id)
-        if found is None or not self.hosts(volume_id):
-            return found
-        if found.process.is_alive() and self._shows_the_newest(volume_id):
-            return found
-        return self._begin(found)
+    def look(self, volume_id: str) -> None:
+        """Let it be served again to each host where its server has ended, or shows a certificate that was replaced
+        since."""
+        for host in self.hosts(volume_id):
+            found = self.find(volume_id, host)
+            if found is None or (found.process.is_alive() and self._shows_the_newest(found)):
+                continue
+            self._begin(found)
 
     def renew(self, volume_id: str, part: Part) -> None:
-        """Its volume has another size or place."""
-        found = self.find(volume_id)
-        if found is not None and found.part != part:
-            self._begin(msgspec.structs.replace(found, part=part))
+        """It has another size or place."""
+        for host in self.hosts(volume_id):
+            found = self.find(volume_id, host)
+            if found is not None and found.part != part:
+                self._begin(msgspec.structs.replace(found, part=part))
 
     # -- its server -----------------------------------------------------------------------------------------------
     def _begin(self, export: Export) -> Export:
         """In place of the one that is there."""
-        home = self._home(export.volume_id)
-        pid_file = home / "pid"
-        self._end(export.volume_id)
-        self._lay_out(export.volume_id)
+        pid_file = self._home_of(export) / "pid"
+        self._end(export.volume_id, export.host)
+        self._lay_out(export)
         self._keep(export)
         self._run(export, pid_file)
         process = _served_by(pid_file)
         if process is None:
-            raise StorageRefused(f"nbdkit does not serve volume {export.volume_id}: {self._words(export.volume_id)}")
+            raise StorageRefused(f"nbdkit does not serve volume {export.volume_id}: {self._words(export)}")
         begun = msgspec.structs.replace(export, pid=process.pid, started_ticks=process.started_ticks)
         self._keep(begun)
         return begun
 
-    def _end(self, volume_id: str) -> None:
+    def _home_of(self, export: Export) -> Path:
+        return self._home(export.volume_id, export.host)
+
+    def _end(self, volume_id: str, host: str) -> None:
         """The one that is known, and one that was begun by a process which ended before it could write that down."""
-        pid_file = self._home(volume_id) / "pid"
-        found, text = self.find(volume_id), state_file.read(pid_file).strip()
+        pid_file = self._home(volume_id, host) / "pid"
+        found, text = self.find(volume_id, host), state_file.read(pid_file).strip()
         if found is not None:
             found.process.end()
         process = of_pid(int(text)) if text.isdigit() else None
@@ -144,12 +147,11 @@ class NbdExports:
         pid_file.unlink(missing_ok=True)
 
     def _keep(self, export: Export) -> None:
-        state_file.write(self._home(export.volume_id) / "export.json", msgspec.json.encode(export).decode())
+        state_file.write(self._home_of(export) / "export.json", msgspec.json.encode(export).decode())
 
-    def _lay_out(self, volume_id: str) -> None:
-        home = self._home(volume_id)
-        trusted = "".join(state_file.read(home / "admitted" / quote(host, safe="")) for host in self.hosts(volume_id))
-        state_file.write(home / "tls" / "ca-cert.pem", trusted)
+    def _lay_out(self, export: Export) -> None:
+        home = self._home_of(export)
+        state_file.write(home / "tls" / "ca-cert.pem", state_file.read(home / ADMITTED))
         for source, name in (("cert.pem", "server-cert.pem"), ("key.pem", "server-key.pem")):
             state_file.write(home / "tls" / name, self._own(source))
 
@@ -162,12 +164,12 @@ class NbdExports:
             )
         return text
 
-    def _shows_the_newest(self, volume_id: str) -> bool:
-        return state_file.read(self._home(volume_id) / "tls" / "server-cert.pem") == self._own("cert.pem")
+    def _shows_the_newest(self, export: Export) -> bool:
+        return state_file.read(self._home_of(export) / "tls" / "server-cert.pem") == self._own("cert.pem")
 
     def _run(self, export: Export, pid_file: Path) -> None:
         """It goes into the background when its configuration was good."""
-        home, part = self._home(export.volume_id), export.part
+        home, part = self._home_of(export), export.part
         within = () if part.is_whole else ("--filter=offset",)
         range_of = () if part.is_whole else (f"offset={part.offset_bytes}", f"range={part.length_bytes}")
         command = [
@@ -192,15 +194,16 @@ class NbdExports:
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise StorageRefused(f"nbdkit cannot be started: {error}") from None
         if done.returncode:
-            words = self._words(export.volume_id)
+            words = self._words(export)
             missing = " (install nbdkit)" if "No such file" in words and "nbdkit" in words else ""
             raise StorageRefused(f"nbdkit does not serve volume {export.volume_id}: {words}{missing}")
 
-    def _words(self, volume_id: str) -> str:
-        return " ".join((self._home(volume_id) / "log").read_text(errors="replace").split())[-_PIECE:]
+    def _words(self, export: Export) -> str:
+        return " ".join((self._home_of(export) / "log").read_text(errors="replace").split())[-_PIECE:]
 
     def _free_port(self) -> int:
-        taken = {found.port for name in self.known() if (found := self.find(name)) is not None}
+        pairs = ((name, host) for name in self.known() for host in self.hosts(name))
+        taken = {found.port for name, host in pairs if (found := self.find(name, host)) is not None}
         for port in range(FIRST_PORT, LAST_PORT + 1):
             if port not in taken and self._is_free(port):
                 return port

@@ -57,8 +57,8 @@ from droveway.ports.storage import Extent, Reader, StorageDown, StorageRefused, 
 T = TypeVar("T")
 WORKERS, LOOK_S, LOOKS_WITHIN_S = 4, 1.0, 20.0
 EXCLUSIVE = "only admitted hosts reach the export; between two of them the table of attachments alone decides."
-FENCING = "the export ends or is begun anew without that host: its connections break, and it opens none any more."
-ISOLATION = "an export trusts the hosts that are admitted to its volume, and no other."
+FENCING = "the export to that host ends: its connections break, and it opens none any more."
+ISOLATION = "each host that is admitted to a volume has an export of its own, which trusts that host and no other."
 _IDENTITY = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]{1,8192}-----END CERTIFICATE-----\s*")
 
 
@@ -314,13 +314,10 @@ class LvmStorage:
         return NbdSource(self._exports.address, export.port, volume_name(volume.volume_id))
 
     async def withdraw(self, volume_id: str, host: str, *, force: bool = False) -> None:
-        """A connection does not say whose it is: with another host admitted it is taken for that one's."""
         async with self._turn(volume_id):
-            admitted = await self._run(lambda: self._exports.hosts(volume_id))
-            if host not in admitted:
+            if host not in await self._run(lambda: self._exports.hosts(volume_id)):
                 return
-            clients = await self._run(lambda: self._exports.clients(volume_id))
-            if admitted == [host] and clients and not force:
+            if await self._run(lambda: self._exports.clients(volume_id, host)) and not force:
                 raise StorageRefused(f"Volume {volume_id} is open on host {host}: detach it from its server first.")
             await self._run(lambda: self._exports.withdraw(volume_id, host))
 

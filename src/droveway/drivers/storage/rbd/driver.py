@@ -258,20 +258,20 @@ class RbdStorage:
         name = _volume(volume.volume_id)
         async with self._turn(volume.volume_id):
             found = await self._there(volume.volume_id)
-            admitted = _admitted(found)
+            admitted = _admitted(found, volume.volume_id)
             if host not in admitted:
                 if len(admitted) == 1:  # the clients that are there now are the other one's
                     (other,) = admitted
                     clients = sorted({*admitted[other], *found.clients})
-                    await self._cluster.mark(name, _host(other), json.dumps(clients))
-                await self._cluster.mark(name, _host(host), "[]")
+                    await self._cluster.mark(name, _host(volume.volume_id, other), json.dumps(clients))
+                await self._cluster.mark(name, _host(volume.volume_id, host), "[]")
         return RbdSource(self._fsid, self._settings.pool, name)
 
     async def withdraw(self, volume_id: str, host: str, *, force: bool = False) -> None:
         name = _volume(volume_id)
         async with self._turn(volume_id):
             found = await self._cluster.look(name)
-            if found is None or host not in (admitted := _admitted(found)):
+            if found is None or host not in (admitted := _admitted(found, volume_id)):
                 return
             seen = set(admitted[host])
             clients = tuple(sorted(seen if len(admitted) > 1 else seen | set(found.clients)))
@@ -282,11 +282,12 @@ class RbdStorage:
                 )
             if force:
                 await self._cluster.cut_off(name, clients)
-            await self._cluster.mark(name, _host(host), None)
+            await self._cluster.mark(name, _host(volume_id, host), None)
 
     def _must_be_free(self, volume_id: str, found: RbdImage, what: str) -> None:
-        if found.clients or _admitted(found):
-            where = f"host {', '.join(sorted(_admitted(found)))}" if _admitted(found) else ", ".join(found.clients)
+        admitted = sorted(_admitted(found, volume_id))
+        if found.clients or admitted:
+            where = f"host {', '.join(admitted)}" if admitted else ", ".join(found.clients)
             raise StorageRefused(
                 f"Volume {volume_id} may be open on {where}: it cannot be {what} until it is detached."
             )
@@ -318,11 +319,7 @@ class RbdStorage:
         names = [name for name in await self._cluster.images() if name.startswith(VOLUME)]
         found = await asyncio.gather(*(self._cluster.look(name) for name in names))
         return tuple(
-            StoredVolume(
-                name.removeprefix(VOLUME), one.size_bytes, tuple(_snapshots(one)), tuple(sorted(_admitted(one)))
-            )
-            for name, one in zip(names, found, strict=True)
-            if one is not None
+            _stored(name.removeprefix(VOLUME), one) for name, one in zip(names, found, strict=True) if one is not None
         )
 
     # -- small parts ----------------------------------------------------------------------------------------------
@@ -358,12 +355,19 @@ def _snapshots(image: RbdImage) -> list[str]:
     return [one for one in found if not one.startswith(OWN_SNAPSHOT)]
 
 
-def _host(host: str) -> str:
-    return f"{HOST}{quote(host, safe='')}"
+def _stored(volume_id: str, image: RbdImage) -> StoredVolume:
+    holders = tuple(sorted(_admitted(image, volume_id)))
+    return StoredVolume(volume_id, image.size_bytes, tuple(_snapshots(image)), holders)
 
 
-def _admitted(image: RbdImage) -> dict[str, list[str]]:
+def _host(volume_id: str, host: str) -> str:
+    """A clone inherits the metadata of its parent: what names another volume is not about this one."""
+    return f"{HOST}{volume_id}.{quote(host, safe='')}"
+
+
+def _admitted(image: RbdImage, volume_id: str) -> dict[str, list[str]]:
     """The hosts, each with the clients that were seen to be its own."""
+    of = _host(volume_id, "")
     return {
-        unquote(key.removeprefix(HOST)): json.loads(value) for key, value in image.marks.items() if key.startswith(HOST)
+        unquote(key.removeprefix(of)): json.loads(value) for key, value in image.marks.items() if key.startswith(of)
     }

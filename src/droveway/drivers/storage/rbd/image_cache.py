@@ -22,10 +22,11 @@ _SECTOR = 512
 
 
 class ImageCache:
-    """Of one pool."""
+    """Of one pool. `maker`: whose the unfinished ones are, where several make images in one pool."""
 
-    def __init__(self, cluster: Cluster, settings: RbdSettings, data: ImageData, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, settings: RbdSettings, data: ImageData, clock: Clock, maker: str = "") -> None:
         self._cluster, self._settings, self._data, self._clock = cluster, settings, data, clock
+        self._unfinished = f"{UNFINISHED}{maker}+" if maker else UNFINISHED
         self._turns = WeakValueDictionary[str, asyncio.Lock]()
 
     async def make(
@@ -48,7 +49,7 @@ class ImageCache:
         return (name, BASE), found.size_bytes
 
     async def _convert(self, image: ImageRef, name: str, volume: VolumeSpec, ticket: ImageTicket | None) -> None:
-        unfinished = f"{UNFINISHED}{name}"
+        unfinished = f"{self._unfinished}{name}"
 
         async def into(virtual_bytes: int) -> str:
             await self._cluster.remove(unfinished)
@@ -56,7 +57,18 @@ class ImageCache:
             return self._settings.disk(unfinished)
 
         await self._data.fill(image, name, volume.size_gb, ticket, into)
-        await self._cluster.rename(unfinished, name)
+        try:
+            await self._cluster.rename(unfinished, name)
+        except StorageRefused:  # another one was quicker
+            if await self._cluster.look(name) is None:
+                raise
+            await self._cluster.remove(unfinished)
+
+    async def sweep_halves(self) -> None:
+        """What this maker has left half made."""
+        for name in await self._cluster.images():
+            if name.startswith(self._unfinished):
+                await self._cluster.remove(name)
 
     async def sweep(self) -> None:
         """Those of which no volume was made for long, and that share data with none."""
