@@ -49,14 +49,11 @@ from droveway.ports.bus import (
     DropCopy,
     DropDisk,
     DropFiles,
-    ForgetKept,
     Freeze,
     GrowDisk,
-    GrowRoot,
     InjectNmi,
     Inspect,
     KeepArrival,
-    KeepDisk,
     ListGuests,
     ListTasks,
     OpenConsole,
@@ -77,7 +74,6 @@ from droveway.ports.bus import (
     RemoveProbe,
     ReplaceDisk,
     RestoreConnections,
-    RestoreDisk,
     ResumePostCopy,
     SaveConnections,
     SendCopy,
@@ -90,6 +86,7 @@ from droveway.ports.bus import (
     Unplug,
     Verb,
 )
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
 from droveway.ports.move_verbs import (
     ArrivalAsked,
     ArrivalsTried,

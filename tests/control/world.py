@@ -48,11 +48,11 @@ SETTINGS = ControlSettings(
     deferred_cleanup_patience_s=0.02,
     settle_s=0.05,
     patience_s=0.05,
-    retry_s=0.002,
-    retry_max_s=0.01,
+    **{"retry_s": 0.002, "retry_max_s": 0.01},
 )
 
 
+MIGRATED = {"completed", "error", "cancelled", "finished", "confirmed", "reverted"}
 HELD = {"paused": (GuestState.PAUSED, False), "suspended": (GuestState.SHUTOFF, True)}
 
 
@@ -372,9 +372,8 @@ class World:
             assert all(instance_id not in store.disks for store in self.fleet.stores.values())
             assert all(instance_id not in host.domains for host in self.fleet.hosts.values())
         assert not any(store.probes or store.copies for store in self.fleet.stores.values())
-        kept = [one for store in self.fleet.stores.values() for one in store.kept]
-        assert bool(kept) == (row["vm_state"] == "resized"), kept
-        assert (row["former"] is not None) == (row["vm_state"] == "resized")
+        has_kept = any(store.kept for store in self.fleet.stores.values())
+        assert (row["former"] is not None) == has_kept == (row["vm_state"] == "resized")
         spares = {"rescue"} if row["vm_state"] == "rescued" else set()
         assert {kind for store in self.fleet.stores.values() for _, kind in store.spares} == spares
         for host in self.fleet.hosts.values():
@@ -382,8 +381,7 @@ class World:
         for one in await self.store.read(sagas.listing, limit=100, only_open=False):
             assert SagaStatus(one["status"]) in ENDED_SAGA - {SagaStatus.BROKEN}, one["error"]
         moved = await self.store.read(migrations.find)
-        ended = {"completed", "error", "cancelled", "finished", "confirmed", "reverted"}
-        assert all(m["status"] in ended and not m["holds_claim"] for m in moved)
+        assert all(m["status"] in MIGRATED and not m["holds_claim"] for m in moved)
         assert self._control is not None
         assert (await self._control.audit()).findings == []
         used = sum(h.instances for h in await self.facts())

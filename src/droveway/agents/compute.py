@@ -29,7 +29,6 @@ from droveway.ports.bus import (
     GuestChanged,
     Hello,
     Inspect,
-    KeepDisk,
     ListGuests,
     ListTasks,
     OpenConsole,
@@ -47,6 +46,7 @@ from droveway.ports.bus import (
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from droveway.ports.images import TicketWanted
+from droveway.ports.kept_disk_verbs import KeepDisk
 from droveway.ports.move_verbs import BaselineCpu, CompareCpu, LookForProbes, RemoveProbes, TryArrivals, TryDepartures
 from droveway.ports.replies import (
     FILES_MAX,

@@ -18,13 +18,10 @@ from droveway.ports.bus import (
     DropCopy,
     DropDisk,
     DropFiles,
-    ForgetKept,
     Freeze,
     GrowDisk,
-    GrowRoot,
     InjectNmi,
     KeepArrival,
-    KeepDisk,
     Pause,
     Plug,
     PowerCycle,
@@ -38,7 +35,6 @@ from droveway.ports.bus import (
     Remove,
     RemoveProbe,
     ReplaceDisk,
-    RestoreDisk,
     ResumePostCopy,
     SendCopy,
     Start,
@@ -50,6 +46,7 @@ from droveway.ports.bus import (
     Verb,
 )
 from droveway.ports.hypervisor import Hypervisor
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
 from droveway.ports.replies import (
     Answer,
     ConsoleText,

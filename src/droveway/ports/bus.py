@@ -52,6 +52,7 @@ from droveway.domain.wire import (
     ShortText,
     Text,
 )
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
 from droveway.ports.move_verbs import (
     BEFORE_MOVES,
     BaselineCpu,
@@ -333,30 +334,6 @@ class ResumePostCopy(VerbWithReply[GuestStatus], frozen=True, tag="resume_post_c
 
 class AbortCopy(VerbWithReply[GuestStatus], frozen=True, tag="abort_copy"):
     pass
-
-
-class KeepDisk(VerbWithReply[GuestStatus], frozen=True, tag="keep_disk"):
-    """Copy its root disk beside it, as it is while it is off. `mark`: the saga that may want it back."""
-
-    mark: ShortText
-
-
-class GrowRoot(VerbWithReply[GuestStatus], frozen=True, tag="grow_root"):
-    """Its root disk is at least so large from now on, while it is off."""
-
-    size_gb: Count
-
-
-class RestoreDisk(VerbWithReply[GuestStatus], frozen=True, tag="restore_disk"):
-    """The copy of that mark is its root disk again, while it is off; where there is none, that has been done."""
-
-    mark: ShortText
-
-
-class ForgetKept(VerbWithReply[GuestStatus], frozen=True, tag="forget_kept"):
-    """Delete the copy of that mark."""
-
-    mark: ShortText
 
 
 class Release(VerbWithReply[GuestStatus], frozen=True, tag="release"):

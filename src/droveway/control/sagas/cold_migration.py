@@ -31,7 +31,15 @@ from droveway.domain.faults import NotFound, StepFailed
 from droveway.domain.model import GuestSpec, GuestState, MigrationStatus, SagaKind, TaskState, VmState, of_host
 from droveway.domain.placement import HeldCell
 from droveway.domain.resize import FormerPlace, Sizes
-from droveway.ports.bus import CheckDestination, GrowRoot, KeepDisk, Prepare, Release, Remove, RestoreDisk, Start, Stop
+from droveway.ports.bus import (
+    CheckDestination,
+    Prepare,
+    Release,
+    Remove,
+    Start,
+    Stop,
+)
+from droveway.ports.kept_disk_verbs import GrowRoot, KeepDisk, RestoreDisk
 from droveway.ports.move_verbs import LookForProbes
 from droveway.ports.replies import GuestStatus
 from droveway.scheduler.plan import first_failing

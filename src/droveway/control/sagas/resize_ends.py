@@ -19,7 +19,11 @@ from droveway.domain.faults import NotFound, StepFailed
 from droveway.domain.model import MigrationStatus, SagaKind, TaskState, VmState
 from droveway.domain.placement import PlacementRequest
 from droveway.domain.resize import FormerPlace
-from droveway.ports.bus import ForgetKept, Prepare, RestoreDisk, Start
+from droveway.ports.bus import (
+    Prepare,
+    Start,
+)
+from droveway.ports.kept_disk_verbs import ForgetKept, RestoreDisk
 from droveway.scheduler.plan import first_failing
 from droveway.store.compute import instances, migrations, server_ports
 from droveway.store.engine.transaction import Tx

@@ -19,7 +19,6 @@ import msgspec
 from droveway.domain.consoles import ConsoleKind
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.guest_data import Document
-from droveway.domain.hardware import GIB
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import (
@@ -36,7 +35,6 @@ from droveway.domain.model import (
     SpareDisk,
 )
 from droveway.domain.move_checks import Check, CheckAnswer
-from droveway.domain.move_prediction import GuestLoad
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
 from droveway.domain.volume.disks import RbdSource, VolumeDisk
@@ -44,7 +42,6 @@ from droveway.drivers.hypervisor import console_socket
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.libvirt import (
-    before_move,
     ceph_keys,
     consoles,
     diagnostics,
@@ -58,13 +55,13 @@ from droveway.drivers.hypervisor.libvirt import (
 from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.arrivals import Arrivals
+from droveway.drivers.hypervisor.libvirt.before_moves import BeforeMoves
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.copies import Order, OutgoingCopies
 from droveway.drivers.hypervisor.libvirt.disk_copies import DiskCopies
 from droveway.drivers.hypervisor.libvirt.domain_xml import HostFacts, domain_xml
 from droveway.drivers.hypervisor.libvirt.facts import (
     check_cpu,
-    cpu_baseline,
     kvm_works,
     read_host_facts,
     read_measured,
@@ -81,7 +78,6 @@ from droveway.drivers.hypervisor.promises import (
     check_machine,
     check_movable,
     check_not_there,
-    check_off,
     not_let_go,
     volume_not_let_go,
 )
@@ -106,7 +102,6 @@ ABORT_WITHIN_S = 60.0
 WATCH_EVERY_S = 0.25
 SETTLES_WITHIN_S = 5.0
 SETTLE_STEP_S = 0.1
-MEASURED_AFTER_S = 0.25  # QEMU ends a measurement a little after its time
 
 
 class LibvirtSettings(msgspec.Struct, frozen=True):
@@ -129,7 +124,7 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     host_root: str = ""  # where this process sees the host's root directory; empty: it runs there
 
 
-class LibvirtHypervisor:
+class LibvirtHypervisor(BeforeMoves):
     """Answers droveway.ports.hypervisor.Hypervisor. Remembers nothing but calls in flight and how the last ended."""
 
     def __init__(self, settings: LibvirtSettings, clock: Clock, images: Images, pool: PoolDisks | None = None) -> None:
@@ -345,25 +340,6 @@ class LibvirtHypervisor:
         new = hardware_xml.spare_name(SpareDisk.REBUILD)
         await self._files.replace_disk(spec, new, documents, keeps_ephemeral)
 
-    async def _check_off(self, instance_id: str) -> None:
-        self._files.directory(instance_id)
-        check_off(instance_id, (await self._connection.call(lambda c: acts.look(c, instance_id))).state)
-
-    async def keep_disk(self, instance_id: str, mark: str) -> None:
-        await self._check_off(instance_id)
-        await self._kept.keep(instance_id, mark)
-
-    async def grow_root(self, instance_id: str, size_gb: int) -> None:
-        await self._check_off(instance_id)
-        await self._kept.grow(instance_id, size_gb)
-
-    async def restore_disk(self, instance_id: str, mark: str) -> None:
-        await self._check_off(instance_id)
-        await self._kept.restore(instance_id, mark)
-
-    async def forget_kept(self, instance_id: str, mark: str) -> None:
-        await self._kept.forget(instance_id, mark)
-
     async def diagnostics(self, instance_id: str) -> GuestDiagnostics:
         self._files.directory(instance_id)
         return await self._connection.call(lambda c: diagnostics.read(c, instance_id, self._use_kvm))
@@ -494,34 +470,6 @@ class LibvirtHypervisor:
         ways = self._ways_for(connection, spec.volumes)
         for disk in spec.volumes:
             ways.check(disk)
-
-    async def cpu_baseline(self, cpus: Sequence[str]) -> str:
-        if not self._use_kvm:
-            return ""
-        return await self._connection.call(lambda c: cpu_baseline(c, cpus))
-
-    async def compare_cpu(self, cpu_xml: str) -> CheckAnswer:
-        def work(connection: Any) -> CheckAnswer:
-            return check_each((Check.CPU, lambda: check_cpu(connection, "", cpu_xml, self._use_kvm)))[0]
-
-        return await self._connection.call(work)
-
-    async def check_outgoing(self, instance_id: str) -> tuple[CheckAnswer, ...]:
-        self._files.directory(instance_id)
-        return await self._connection.call(lambda c: before_move.check(c, instance_id))
-
-    async def loads(self, instance_ids: Sequence[str], measure_s: int = 0) -> dict[str, GuestLoad]:
-        if measure_s > 0:
-            await self._connection.call(lambda c: before_move.measure(c, instance_ids, measure_s))
-            await self._clock.sleep(measure_s + MEASURED_AFTER_S)
-        now_s = self._clock.monotonic_s()
-        return await self._connection.call(lambda c: before_move.loads(c, instance_ids, now_s))
-
-    async def store_room_bytes(self, *, over_commits: bool) -> int:
-        kept_bytes = self._settings.reserved_disk_gb * GIB
-        if over_commits:
-            return await self._files.free_bytes() - kept_bytes
-        return (await self.measure()).disk_available_least_gb * GIB - kept_bytes
 
     async def write_probe(self, name: str) -> None:
         await self._files.write_probe(name)
