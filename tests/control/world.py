@@ -48,7 +48,8 @@ SETTINGS = ControlSettings(
     deferred_cleanup_patience_s=0.02,
     settle_s=0.05,
     patience_s=0.05,
-    **{"retry_s": 0.002, "retry_max_s": 0.01},
+    retry_s=0.002,
+    retry_max_s=0.01,
 )
 
 
@@ -382,8 +383,7 @@ class World:
             assert SagaStatus(one["status"]) in ENDED_SAGA - {SagaStatus.BROKEN}, one["error"]
         moved = await self.store.read(migrations.find)
         assert all(m["status"] in MIGRATED and not m["holds_claim"] for m in moved)
-        assert self._control is not None
-        assert (await self._control.audit()).findings == []
+        assert (await self.control.audit()).findings == []
         used = sum(h.instances for h in await self.facts())
         assert used == (1 if row["host"] else 0)
 
