@@ -36,6 +36,7 @@ SERVICE = click.option(
 )
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
 OPERATOR = (
+    "aggregate",
     "audit",
     "ca",
     "config",

@@ -13,9 +13,13 @@ from sqlalchemy import update
 
 from droveway.control.audit import Audit
 from droveway.control.engine.nudges import Nudges
+from droveway.control.scheduling.cpu_baselines import CpuBaselines
 from droveway.control.scheduling.dry_run import COUNT_MAX, DryRun
+from droveway.control.scheduling.move_plan import MovePlanner
+from droveway.control.scheduling.move_trials import MoveTrials
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Unreachable
+from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import of_instance
 from droveway.domain.placement import PlacementRequest, PlacementSettings
 from droveway.ports.bus import Command, Report
@@ -32,6 +36,13 @@ SETTINGS = PlacementSettings(wait_for_capacity_s=60.0)
 GREEDY = "The greedy one"
 
 
+class SilentBus:
+    """No host answers."""
+
+    async def command(self, host: str, *_: Any) -> Any:
+        raise Unreachable(f"{host} is not connected")
+
+
 class Placing:
     """A placer, and an administrator who asks."""
 
@@ -40,6 +51,9 @@ class Placing:
         self.placer = Placer(world.store, world.clock, Nudges(), SETTINGS, 1.0)
         trial = DryRun(world.store, self.placer)
         world.control.try_placement, world.control.replay_placement = trial.attempt, trial.replay
+        planner = MovePlanner(world.store, self.placer, MoveTrials(SilentBus()), "", CopyTarget())  # type: ignore[arg-type]
+        world.control.cpu_baseline = CpuBaselines(world.store, SilentBus()).of_aggregate  # type: ignore[arg-type]
+        world.control.plan_move, world.control.move_matrix = planner.plan, planner.matrix
 
     async def get(self, path: str) -> httpx.Response:
         return await self.world.ask("GET", OWN + path, token=self.token)

@@ -22,7 +22,7 @@ from droveway.domain.volume.quota import VolumeQuotas
 from droveway.main import droveway
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import joining, services
+from droveway.store.fleet import aggregates, joining, services
 from droveway.store.schema import sagas as saga_rows
 from droveway.store.volume import making
 from droveway.store.volume import placements as volume_placements
@@ -58,6 +58,8 @@ class Cloud(Operator):
         world.control.list_tasks = tasks
         self.saga_id = await store.run(self._broken)
         self.finds(FINDING)
+        rack = await store.run(aggregates.create, "rack-1", None)
+        await store.run(aggregates.add_host, rack["id"], "h1")
         await store.run(_place_volume)
 
     def _broken(self, tx: Tx) -> str:
@@ -145,6 +147,10 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("placement", "volume", "data-1")["placements"][0]["host"] == "h1@fast"
     assert ask("placement", "try-volume", "--size", "2")["placement"]["hosts"] == 0
     assert ask("placement", "replay", "g1")["then"]["host"] is not None
+    assert ask("migration", "plan", "g1")["hosts"][0]["verdict"] == "unknown"
+    assert ask("aggregate", "cpu-baseline", "rack-1")["hosts"][0]["host"] == "h1"
+    assert ask("migration", "predictions") == {"predictions": [], "median_error_percent": None}
+    assert ask("host", "migratable", "h1")["servers"][0]["name"] == "g1"
     cloud.do(cloud.world.store.run(_move, cloud.server_id))
     assert ask("migration", "list", "--all")[0]["status"] == "completed"
     assert ask("migration", "watch", "g1")["server"]["id"] == cloud.server_id

@@ -24,6 +24,8 @@ from droveway.domain.model import (
     SpareDisk,
     of_instance,
 )
+from droveway.domain.move_checks import CheckAnswer
+from droveway.domain.move_prediction import GuestLoad
 from droveway.domain.network_change import PlanChange
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.volume.disks import SimulatedSource, VolumeDisk
@@ -83,6 +85,24 @@ from droveway.ports.bus import (
     Unpause,
     Unplug,
     Verb,
+)
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
+from droveway.ports.move_verbs import (
+    ArrivalAsked,
+    ArrivalsTried,
+    ArrivalTried,
+    BaselineCpu,
+    CompareCpu,
+    CpuBaselined,
+    CpuCompared,
+    DeparturesTried,
+    DepartureTried,
+    LookForProbes,
+    ProbesRemoved,
+    ProbesSeen,
+    RemoveProbes,
+    TryArrivals,
+    TryDepartures,
 )
 from droveway.ports.replies import (
     FAILURES,
@@ -195,7 +215,7 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     GuestStatus(GUEST),
     GuestAdmitted(GUEST, MigrationEndpoint("h1", "u", "d")),
     GuestFrozen(GUEST, True),
-    SourceChecked(GUEST, True),
+    SourceChecked(GUEST, True, load=GuestLoad(2, 1)),
     ConsoleText("boots"),
     LocalFilesRead(LocalFiles()),
     DiskCopied(1, "raw"),
@@ -215,6 +235,12 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     BackupDone(),
     PoolStatus(StoragePool(1.0, 1.0, GUARANTEES)),
     VolumeList((StoredVolume("v1", 1 << 30, ("s1",), ("h1",)),)),
+    ArrivalsTried((ArrivalTried("g1", (CheckAnswer("cpu_model", False, "older"),)),), -1, -1),
+    DeparturesTried((DepartureTried("g1", (), GuestLoad(2, 1, 0, 0.5)),)),
+    ProbesSeen(("p1",)),
+    ProbesRemoved(),
+    CpuBaselined("<cpu/>"),
+    CpuCompared(CheckAnswer("cpu_model", True)),
 )
 
 
@@ -254,6 +280,10 @@ VERBS: tuple[Verb, ...] = (
     Admit(SPEC),
     Dismiss(),
     BeginCopy(SPEC, THERE),
+    KeepDisk("s1"),
+    GrowRoot(2),
+    RestoreDisk("s1"),
+    ForgetKept("s1"),
     AbortCopy(),
     AdjustCopy(CopyChange(post_copy=True)),
     ResumePostCopy(SPEC, THERE),
@@ -286,6 +316,12 @@ VERBS: tuple[Verb, ...] = (
     DeleteBackup(),
     SaveConnections("p1"),
     RestoreConnections("p1", "tcp"),
+    TryArrivals((ArrivalAsked(SPEC, 0),), ("<cpu/>",), "p1"),
+    TryDepartures(("g1",), 1),
+    LookForProbes(("p1",)),
+    RemoveProbes(("p1",)),
+    BaselineCpu(("<cpu/>",)),
+    CompareCpu("<cpu/>"),
 )
 
 

@@ -17,11 +17,12 @@ from droveway.domain.consoles import ConsoleKind
 from droveway.domain.faults import Conflict, NotFound, Unreachable
 from droveway.domain.liveness import State
 from droveway.ports.asking import Recipient, declared, proxy, question
-from droveway.ports.control import ControlQueries, DryRunRequest
+from droveway.ports.control import ControlQueries, DryRunRequest, MoveRequest
 from droveway.ports.peer_bus import Question, Reply
 from droveway.process.remote_control import JOURNEY_S, LocalControl, RemoteControl
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Store
+from droveway.store.fleet import aggregates
 from droveway.store.work import leases
 from tests.control.hall import HandClock
 from tests.control.world import world
@@ -44,7 +45,7 @@ class Wider(ControlQueries):
 
 class Adding(Wider, ControlAnswers):
     def __init__(self) -> None:
-        super().__init__(*[None] * 10)  # it is asked for nothing that needs a part of the control
+        super().__init__(*[None] * 12)  # it is asked for nothing that needs a part of the control
 
     async def add(self, name: str, first: Sum, *numbers: int) -> dict[str, Sum]:
         if name == "nobody":
@@ -164,7 +165,7 @@ def test_a_control_that_forgets_a_question_does_not_start() -> None:
         pass
 
     with pytest.raises(AssertionError, match="Forgetful does not answer add"):
-        Questions(Forgetful(*[None] * 10), Wider)
+        Questions(Forgetful(*[None] * 12), Wider)
 
 
 # -- whom it is put to ------------------------------------------------------------------------------------------------
@@ -237,6 +238,8 @@ async def test_every_answer_of_a_control_survives_the_way() -> None:
     async with world(backends=("h1@fast",)) as w:
         assert w._control is not None
         await w.store.run(flavors.seed)
+        rack = await w.store.run(aggregates.create, "rack-1", None)
+        await w.store.run(aggregates.add_host, rack["id"], "h1")
         answers = w._control.answers
         peers = Loopback()
         await peers.serve(w._control.name, silent, Questions(answers))
@@ -250,9 +253,12 @@ async def test_every_answer_of_a_control_survives_the_way() -> None:
             "audit": (),
             "repair": (["gone"],),
             "try_placement": (DryRunRequest(flavor="tiny"),),
+            "move_matrix": (None,),
+            "cpu_baseline": ("rack-1",),
         }
         refused: dict[str, tuple[tuple[Any, ...], type[faults.Fault]]] = {
             "replay_placement": (("nothing",), NotFound),
+            "plan_move": ((MoveRequest("nothing"),), NotFound),
             "read_console": (("h1", "nothing", None), Unreachable),
             "read_diagnostics": (("h1", "nothing"), Unreachable),
             "open_console": (("h1", "nothing", ConsoleKind.SERIAL, "unix:", "secret"), Unreachable),

@@ -15,7 +15,8 @@ import pytest
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.volumes import STORIES_OF_VOLUMES
 from droveway.domain.faults import Conflict
-from droveway.domain.model import SagaKind, of_saga
+from droveway.domain.model import Flavor, SagaKind, of_saga
+from droveway.domain.resize import sizes_of
 from droveway.drivers.clock import SystemNames
 from droveway.drivers.hypervisor.simulated.fleet import Durations
 from droveway.store.compute import instances, migrations
@@ -31,8 +32,11 @@ BEFORE = {
     SagaKind.UNRESCUE: SagaKind.RESCUE,
     SagaKind.UNSHELVE: SagaKind.SHELVE,
     SagaKind.RESTORE: SagaKind.SOFT_DELETE,
+    SagaKind.CONFIRM_RESIZE: SagaKind.RESIZE_SERVER,
+    SagaKind.REVERT_RESIZE: SagaKind.RESIZE_SERVER,
 }
-PARAMS = {SagaKind.RESET_STATE: {"state": "active"}}
+LARGER = msgspec.to_builtins(sizes_of(Flavor("2", "larger", 2, 256, 2), begins_from_volume=False))
+PARAMS = {SagaKind.RESET_STATE: {"state": "active"}, SagaKind.RESIZE_SERVER: {"becomes": LARGER}}
 
 
 MAKES_IMAGE, TAKES_IMAGE = {SagaKind.CREATE_IMAGE, SagaKind.SHELVE}, {SagaKind.REBUILD, SagaKind.RESCUE}
@@ -104,6 +108,10 @@ EXPECTED = {
     SagaKind.UNSHELVE: ["Prepare", "Start"],
     SagaKind.SOFT_DELETE: ["Stop"],
     SagaKind.RESTORE: ["Start"],
+    SagaKind.COLD_MIGRATION: ["CheckDestination", "RemoveProbe", "Stop", "KeepDisk", "Start", "Release"],
+    SagaKind.RESIZE_SERVER: ["CheckDestination", "RemoveProbe", "Stop", "KeepDisk", "GrowRoot", "Start", "Release"],
+    SagaKind.CONFIRM_RESIZE: ["ForgetKept"],
+    SagaKind.REVERT_RESIZE: ["Stop", "RestoreDisk", "Start", "Release"],
     SagaKind.LIVE_MIGRATION: ["CheckDestination", "CheckSource", "RemoveProbe", "Admit", "BeginCopy", "Release"],
 }
 

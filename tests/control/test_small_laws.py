@@ -70,6 +70,8 @@ ENDS_AS = {
     SagaKind.RESCUE: "rescued",
     SagaKind.SHELVE: "shelved_offloaded",
     SagaKind.SOFT_DELETE: "soft-delete",
+    SagaKind.COLD_MIGRATION: "resized",
+    SagaKind.RESIZE_SERVER: "resized",
 }
 
 

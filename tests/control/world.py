@@ -53,6 +53,7 @@ SETTINGS = ControlSettings(
 )
 
 
+MIGRATED = {"completed", "error", "cancelled", "finished", "confirmed", "reverted"}
 HELD = {"paused": (GuestState.PAUSED, False), "suspended": (GuestState.SHUTOFF, True)}
 
 
@@ -361,7 +362,7 @@ class World:
         row = await self.store.read(instances.get, instance_id, None, deleted=True)
         assert row["task_state"] is None
         running = await self.runs_on(instance_id)
-        if row["vm_state"] in {"active", "rescued"}:
+        if row["vm_state"] in {"active", "rescued"} or (row["vm_state"] == "resized" and row["power_state"] == 1):
             assert running == [row["host"]]
         elif row["vm_state"] in {"deleted", "error", "shelved", "shelved_offloaded", "soft-delete", "stopped"}:
             assert running == []
@@ -372,6 +373,8 @@ class World:
             assert all(instance_id not in store.disks for store in self.fleet.stores.values())
             assert all(instance_id not in host.domains for host in self.fleet.hosts.values())
         assert not any(store.probes or store.copies for store in self.fleet.stores.values())
+        has_kept = any(store.kept for store in self.fleet.stores.values())
+        assert (row["former"] is not None) == has_kept == (row["vm_state"] == "resized")
         spares = {"rescue"} if row["vm_state"] == "rescued" else set()
         assert {kind for store in self.fleet.stores.values() for _, kind in store.spares} == spares
         for host in self.fleet.hosts.values():
@@ -379,9 +382,8 @@ class World:
         for one in await self.store.read(sagas.listing, limit=100, only_open=False):
             assert SagaStatus(one["status"]) in ENDED_SAGA - {SagaStatus.BROKEN}, one["error"]
         moved = await self.store.read(migrations.find)
-        assert all(m["status"] in {"completed", "error", "cancelled"} and not m["holds_claim"] for m in moved)
-        assert self._control is not None
-        assert (await self._control.audit()).findings == []
+        assert all(m["status"] in MIGRATED and not m["holds_claim"] for m in moved)
+        assert (await self.control.audit()).findings == []
         used = sum(h.instances for h in await self.facts())
         assert used == (1 if row["host"] else 0)
 

@@ -155,6 +155,10 @@ class World:
         """Whatever tells one config drive from another; empty where there is none."""
         raise NotImplementedError
 
+    def bind_device(self, spec: GuestSpec) -> None:
+        """Give the guest, which runs on a, something of its host's that cannot go along."""
+        raise NotImplementedError
+
     def slow_copies(self, spec: GuestSpec) -> None:
         """Let copies of the running guest take long enough to be met in their middle."""
 
@@ -255,6 +259,9 @@ class SimulatedWorld(World):
 
     def drive_of(self, instance_id: str) -> bytes:
         return msgspec.json.encode(self.fleet.stores["shared"].drives.get(instance_id, ()))
+
+    def bind_device(self, spec: GuestSpec) -> None:
+        self.fleet.hosts["a"].domains[spec.instance_id].bound_devices = ("shared memory pond",)
 
     def slow_copies(self, spec: GuestSpec) -> None:
         self.fleet.durations = Durations(arrive=(0.05, 0.05), copy=(0.3, 0.3), switch=(0.01, 0.01), tail=(0.05, 0.05))
@@ -373,6 +380,11 @@ class LabWorld(World):
     def drive_of(self, instance_id: str) -> bytes:
         path = self.lab.shared / instance_id / "disk.config"
         return path.read_bytes() if path.exists() else b""
+
+    def bind_device(self, spec: GuestSpec) -> None:
+        xml = "<shmem name='pond'><model type='ivshmem-plain'/><size unit='M'>4</size></shmem>"
+        with libvirt_of(self.hosts["a"].outside_uri()) as connection:
+            connection.lookupByUUIDString(spec.instance_id).attachDevice(xml)
 
     def slow_copies(self, spec: GuestSpec) -> None:
         self._limit_speed(spec, 1)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from droveway.agents.move_trials import must_pass
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import (
@@ -224,7 +225,7 @@ def test_hosts_of_another_store_or_an_older_cpu_are_refused_in_time() -> None:
         await far.write_probe("p")
         assert not await a.sees_probe("p")
         with pytest.raises(HypervisorRefused, match="CPU"):
-            await far.check_incoming(guest, (await a.resources()).cpu_xml)
+            must_pass(await far.check_incoming(guest, (await a.resources()).cpu_xml))
         await begin(a, far, guest)
         after = await ended(a, guest)
         assert after.state is GuestState.RUNNING

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from droveway.agents.move_trials import must_pass
 from droveway.domain.model import Guest, GuestJob, GuestState, ImageRef, MigrationEndpoint
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from tests.drivers.hypervisor_worlds import GIB, LabWorld, SimulatedWorld, World
@@ -126,7 +127,7 @@ def test_resources_are_those_of_a_real_machine(world: World) -> None:
         assert 0 <= found.disk_free_gb <= found.disk_gb
         assert found.cpu_xml
         assert found.host_ip
-        await w.b.hypervisor.check_incoming(w.spec(), found.cpu_xml)
+        must_pass(await w.b.hypervisor.check_incoming(w.spec(), found.cpu_xml))
 
     world.run(story)
 
@@ -171,7 +172,7 @@ def test_a_move_there_and_every_verb_of_its_end_twice(world: World) -> None:
         a, b, spec = w.a.hypervisor, w.b.hypervisor, await w.boot()
         cpu_xml = (await a.resources()).cpu_xml
         for _ in range(2):
-            await b.check_incoming(spec, cpu_xml)
+            must_pass(await b.check_incoming(spec, cpu_xml))
             await b.admit(spec)
         for _ in range(2):
             await a.begin_migration(spec, b.endpoint())
@@ -251,7 +252,7 @@ def test_dismissing_a_half_arrived_guest_ends_the_half_only(world: World) -> Non
         half = await w.b.until_guest(spec.instance_id, lambda g: g.state is not GuestState.ABSENT)
         assert (half.state, half.job) == (GuestState.PAUSED, GuestJob.INCOMING)
         with pytest.raises(HypervisorRefused, match="on this host already"):
-            await b.check_incoming(spec, "")
+            must_pass(await b.check_incoming(spec, ""))
         await b.dismiss(spec.instance_id)
         assert (await b.guest(spec.instance_id)).state is GuestState.ABSENT
         after = await w.a.until_moved(spec.instance_id)

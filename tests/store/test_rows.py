@@ -44,6 +44,7 @@ WHOLE = {
     rows.ServerPortRow: "server_ports",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
+    rows.PredictionRow: "migration_predictions",
     rows.FileCleanupRow: "file_cleanups",
     rows.ServerRequestRow: "server_requests",
     rows.SagaRow: "sagas",
@@ -86,6 +87,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.HoldingRow: (("instances",), {}),
     rows.ServerGroupWithMembers: (("server_groups",), {"members": list[str]}),
     rows.MigrationWithName: (("migrations",), {"instance_name": str}),
+    rows.PredictionWithName: (("migration_predictions",), {"instance_name": str | None}),
     rows.ActionRow: (("sagas",), {"instance_id": str}),
     rows.WaitingRow: (("sagas", "instances"), {"blocked": str}),  # likewise
     network_rows.StandardRow: (("networks",), {}),

@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from droveway.agents import move_trials
 from droveway.agents.consoles import Consoles
 from droveway.agents.fenced import FencedAgent, OffLoop, in_thread
 from droveway.agents.fences import Fence, Fences
@@ -45,6 +46,8 @@ from droveway.ports.bus import (
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from droveway.ports.images import TicketWanted
+from droveway.ports.kept_disk_verbs import KeepDisk
+from droveway.ports.move_verbs import BaselineCpu, CompareCpu, LookForProbes, RemoveProbes, TryArrivals, TryDepartures
 from droveway.ports.replies import (
     FILES_MAX,
     Answer,
@@ -66,6 +69,7 @@ MAKES_DISKS = {  # and answers `working` as long as that takes
     PrepareDisk: "made",
     PrepareArrival: "made",
     CopyDisk: "copied",
+    KeepDisk: "copied",
     SendCopy: "sent",
 }
 
@@ -224,6 +228,8 @@ class ComputeAgent(FencedAgent):
                 return PingResult(self._boot_id)
             case Reach():
                 return await self._reach(verb)
+            case TryArrivals() | TryDepartures() | LookForProbes() | RemoveProbes() | BaselineCpu() | CompareCpu():
+                return await move_trials.answer(h, verb)
             case OpenConsole():
                 if self._consoles is None:
                     raise HypervisorRefused(f"Host {self._host} carries no consoles.")

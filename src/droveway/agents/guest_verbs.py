@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from droveway.agents.move_trials import must_pass
 from droveway.domain.model import Guest, GuestState
 from droveway.ports.bus import (
     AbortCopy,
@@ -45,6 +46,7 @@ from droveway.ports.bus import (
     Verb,
 )
 from droveway.ports.hypervisor import Hypervisor
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
 from droveway.ports.replies import (
     Answer,
     ConsoleText,
@@ -75,8 +77,10 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
         case ReadLocalFiles():
             return LocalFilesRead(await h.local_files(instance_id))
         case CheckSource(probe):
+            must_pass(await h.check_outgoing(instance_id))
             seen, in_pool = await h.sees_probe(probe), await h.sees_probe_in_pool(probe)
-            return SourceChecked(await h.guest(instance_id), seen, boot_id, in_pool)
+            load = (await h.loads((instance_id,))).get(instance_id)
+            return SourceChecked(await h.guest(instance_id), seen, boot_id, in_pool, load)
         case Admit(spec):
             if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
                 await h.admit(spec)
@@ -138,14 +142,14 @@ async def _change(h: Hypervisor, instance_id: str, verb: Verb) -> None:
 async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
     match verb:
         case CheckDestination(spec, source_cpu_xml, probe):
-            await h.check_incoming(spec, source_cpu_xml)
+            must_pass(await h.check_incoming(spec, source_cpu_xml))
             await h.write_probe(probe)
         case RemoveProbe(probe):
             await h.remove_probe(probe)
         case Dismiss():
             await h.dismiss(instance_id)
-        case PrepareArrival(spec, files, mark, room_bytes, ticket):
-            await h.prepare_arrival(spec, files, mark, room_bytes, ticket)
+        case PrepareArrival(spec, files, mark, room_bytes, ticket, over_commits):
+            await h.prepare_arrival(spec, files, mark, room_bytes, ticket, over_commits)
         case KeepArrival():
             await h.keep_arrival(instance_id)
         case DropFiles(mark):
@@ -158,5 +162,13 @@ async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
             await h.resume_post_copy(spec, to, files)
         case AbortCopy():
             await h.abort_migration(instance_id)
+        case KeepDisk(mark):
+            await h.keep_disk(instance_id, mark)
+        case GrowRoot(size_gb):
+            await h.grow_root(instance_id, size_gb)
+        case RestoreDisk(mark):
+            await h.restore_disk(instance_id, mark)
+        case ForgetKept(mark):
+            await h.forget_kept(instance_id, mark)
         case Release():
             await h.release(instance_id)

@@ -157,6 +157,8 @@ KEYS: dict[str, tuple[Key, ...]] = {
     **{f"{ROOT}/{place}{path}": keys for path, keys in _OF_VOLUMES.items() for place in ("", "{project_id}/")},
     "/droveway/v1/join-tokens": _keys("all"),
     "/droveway/v1/migrations": _keys("all", "limit", "server"),
+    "/droveway/v1/migrations/matrix": _keys("host"),
+    "/droveway/v1/migrations/predictions": _keys("limit"),
     "/droveway/v1/placements": _keys("blocked", "limit"),
     "/droveway/v1/placements/{server_id}": _keys("all", "host"),
     "/droveway/v1/sagas": _keys("all", "limit"),

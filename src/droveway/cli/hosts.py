@@ -9,6 +9,7 @@ import click
 from droveway.cli.certificates import host_certificates
 from droveway.cli.columns import one_line, when, write
 from droveway.cli.commands import AS_JSON, Group, print_json
+from droveway.cli.migration_plans import host_migratable
 from droveway.cli.session import Session, address
 
 HOSTS = "/droveway/v1/hosts"
@@ -22,6 +23,7 @@ def host() -> None:
 
 
 host.add_command(host_certificates)
+host.add_command(host_migratable)
 
 
 @host.command("list", example="droveway host list --json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from droveway.cli.commands import AS_JSON, Group, print_json
+from droveway.cli.migration_plans import migration_plan, migration_predictions
 from droveway.cli.migration_views import MIGRATIONS, UNDER_WAY, progress_line
 from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
@@ -12,7 +13,11 @@ from droveway.cli.tables import show, when
 
 @click.group(cls=Group, example="droveway migration list")
 def migration() -> None:
-    """Live migrations: how far they are, and how they ended."""
+    """Live migrations: whether one would work, how far they are, and how they ended."""
+
+
+migration.add_command(migration_plan)
+migration.add_command(migration_predictions)
 
 
 @migration.command("list", example="droveway migration list --all --server web-1")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from droveway.cli.aggregates import aggregate
 from droveway.cli.audit import audit
 from droveway.cli.certificates import ca
 from droveway.cli.commands import AS_JSON, Group, print_json
@@ -130,6 +131,7 @@ def saga_cancel(saga_id: str, as_json: bool) -> None:
 
 
 COMMANDS: dict[str, click.Command] = {
+    "aggregate": aggregate,
     "audit": audit,
     "ca": ca,
     "config": config,

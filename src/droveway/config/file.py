@@ -181,6 +181,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     etcd: EtcdConfig = EtcdConfig()
     memcached: MemcachedConfig = MemcachedConfig()
     deleted_kept_days: float = 7.0  # how long rows of what was deleted, has ended or was said are kept
+    resize_confirm_window: float = 0.0  # seconds until a resize is confirmed by itself; 0: it waits for its user
     reclaim_instance_interval: float = 0.0  # how long a deleted server can be restored; 0: not at all
     shelved_offload_time: float = 0.0  # until a shelved server leaves its host; 0: at once; -1: when asked to alone
     shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended

@@ -12,13 +12,17 @@ from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.lag import LoopLag
 from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.why import Why
+from droveway.control.scheduling.cpu_baselines import CpuBaselines
 from droveway.control.scheduling.dry_run import DryRun
+from droveway.control.scheduling.move_plan import MovePlanner
 from droveway.domain import service_kinds
 from droveway.domain.consoles import ConsoleKind
+from droveway.domain.cpu_baseline import CpuBaseline
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.model import of_host, of_instance
+from droveway.domain.move_plan import MoveMatrix, MovePlan
 from droveway.domain.resources import LastReport, without_guests
 from droveway.domain.volume.model import StoredVolume
 from droveway.domain.why import Explanation
@@ -32,6 +36,7 @@ from droveway.ports.control import (
     ControlQueries,
     DryRunRequest,
     DryRunResult,
+    MoveRequest,
     RepairResult,
     Replay,
 )
@@ -56,12 +61,15 @@ class ControlAnswers(ControlQueries):
         lag: LoopLag,
         why: Why,
         trial: DryRun,
+        planner: MovePlanner,
+        baselines: CpuBaselines,
         audit: Audit,
     ) -> None:
         self.name = name
         self._store, self._bus, self._tasks = store, bus, tasks
         self._observer, self._detector, self._lag = observer, detector, lag
         self._why, self._trial, self._audit = why, trial, audit
+        self._planner, self._baselines = planner, baselines
 
     async def why(self, host: str, binary: str) -> Explanation:
         return await self._why(host, binary)
@@ -143,6 +151,15 @@ class ControlAnswers(ControlQueries):
 
     async def replay_placement(self, server: str) -> Replay:
         return await self._trial.replay(server)
+
+    async def plan_move(self, wanted: MoveRequest) -> MovePlan:
+        return await self._planner.plan(wanted)
+
+    async def move_matrix(self, host: str | None) -> MoveMatrix:
+        return await self._planner.matrix(host)
+
+    async def cpu_baseline(self, aggregate: str) -> CpuBaseline:
+        return await self._baselines.of_aggregate(aggregate)
 
     async def audit(self) -> AuditResult:
         return await self._audit()

@@ -26,7 +26,10 @@ from droveway.control.loops.plans import KeptPlans
 from droveway.control.loops.router_places import RouterPlaces
 from droveway.control.loops.upkeep import PREFIX, Upkeep
 from droveway.control.sagas import STORIES
+from droveway.control.scheduling.cpu_baselines import CpuBaselines
 from droveway.control.scheduling.dry_run import DryRun
+from droveway.control.scheduling.move_plan import MovePlanner
+from droveway.control.scheduling.move_trials import MoveTrials
 from droveway.control.scheduling.placer import Placer
 from droveway.domain import service_kinds
 from droveway.domain.liveness import State
@@ -77,9 +80,9 @@ class Control:
         self._networks = NetworksLoop(store, bus, self.observer, self.nudges, clock, self.plans)
         self._router_places = RouterPlaces(store, self.nudges, clock, self.observer.is_heard)
         self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
-        self.answers = ControlAnswers(
-            store, bus, name, tasks, self.observer, self.detector, self.lag, self.why, self.trial, self.audit
-        )
+        planner = MovePlanner(store, self.placer, MoveTrials(bus), settings.images_path, settings.copy)
+        asked = (self.observer, self.detector, self.lag, self.why, self.trial, planner, CpuBaselines(store, bus))
+        self.answers = ControlAnswers(store, bus, name, tasks, *asked, self.audit)
         self.epoch = 0
         self.members: Members | None = None  # a membership driver in place of heartbeats
         self.runner: Runner | None = None

@@ -36,7 +36,7 @@ LIFECYCLE: dict[SagaKind, Rule] = {
     K.SUSPEND: _rule("suspend", T.SUSPENDING, S.ACTIVE),
     K.RESUME: _rule("resume", T.RESUMING, S.SUSPENDED),
     K.TRIGGER_CRASH_DUMP: _rule("trigger_crash_dump", None, S.ACTIVE, S.PAUSED, S.RESCUED, S.ERROR),
-    K.RESET_STATE: Rule("os-resetState", frozenset(S) - {S.BUILDING, S.DELETED}, None, needs_host=False),
+    K.RESET_STATE: Rule("os-resetState", frozenset(S) - {S.BUILDING, S.RESIZED, S.DELETED}, None, needs_host=False),
     K.CREATE_IMAGE: _rule("createImage", T.IMAGE_SNAPSHOT, S.ACTIVE, S.STOPPED, S.PAUSED, S.SUSPENDED),
     K.CREATE_BACKUP: _rule("createBackup", T.IMAGE_BACKUP, S.ACTIVE, S.STOPPED, S.PAUSED, S.SUSPENDED),
     K.REBUILD: _rule("rebuild", T.REBUILDING, S.ACTIVE, S.STOPPED, S.ERROR),
@@ -46,6 +46,10 @@ LIFECYCLE: dict[SagaKind, Rule] = {
     K.SHELVE_OFFLOAD: _rule("shelveOffload", T.SHELVING_OFFLOADING, S.SHELVED),
     K.UNSHELVE: _rule("unshelve", T.UNSHELVING, S.SHELVED, S.SHELVED_OFFLOADED, needs_host=False),
     K.LIVE_MIGRATION: _rule("live-migrate", T.MIGRATING, S.ACTIVE),
+    K.COLD_MIGRATION: _rule("migrate", T.RESIZE_PREP, S.ACTIVE, S.STOPPED),
+    K.RESIZE_SERVER: _rule("resize", T.RESIZE_PREP, S.ACTIVE, S.STOPPED),
+    K.CONFIRM_RESIZE: _rule("confirmResize", None, S.RESIZED),
+    K.REVERT_RESIZE: _rule("revertResize", T.RESIZE_REVERTING, S.RESIZED),
     K.ATTACH_INTERFACE: _rule("attach_interface", None, S.ACTIVE, S.STOPPED),
     K.DETACH_INTERFACE: _rule("detach_interface", None, S.ACTIVE, S.STOPPED),
     K.ATTACH_VOLUME: _rule(
@@ -54,7 +58,9 @@ LIFECYCLE: dict[SagaKind, Rule] = {
     K.DETACH_VOLUME: _rule(
         "detach_volume", None, S.ACTIVE, S.PAUSED, S.STOPPED, S.SHELVED, S.SHELVED_OFFLOADED, needs_host=False
     ),
-    K.SOFT_DELETE: Rule("delete", frozenset(S) - {S.SOFT_DELETED, S.DELETED}, T.SOFT_DELETING, needs_host=False),
+    K.SOFT_DELETE: Rule(
+        "delete", frozenset(S) - {S.RESIZED, S.SOFT_DELETED, S.DELETED}, T.SOFT_DELETING, needs_host=False
+    ),
     K.RESTORE: _rule("restore", T.RESTORING, S.SOFT_DELETED, needs_host=False),
     K.DELETE: Rule("delete", frozenset(S) - {S.DELETED}, T.DELETING, needs_host=False),
 }
@@ -64,6 +70,7 @@ VOLUME_CHANGES = frozenset({SagaKind.ATTACH_VOLUME, SagaKind.DETACH_VOLUME})
 IN_TURN = frozenset({SagaKind.ATTACH_INTERFACE, SagaKind.DETACH_INTERFACE}) | VOLUME_CHANGES
 # These let a host to the volumes of the instance, or take one from them: none of those is changed meanwhile.
 HOLDS_VOLUMES = frozenset({K.BOOT, K.DELETE, K.SHELVE_OFFLOAD, K.UNSHELVE, K.LIVE_MIGRATION, K.REBUILD})
+HOLDS_VOLUMES |= {K.COLD_MIGRATION, K.RESIZE_SERVER, K.REVERT_RESIZE}
 AWAITED = IN_TURN | {SagaKind.ADMIT_CONNECTOR}  # whose requests wait for the end
 IN_TURN_MAX = 16  # of one server, that have not ended
 

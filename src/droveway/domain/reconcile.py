@@ -44,6 +44,8 @@ def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -
             return _held(guest)
         case VmState.RESCUED if not runs and ran_boot_id != boot_id:
             return Remedy.START_AGAIN
+        case VmState.RESIZED if not runs and ran_boot_id is not None and ran_boot_id != boot_id:
+            return Remedy.START_AGAIN
         case VmState.STOPPED if runs:
             return Remedy.RECORD_RUNNING
         case VmState.ERROR if ran_boot_id is not None and guest.state is GuestState.RUNNING:

@@ -52,6 +52,16 @@ from droveway.domain.wire import (
     ShortText,
     Text,
 )
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
+from droveway.ports.move_verbs import (
+    BEFORE_MOVES,
+    BaselineCpu,
+    CompareCpu,
+    LookForProbes,
+    RemoveProbes,
+    TryArrivals,
+    TryDepartures,
+)
 from droveway.ports.replies import (
     FAILURES,
     Answer,
@@ -271,13 +281,14 @@ class ReadLocalFiles(VerbWithReply[LocalFilesRead], frozen=True, tag="read_local
 class PrepareArrival(VerbWithReply[GuestStatus], frozen=True, tag="prepare_arrival"):
     """Make the files into which the guest's disks are copied, and its config drive. `mark`: the saga that wants them;
     files that bear another mark are what an earlier one has left. Refused where the guest has files that bear none.
-    `room_bytes`: how much must be free."""
+    `room_bytes`: how much must be free; without `over_commits` beside what every disk there may grow to."""
 
     spec: GuestSpec
     files: LocalFiles
     mark: ShortText
     room_bytes: Count
     ticket: ImageTicket | None = None
+    over_commits: bool = True
 
 
 class KeepArrival(VerbWithReply[GuestStatus], frozen=True, tag="keep_arrival"):
@@ -443,6 +454,10 @@ Verb = (
     | Dismiss
     | BeginCopy
     | AbortCopy
+    | KeepDisk
+    | GrowRoot
+    | RestoreDisk
+    | ForgetKept
     | AdjustCopy
     | ResumePostCopy
     | Release
@@ -474,8 +489,14 @@ Verb = (
     | DeleteBackup
     | SaveConnections
     | RestoreConnections
+    | TryArrivals
+    | TryDepartures
+    | LookForProbes
+    | RemoveProbes
+    | BaselineCpu
+    | CompareCpu
 )
-ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests, ReadPool, ListVolumes)
+ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests, ReadPool, ListVolumes, *BEFORE_MOVES)
 # Never fenced, never remembered.
 READ_ONLY = (Inspect, ReadLocalFiles, ReadConsole, ReadDiagnostics, OpenConsole, *ABOUT_HOST)
 

@@ -14,8 +14,10 @@ import msgspec
 
 from droveway.domain.audit_findings import Finding
 from droveway.domain.consoles import ConsoleKind
+from droveway.domain.cpu_baseline import CpuBaseline
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
+from droveway.domain.move_plan import MoveMatrix, MovePlan
 from droveway.domain.resources import LastReport
 from droveway.domain.volume.model import StoredVolume
 from droveway.domain.why import Explanation
@@ -25,6 +27,7 @@ from droveway.ports.asking import Recipient, question
 CONSOLE_TIMEOUT_S = 5.0
 LIST_TASKS_TIMEOUT_S = 3.0
 STORED_VOLUMES_TIMEOUT_S = 10.0
+PLAN_MOVE_S = 12.0
 LOOK_MAX_S = 8.0  # hosts that have not been asked by then are said not to have been looked at
 COMPARE_MAX_S = 8.0  # a repair looks, repairs and looks: together it ends before a client gives up
 AUDIT_S = LOOK_MAX_S + 2.0
@@ -95,6 +98,17 @@ class RepairResult(msgspec.Struct, frozen=True):
     gone: list[str]
 
 
+class MoveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A dry run of a live migration. `host`: the destination; None: those that come into question. `measure`: how fast
+    the guest dirties its memory, which takes a second."""
+
+    server: str
+    host: str | None = None
+    block_migration: bool | str | None = "auto"
+    disk_over_commit: bool = True
+    measure: bool = True
+
+
 class ControlQueries(Protocol):
     @question("why", recipient=Recipient.DETECTOR)
     async def why(self, host: str, binary: str) -> Explanation:
@@ -138,6 +152,19 @@ class ControlQueries(Protocol):
     @question("replay")
     async def replay_placement(self, server: str) -> Replay:
         """The newest decision about that server, again. Raises NotFound, Conflict."""
+
+    @question("plan_move", within_s=PLAN_MOVE_S)
+    async def plan_move(self, wanted: MoveRequest) -> MovePlan:
+        """A dry run of a live migration: both ends are asked, nothing is claimed and no file is left. Raises NotFound,
+        Conflict, BadRequest."""
+
+    @question("migratable", within_s=PLAN_MOVE_S)
+    async def move_matrix(self, host: str | None) -> MoveMatrix:
+        """Which servers, all or those of that host, could move to which hosts. Raises NotFound."""
+
+    @question("cpu_baseline", within_s=PLAN_MOVE_S)
+    async def cpu_baseline(self, aggregate: str) -> CpuBaseline:
+        """The CPU that every host of the aggregate of that name can run. Raises NotFound, BadRequest."""
 
     @question("audit", within_s=AUDIT_S)
     async def audit(self) -> AuditResult:

@@ -38,6 +38,8 @@ from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.migration_ladder import CopyTarget
 from droveway.domain.model import CopyChange, Guest, GuestSpec, LocalFiles, MigrationEndpoint, Nic, Resources, SpareDisk
+from droveway.domain.move_checks import CheckAnswer
+from droveway.domain.move_prediction import GuestLoad
 from droveway.domain.resources import HostUsage
 from droveway.domain.volume.disks import VolumeDisk
 from droveway.ports.consoles import ConsoleStream
@@ -192,6 +194,24 @@ class Hypervisor(Protocol):
         drive is made anew, and its other disks, unless they are kept."""
         ...
 
+    async def keep_disk(self, instance_id: str, mark: str) -> None:
+        """Copy its root disk, as it is, beside it under that mark; what is copied whole already is left. Refused while
+        it runs or is paused, and where there is no room."""
+        ...
+
+    async def grow_root(self, instance_id: str, size_gb: int) -> None:
+        """Let its root disk be at least so large. Refused while it runs or is paused."""
+        ...
+
+    async def restore_disk(self, instance_id: str, mark: str) -> None:
+        """Let the copy of that mark be its root disk, in one step; nothing to do where there is none. Refused while it
+        runs or is paused."""
+        ...
+
+    async def forget_kept(self, instance_id: str, mark: str) -> None:
+        """Delete the copy of that mark, whole or half."""
+        ...
+
     async def diagnostics(self, instance_id: str) -> GuestDiagnostics:
         """What it has used. Refused when it does not run."""
         ...
@@ -220,10 +240,34 @@ class Hypervisor(Protocol):
         """How other hypervisors reach this one."""
         ...
 
-    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
-        """Refused, with the reason, when this host could not run that guest (CPU, a guest of that id running here, a
-        machine type it does not know, a volume that it has no way to open), or the guest is held to NUMA cells: those
-        of another host."""
+    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> tuple[CheckAnswer, ...]:
+        """Whether this host could run that guest, check by check: no guest of that id running here, none that is held
+        to NUMA cells (those of another host), a machine type it knows, the CPU, a way to open each of its volumes."""
+        ...
+
+    async def check_outgoing(self, instance_id: str) -> tuple[CheckAnswer, ...]:
+        """Whether that guest could leave this host, check by check: it runs, waits for no disk that fails, and has no
+        device of this host."""
+        ...
+
+    async def cpu_baseline(self, cpus: Sequence[str]) -> str:
+        """The CPU that hosts of each of those can run, as this hypervisor describes it; empty where guests are
+        emulated, and touch no host's. Refused where they have none in common."""
+        ...
+
+    async def compare_cpu(self, cpu_xml: str) -> CheckAnswer:
+        """Whether a guest with that CPU could run here."""
+        ...
+
+    async def loads(self, instance_ids: Sequence[str], measure_s: int = 0) -> dict[str, GuestLoad]:
+        """How much memory these guests have, and how fast they dirty it, of those that run here. With `measure_s` that
+        is measured now, which takes as long; without, it is as it was measured last. The guests run on."""
+        ...
+
+    async def store_room_bytes(self, *, over_commits: bool) -> int:
+        """How much the disks of guests that arrive may take on this host's instance store: what is free, or with
+        `over_commits` False what would be free when every disk here had grown to its full size; less what is kept back
+        for the host. May be below 0."""
         ...
 
     async def write_probe(self, name: str) -> None:
@@ -245,11 +289,18 @@ class Hypervisor(Protocol):
         ...
 
     async def prepare_arrival(
-        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+        self,
+        spec: GuestSpec,
+        files: LocalFiles,
+        mark: str,
+        room_bytes: int,
+        ticket: ImageTicket | None,
+        over_commits: bool = True,
     ) -> None:
         """Make files of that kind and size, into which another host's hypervisor copies what its own hold. Until
-        `keep_arrival` they bear that mark. Refused where the guest has files here that bear none, or there is no room;
-        and what bears another mark goes first. TicketWanted where the image behind a disk is to be fetched."""
+        `keep_arrival` they bear that mark. Refused where the guest has files here that bear none, or there is no room
+        (store_room_bytes); and what bears another mark goes first. TicketWanted where the image behind a disk is to be
+        fetched."""
         ...
 
     async def keep_arrival(self, instance_id: str) -> None:

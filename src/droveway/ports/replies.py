@@ -12,10 +12,19 @@ import msgspec
 from droveway.domain.diagnostics import GuestDiagnostics
 from droveway.domain.metrics import TaskStatus
 from droveway.domain.model import Guest, LocalFiles, MigrationEndpoint
+from droveway.domain.move_prediction import GuestLoad
 from droveway.domain.network_plan import Address, Id, Name, NotInForce
 from droveway.domain.volume.disks import DiskSource
 from droveway.domain.volume.model import StoragePool, StoredVolume
 from droveway.domain.wire import FEW, LIST, Count, Number, Reason, ShortText, Text
+from droveway.ports.move_verbs import (
+    ArrivalsTried,
+    CpuBaselined,
+    CpuCompared,
+    DeparturesTried,
+    ProbesRemoved,
+    ProbesSeen,
+)
 
 FILES_MAX = 65_536  # what one message holds
 
@@ -44,13 +53,14 @@ class GuestFrozen(msgspec.Struct, frozen=True, tag="guest_frozen"):
 
 
 class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
-    """How the guest stands, and whether the test file of the other host is visible, and its test object in the pool of
-    root disks."""
+    """How the guest stands, whether the test file of the other host is visible, and its test object in the pool of root
+    disks; and how much there is to send, which an agent of before does not say."""
 
     guest: Guest
     shared_store: bool
     boot_id: ShortText = ""
     shared_pool: bool = False
+    load: GuestLoad | None = None
 
 
 class LocalFilesRead(msgspec.Struct, frozen=True, tag="local_files"):
@@ -231,6 +241,12 @@ Answer = (
     | BackupDone
     | PoolStatus
     | VolumeList
+    | ArrivalsTried
+    | DeparturesTried
+    | ProbesSeen
+    | ProbesRemoved
+    | CpuBaselined
+    | CpuCompared
     | Refused
     | Working
     | ImageTicketNeeded

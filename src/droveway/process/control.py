@@ -85,6 +85,7 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
         copies_at_once=config.migration.max_concurrent_live_migrations,
         boot_tries=config.scheduler.max_attempts,
         reclaim_s=config.reclaim_instance_interval,
+        resize_confirm_s=config.resize_confirm_window,
         shelved_offload_s=config.shelved_offload_time,
         kept_s=config.deleted_kept_days * 24 * 3600,
     )

@@ -90,6 +90,18 @@ def standings(plan: Plan) -> dict[int, str]:
     return {host: rules[number] for host, number in enumerate(numbers(plan)) if number != NO_HOST}
 
 
+def first_rules_of(plan: Plan, names: Mapping[int, str]) -> dict[str, tuple[str, str]]:
+    """Host -> the first rule that it failed and why, as far as the plan names it; empty words where it fits."""
+    near = {name: (fell.rule, why) for fell in plan.fallen for name, why in fell.nearest}
+    words_of = {fell.rule: fell.reason for fell in plan.fallen}
+    found = {}
+    for number, rule in standings(plan).items():
+        name = names.get(number)
+        if name is not None:
+            found[name] = ("", "") if rule == FITS else near.get(name, (rule, words_of.get(rule, "")))
+    return found
+
+
 def differences(then: Plan, now: Plan, names: Mapping[int, str]) -> dict[str, Any]:
     """Which hosts stand otherwise now, grouped by what they failed then and fail now. `names` by hosts.id."""
     before, after = standings(then), standings(now)

@@ -6,7 +6,7 @@ Pure: nothing here asks for time, chance or the store. The same columns, request
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -35,6 +35,7 @@ __all__ = [
     "FittingHost",
     "Plan",
     "RuleRejection",
+    "each_rule",
     "failing_rules",
     "first_failing",
     "fit_cells",
@@ -42,6 +43,7 @@ __all__ = [
     "place",
     "place_many",
     "reason",
+    "why_immovable",
 ]
 
 NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts listed by rule: after a success the list is rarely read
@@ -81,6 +83,52 @@ def first_failing(facts: HostFacts, ask: PlacementRequest, settings: PlacementSe
         return None
     rule = FILTERS[len(FILTERS) - number]
     return FirstFailure(rule.name, rule.say(facts, ask, settings))
+
+
+def each_rule(
+    facts: HostFacts, ask: PlacementRequest, settings: PlacementSettings, always: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """Every rule that this request has for a host, with why this one fails it: empty where it keeps it. `always`: rules
+    that are told of though no host fails them."""
+    columns = Columns()
+    columns.put(facts)
+    context = FilterContext(columns, ask, settings)
+    found = []
+    for rule in FILTERS:
+        mask = rule.keep(context)
+        if mask is not None or rule.name in always:
+            found.append((rule.name, "" if mask is None or mask[0] else rule.say(facts, ask, settings)))
+    return found
+
+
+def why_immovable(columns: Columns, name: str, ask: PlacementRequest, settings: PlacementSettings) -> str:
+    """Why a guest that asked for that, and begins on that host, could move to no other one while it runs; empty where
+    one could take it now, or where there is no other one. Processors are compared by their features alone."""
+    if len(columns) < 2 or name not in columns:
+        return ""
+    here = columns.facts(name)
+    if ask.numa is not None:
+        return f"it holds NUMA cells of {name}, and is bound to them"
+    moving = msgspec.structs.replace(
+        ask,
+        only=None,
+        failed=(),
+        never={name: "it runs there already"},
+        hypervisor_type=here.hypervisor_type or None,
+        least_hypervisor_version=here.hypervisor_version,
+    )
+    numbers = first_rules(FilterContext(columns, moving, settings))
+    fitting = np.flatnonzero(numbers == 0).tolist()
+    if any(_may_run(here, columns.at(row)) for row in fitting):
+        return ""
+    if fitting:
+        return f"no other host that fits has every feature of the processor of {name}"
+    return f"no other host could take it: {reason(place(columns, moving, settings, 0))}"
+
+
+def _may_run(here: HostFacts, there: HostFacts) -> bool:
+    """An emulated guest touches no processor."""
+    return here.hypervisor_type != "KVM" or set(here.cpu_features) <= set(there.cpu_features)
 
 
 def place_many(

@@ -20,6 +20,7 @@ from droveway.domain.service_kinds import row_of
 from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S
 from droveway.simulation import network_laws, together
 from droveway.simulation.verdict_laws import NEWS_S
+from droveway.store.compute.instances import POWER_SHUTDOWN
 from droveway.store.compute.migrations import UNDER_WAY
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list, one_of
@@ -194,6 +195,8 @@ def _places(world: World, rows: StoreSnapshot) -> list[str]:
     for row in rows.instances:
         runs = runs_on.pop(row["id"], [])
         how = LIVES_AS.get(row["vm_state"])
+        if row["vm_state"] == VmState.RESIZED and row["power_state"] != POWER_SHUTDOWN:
+            how = GuestState.RUNNING
         wanted = [f"{row['host']} ({how})"] if how is not None else []
         if runs != wanted:
             found.append(f"instance {row['id']} is {row['vm_state']} on {row['host']} and runs on {runs}")
@@ -231,7 +234,13 @@ def _leftovers(world: World, rows: StoreSnapshot) -> list[str]:
             if place.get(i) != host.name
         ]
         found += [f"{host.name} is in the middle of a call about {i}" for i in host.calls]
+    waiting = {row["id"]: row["former"] for row in rows.instances if row["vm_state"] == VmState.RESIZED}
     for store in world.fleet.stores.values():
+        found += [
+            f"a copy of the disk of {i} as it was is left"
+            for i, mark in store.kept
+            if not (former := waiting.get(i)) or former["mark"] != mark
+        ]
         if any(host.is_on for host in world.fleet.hosts.values() if host.store is store):
             found += [
                 f"the disk of {i} is left, whose place is {place.get(i)}"

@@ -9,7 +9,15 @@ from collections import Counter
 import msgspec
 from sqlalchemy import func, select
 
-from droveway.simulation import audits, checkers, interface_users, network_phases, severities, verdict_laws
+from droveway.simulation import (
+    audits,
+    checkers,
+    interface_users,
+    network_phases,
+    resize_users,
+    severities,
+    verdict_laws,
+)
 from droveway.simulation.faults import Faults
 from droveway.simulation.guest_memory import MemoryUsers
 from droveway.simulation.loop import SimLoop
@@ -19,7 +27,7 @@ from droveway.simulation.operators import Listener, Operator
 from droveway.simulation.other_release import OtherRelease
 from droveway.simulation.volume_users import VolumeUsers
 from droveway.simulation.workloads import UserWorkload
-from droveway.simulation.world import Parts, World
+from droveway.simulation.world import FLAVORS, Parts, World
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import sagas
 
@@ -87,6 +95,8 @@ class _Play:
         users = self._users = UserWorkload(world, people=5, most=12, pause_s=0.8, **nics)
         has_interfaces = of_networks is not None and interface_users.are_played(world.seed)
         of_interfaces = interface_users.InterfaceUsers(world) if has_interfaces else None
+        flavors = tuple(flavor.id for flavor in FLAVORS)
+        of_sizes = resize_users.ResizeUsers(world, flavors) if resize_users.are_played(world.seed) else None
         listener = Listener(world)
         of_volumes = self._of_volumes = None if world.volumes is None else VolumeUsers(world)
         of_memory = MemoryUsers(world)
@@ -102,6 +112,8 @@ class _Play:
             of_networks.stop()
         if of_interfaces is not None:
             of_interfaces.stop()
+        if of_sizes is not None:
+            of_sizes.stop()
         if of_volumes is not None:
             of_volumes.stop()
         auditors.stop()

@@ -229,6 +229,8 @@ class InstanceRow(TypedDict):
     server_group_id: str | None
     held_cells: list[Object] | None
     shelved_image_id: str | None
+    former: Object | None
+    resized_at_us: int | None
     shelved_at_us: int | None
     soft_deleted_at_us: int | None
     guest_password: str | None
@@ -365,6 +367,27 @@ class MigrationRow(TypedDict):
 
 class MigrationWithName(MigrationRow):
     instance_name: str
+
+
+class PredictionRow(TypedDict):
+    saga_id: str
+    instance_id: str
+    source: str
+    destination: str
+    mode: str
+    bytes: int
+    dirty_bytes_per_s: int | None
+    learnt_from: int
+    predicted_ms: int | None
+    predicted_downtime_ms: int | None
+    outcome: str
+    duration_ms: int | None
+    downtime_ms: int | None
+    at_us: int
+
+
+class PredictionWithName(PredictionRow):
+    instance_name: str | None
 
 
 # -- sagas, leases, events --------------------------------------------------------------------------------------------

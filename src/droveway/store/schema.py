@@ -277,6 +277,8 @@ instances = Table(
     Column("server_group_id", ID),
     Column("held_cells", Json),  # of its host's NUMA cells (domain/placement.py: HeldCell)
     Column("shelved_image_id", ID),  # what its root disk was made into
+    Column("former", Json),  # until its resize or cold move is confirmed (domain/resize.py)
+    Column("resized_at_us", BigInteger),
     Column("shelved_at_us", BigInteger),
     Column("soft_deleted_at_us", BigInteger),  # it may be restored until it is reclaimed
     Column("guest_password", Text),  # as its guest has told it, encrypted with its key
@@ -403,6 +405,25 @@ migrations = Table(
     Index(
         "ix_migrations_claims", "destination", sqlite_where=text("holds_claim"), postgresql_where=text("holds_claim")
     ),
+)
+# What was foreseen of each migration before its copy began, and how it was.
+migration_predictions = Table(
+    "migration_predictions",
+    metadata,
+    Column("saga_id", ID, primary_key=True),  # of the migration
+    Column("instance_id", ID, nullable=False),
+    Column("source", String(255), nullable=False),
+    Column("destination", String(255), nullable=False),
+    Column("mode", String(16), nullable=False),  # domain/move_prediction.py
+    Column("bytes", BigInteger, nullable=False),  # to be sent once: used memory, and disks
+    Column("dirty_bytes_per_s", BigInteger),  # as it had been measured last; None: never
+    Column("learnt_from", Integer, nullable=False),  # so many earlier migrations; 0: assumed
+    Column("predicted_ms", BigInteger),  # None: it would not have ended
+    Column("predicted_downtime_ms", BigInteger),
+    Column("outcome", String(16), nullable=False, default=""),  # completed failed
+    Column("duration_ms", BigInteger),
+    Column("downtime_ms", BigInteger),
+    Column("at_us", BigInteger, nullable=False, index=True),
 )
 file_cleanups = Table(  # files of guests that are to be deleted on hosts which did not answer when they should
     "file_cleanups",

@@ -12,6 +12,7 @@ from droveway.api.compute import (
     server_images,
     server_locks,
     server_rebuild,
+    server_resizing,
     server_shelving,
 )
 from droveway.api.compute.server_intents import intend
@@ -108,7 +109,7 @@ class MigrateLive(Body, frozen=True):
 
 async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Response:
     """Up to 2.33 the checks are part of the answer; from 2.34 on they are part of the migration."""
-    _refuse_unbuilt(given)
+    _check_force(given)
     is_admin = request.caller.is_admin
     if given.host is not None and not is_admin:
         raise Forbidden("Naming the host that a server is moved to needs the role admin.")
@@ -116,6 +117,7 @@ async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Respo
         "destination": given.host,
         "block_migration": given.block_migration,
         "disk_over_commit": given.disk_over_commit if request.version < 25 else None,
+        "force": given.force,
         "user_id": request.caller.user_id,
         "project_id": request.caller.project_id,
     }
@@ -135,14 +137,9 @@ async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Respo
     return Response(202)
 
 
-def _refuse_unbuilt(given: MigrateLive) -> None:
+def _check_force(given: MigrateLive) -> None:
     if given.force and given.host is None:
         raise BadRequest("Can't force to a non-provided destination")
-    if given.force:
-        raise BadRequest(
-            "Invalid input for os-migrateLive.force: no check of the destination is left out here; name the host "
-            "without force."
-        )
 
 
 _IGNORED = anything(description="Not looked at; null is usual.")
@@ -165,6 +162,7 @@ ACTIONS = {
     **server_images.ACTIONS,
     **server_rebuild.ACTIONS,
     **server_shelving.ACTIONS,
+    **server_resizing.ACTIONS,
     **server_addresses.ACTIONS,
     **server_locks.ACTIONS,
     **remote_consoles.ACTIONS,

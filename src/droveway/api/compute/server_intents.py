@@ -18,6 +18,9 @@ Params = dict[str, Any]
 DESPITE_LOCK = frozenset({SagaKind.CREATE_IMAGE, SagaKind.CREATE_BACKUP, SagaKind.RESET_STATE})
 
 
+_GONE_FOR_GOOD = (VmState.ERROR, VmState.RESIZED, VmState.SOFT_DELETED)
+
+
 def changeable(tx: Tx, request: Request, kind: SagaKind) -> InstanceRow:
     """The row of the server that is named, for that act. Raises NotFound; Conflict when it is locked."""
     return (server_access.visible if kind in DESPITE_LOCK else server_access.changeable)(tx, request)
@@ -25,7 +28,11 @@ def changeable(tx: Tx, request: Request, kind: SagaKind) -> InstanceRow:
 
 def kind_of_deletion(api: Api, row: InstanceRow) -> SagaKind:
     """For good, unless the operator lets it be restored for a time; what has never run cannot be."""
-    has_run = row["launched_at_us"] is not None and row["vm_state"] not in (VmState.ERROR, VmState.SOFT_DELETED)
+    has_run = row["launched_at_us"] is not None and row["vm_state"] not in (
+        VmState.ERROR,
+        VmState.RESIZED,
+        VmState.SOFT_DELETED,
+    )
     return SagaKind.SOFT_DELETE if api.settings.reclaim_s > 0 and has_run else SagaKind.DELETE
 
 

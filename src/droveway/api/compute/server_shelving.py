@@ -98,21 +98,10 @@ def _unbuilt(verb: str, sentence: str) -> Any:
     return perform
 
 
-_NO_RESIZE = "there is no resize to end; sizes are not changed here yet. Create another server of that flavor"
 _ANY = anything(description="Not looked at: it is refused.")
 ACTIONS = {
     "shelve": Action(_shelve, _ANY, Need.MEMBER),
     "unshelve": Action(_unshelve, Unshelve, Need.MEMBER, may_be_null=True),
-    "resize": Action(
-        _unbuilt("resize", "sizes are not changed here yet; create another server of that flavor"), _ANY, Need.MEMBER
-    ),
-    "confirmResize": Action(_unbuilt("confirmResize", _NO_RESIZE), _ANY, Need.MEMBER),
-    "revertResize": Action(_unbuilt("revertResize", _NO_RESIZE), _ANY, Need.MEMBER),
-    "migrate": Action(
-        _unbuilt("migrate", "servers are not moved cold yet; move it live, or shelve and unshelve it"),
-        _ANY,
-        Need.MANAGER,
-    ),
     "evacuate": Action(
         _unbuilt("evacuate", "servers are not rebuilt elsewhere yet; they start again when their host is back"),
         _ANY,

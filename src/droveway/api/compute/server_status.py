@@ -16,10 +16,14 @@ STATUS: dict[str, str] = {
     VmState.SHELVED: "SHELVED",
     VmState.SHELVED_OFFLOADED: "SHELVED_OFFLOADED",
     VmState.SOFT_DELETED: "SOFT_DELETED",
+    VmState.RESIZED: "VERIFY_RESIZE",
     VmState.ERROR: "ERROR",
     VmState.DELETED: "DELETED",
 }
 _REBUILD: dict[str | None, str] = {TaskState.REBUILDING: "REBUILD", TaskState.REBUILD_SPAWNING: "REBUILD"}
+_RESIZE: dict[str | None, str] = dict.fromkeys(
+    (TaskState.RESIZE_PREP, TaskState.RESIZE_MIGRATING, TaskState.RESIZE_FINISH), "RESIZE"
+)
 # While something is done to it, a server in that state has another word.
 _TASK_STATUS: dict[str, dict[str | None, str]] = {
     VmState.ACTIVE: {
@@ -27,12 +31,14 @@ _TASK_STATUS: dict[str, dict[str | None, str]] = {
         TaskState.REBOOTING: "REBOOT",
         TaskState.REBOOTING_HARD: "HARD_REBOOT",
         **_REBUILD,
+        **_RESIZE,
     },
-    VmState.STOPPED: _REBUILD,
+    VmState.STOPPED: {**_REBUILD, **_RESIZE},
+    VmState.RESIZED: {TaskState.RESIZE_REVERTING: "REVERT_RESIZE"},
     VmState.ERROR: _REBUILD,
 }
-# What Nova knows besides. No server is in one of them, because what leads there is not built.
-_UNBUILT_STATUS = frozenset(("PASSWORD", "RESIZE", "REVERT_RESIZE", "VERIFY_RESIZE"))
+# What Nova knows besides. No server is in it, because what leads there is not built.
+_UNBUILT_STATUS = frozenset(("PASSWORD",))
 
 
 def status_of(row: InstanceRow) -> str:

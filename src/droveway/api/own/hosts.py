@@ -31,7 +31,7 @@ from droveway.store.work import events
 
 COMPUTE = hosts.COMPUTE
 EVENTS_SHOWN, NAMES_SHOWN = 20, 16
-KINDS = ("host", "alarm")
+KINDS = ("host", "alarm", "warning")
 Body = dict[str, Any]
 
 

@@ -88,6 +88,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     unplug_patience_s: float = 20.0  # for a guest to let go of an interface
     shelved_offload_s: float = 0.0  # until a shelved server leaves its host; 0: at once; below: only when asked
     reclaim_s: float = 0.0  # how long what was deleted can be restored; 0: not at all
+    resize_confirm_s: float = 0.0  # until a resize of which nobody says a word is confirmed; 0: it waits
     kept_s: float = 7 * 24 * 3600.0  # how long rows of what was deleted or has ended stay
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0
@@ -274,6 +275,7 @@ class SpecNotes(msgspec.Struct):
     has_ports: bool = False  # they were made, or taken
     network_revision: int = 0  # that has them bound to the host; 0: they are not
     boot_id: str = ""  # of the host, when the guest was seen to run there
+    immovable: str = ""  # why its guest could move to no other host, as it was placed
     tries_again: bool = False  # on another host, once it has been undone
     is_left: bool = False  # what is on that host, and the claim with it, for the deletion that comes next
     volumes: tuple[HeldVolume, ...] = ()  # of the server

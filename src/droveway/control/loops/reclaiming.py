@@ -1,5 +1,5 @@
-"""Servers whose time is over: deleted ones that may not be restored any longer, and shelved ones that are to leave
-their host."""
+"""Servers whose time is over: deleted ones that may not be restored any longer, shelved ones that are to leave their
+host, and resized ones of which nobody has said that it is good."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 
 AT_ONCE = 200  # the others have their turn when it is done again
+
+
+def confirm(tx: Tx, window_s: float) -> int:
+    """How many resizes are confirmed because nobody has said a word for so long. 0: none, ever."""
+    if window_s <= 0:
+        return 0
+    rows = instances.resized_before(tx, tx.now_us - int(window_s * 1_000_000), AT_ONCE)
+    for row in rows:
+        try:
+            instances.check(tx, row["id"], SagaKind.CONFIRM_RESIZE)
+        except Conflict:
+            continue  # something is being done to it
+        instances.intend(tx, row["id"], SagaKind.CONFIRM_RESIZE, {})
+    return len(rows)
 
 
 def reclaim(tx: Tx, reclaim_s: float, offload_s: float) -> int:

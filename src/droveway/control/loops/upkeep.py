@@ -100,8 +100,10 @@ class Upkeep:
 
     @periodic(every_s=RECLAIM_EVERY_S)
     async def reclaim_servers(self) -> None:
-        """What was deleted long enough ago is deleted for good; what was shelved long enough ago leaves its host."""
+        """What was deleted long enough ago is deleted for good; what was shelved long enough ago leaves its host; what
+        was resized long enough ago is confirmed."""
         await self._store.run(reclaiming.reclaim, self._settings.reclaim_s, self._settings.shelved_offload_s)
+        await self._store.run(reclaiming.confirm, self._settings.resize_confirm_s)
 
     async def _show(self, now_s: float) -> None:
         """The services of this control are heard once a minute; those of a control whose lease stands still go down,

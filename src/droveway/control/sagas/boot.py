@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import structlog
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, SpecNotes, Step, TicketNeeded, require
 from droveway.control.liveness.admission import DeclaredGone
@@ -18,14 +19,17 @@ from droveway.control.sagas import held_volumes, ports, tickets
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
 from droveway.domain.guest_data import Document
-from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
+from droveway.domain.model import GuestState, SagaKind, TaskState, VmState, of_host
 from droveway.ports.bus import Prepare, Remove, Start
 from droveway.scheduler.summaries import to_tenants
 from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.volume import attachments
-from droveway.store.work import sagas
+from droveway.store.work import events, sagas
+
+log = structlog.get_logger("droveway.boot")
+WARNING = "warning"  # the kind of an event that an operator may want to act on
 
 
 def choose_host(tx: Tx, ctx: Context) -> None:
@@ -42,7 +46,13 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     root_pool = decision.root_pool if attachments.root_of(tx, ctx.instance_id) is None else ""
     instances.set_(tx, ctx.instance_id, root_pool=root_pool or None)
     spec = msgspec.structs.replace(spec, cells=decision.cells, root_pool=root_pool)
-    ctx.notes = SpecNotes(decision.host, spec, has_ports=ctx.notes.has_ports, volumes=ctx.notes.volumes)
+    ctx.notes = SpecNotes(
+        decision.host,
+        spec,
+        has_ports=ctx.notes.has_ports,
+        volumes=ctx.notes.volumes,
+        immovable=ctx.placer.why_immovable(decision),
+    )
 
 
 def has_host(notes: SpecNotes) -> bool:
@@ -110,6 +120,18 @@ def record_running(tx: Tx, ctx: Context) -> None:
     )
     server_ports.set_status(tx, ctx.instance_id, is_running=True)
     held_volumes.record_in_use(tx, ctx)
+    if ctx.notes.immovable:
+        _warn(tx, ctx)
+
+
+def _warn(tx: Tx, ctx: Context) -> None:
+    """Its host cannot be emptied while it runs: better known now than then."""
+    notes: SpecNotes = ctx.notes
+    reason = f"guest {ctx.instance_id} could not be migrated away: {notes.immovable}"
+    log.warning("guest could not be migrated away", instance=ctx.instance_id, host=notes.host, because=notes.immovable)
+    body = {"reason": reason, "server_id": ctx.instance_id}
+    events.record(tx, WARNING, ctx.subject, body, ctx.project_id)
+    events.record(tx, WARNING, of_host(notes.host), body)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:

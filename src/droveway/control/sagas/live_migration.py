@@ -10,13 +10,14 @@ More than 400 lines because a story is told once, in one file.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas import copy_phase, held_volumes, local_files, ports
+from droveway.control.sagas import copy_phase, foreseeing, held_volumes, local_files, ports
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
-from droveway.control.scheduling import requests
+from droveway.control.scheduling import before_move, requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
 from droveway.domain.migration import AFTER_SWITCH, CHECKS, Verdict
 from droveway.domain.model import (
@@ -29,6 +30,7 @@ from droveway.domain.model import (
     TaskState,
     VmState,
 )
+from droveway.domain.move_checks import CheckAnswer, first_failed, of_guest, of_other_host, of_pool, of_store
 from droveway.domain.peer_uri import endpoint_mismatch
 from droveway.ports.bus import (
     AbortCopy,
@@ -46,48 +48,45 @@ from droveway.ports.bus import (
     Stop,
 )
 from droveway.scheduler.plan import first_failing
-from droveway.store.compute import instances, migrations, server_ports
+from droveway.store.compute import instances, migrations, predictions, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
-from droveway.store.volume import attachments
 from droveway.store.work import sagas
 
 
 # -- the checks, in the order of the articles -------------------------------------------------------------------------
 def instance_runs(tx: Tx, ctx: Context) -> None:
-    """Is the instance running, and is its host up?"""
+    """Is the instance running, are its host and the backends of its volumes up?"""
     instance = instances.get(tx, ctx.instance_id)
-    require(
-        instance["vm_state"] == VmState.ACTIVE, f"instance {instance['name']} is {instance['vm_state']}, not active"
-    )
-    require(
-        not instances.cells_of(instance),
-        f"instance {instance['name']} holds NUMA cells of {instance['host']} and is "
-        "bound to them; it cannot be moved while it runs",
-    )
-    source = hosts.source(tx, instances.host_of(instance))
-    require(source.is_up, f"its host {source.name} is down: {source.reason}")
-    require(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
+    facts = before_move.read(tx, instance, ctx.settings.images_path)
+    must_pass(facts.checks)
     ctx.notes = MoveNotes(
-        source=source.name,
-        spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
+        source=facts.source.name,
+        spec=facts.spec,
         probe=f"probe-{ctx.id}",
         may_copy=False,
-        volumes=attachments.held_by(tx, ctx.instance_id),
+        volumes=facts.volumes,
+        began_us=tx.now_us,
         target=copy_phase.target_of(instance, ctx.settings.copy),
     )
-    migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=source.name)
+    migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=facts.source.name)
+
+
+def must_pass(answers: Iterable[CheckAnswer]) -> None:
+    failed = first_failed(answers)
+    require(failed is None, failed.reason if failed is not None else "")
 
 
 def choose_destination(tx: Tx, ctx: Context) -> None:
     """Check the host that was asked for, or find one; claim its room. The claim is the migration's own row."""
     move: MoveNotes = ctx.notes
     asked = ctx.params.get("destination")
-    require(asked != move.source, f"{move.source} is where the instance already runs; name another host, or none")
+    must_pass((of_other_host(move.source, asked),))
     instance = instances.get(tx, ctx.instance_id)
     try:
         source = hosts.source(tx, move.source)
-        decision = ctx.placer.choose(tx, requests.to_move(tx, instance, source, asked))
+        is_forced = ctx.params.get("force") is True
+        decision = ctx.placer.choose(tx, requests.to_move(tx, instance, source, asked, is_forced=is_forced))
         there = None if asked is None or decision.host is not None else hosts.facts(tx, asked)
     except NotFound as fault:
         raise StepFailed(fault.reason) from None
@@ -138,25 +137,15 @@ async def check_source(ctx: Context) -> None:
     """The guest runs there, and the test file tells whether the two share their store."""
     move: MoveNotes = ctx.notes
     answer = await ctx.ask(move.source, CheckSource(move.probe))
-    require(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
-    move.source_boot_id = answer.boot_id
-    asked, both = ctx.params.get("block_migration"), f"{move.source} and {move.destination}"
+    must_pass(of_guest(answer.guest.state, "", ()))  # an agent of before does not look itself
+    move.source_boot_id, move.load = answer.boot_id, answer.load
     assert move.spec is not None, "it was found"
-    needs_store, pool = move.spec.needs_store, move.spec.root_pool
-    require(
-        not pool or answer.shared_pool,
-        f"{both} do not see the same pool of root disks ({pool}): the test object of {move.destination} is not there",
-    )
-    move.apart = not answer.shared_store and not needs_store
-    move.copies_files = not answer.shared_store and needs_store
-    require(
-        not move.copies_files or asked is not False,
-        f"{both} do not share their instance store: the guest's disks have to go along; ask with block migration",
-    )
-    require(
-        not answer.shared_store or asked is not True,
-        f"block migration is refused: {both} share their instance store; ask without block migration",
-    )
+    is_shared, needs_store, pool = answer.shared_store, move.spec.needs_store, move.spec.root_pool
+    must_pass((of_pool(move.source, move.destination, pool, is_shared=answer.shared_pool),))
+    move.apart = not is_shared and not needs_store
+    move.copies_files = not is_shared and needs_store
+    asked = ctx.params.get("block_migration")
+    must_pass((of_store(move.source, move.destination, asked, is_shared=is_shared, needs_store=needs_store),))
 
 
 async def let_guest_run_on(ctx: Context) -> None:
@@ -311,6 +300,7 @@ async def _resume_once(ctx: Context, looked: GuestOnBothHosts) -> None:
 
 def show_running(tx: Tx, ctx: Context) -> None:
     ctx.notes.may_copy = True
+    foreseeing.record(tx, ctx)
     migrations.set_(tx, ctx.id, status=MigrationStatus.RUNNING.value)
 
 
@@ -353,6 +343,7 @@ async def release_source(ctx: Context) -> None:
 def record_done(tx: Tx, ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     local_files.record_left(tx, ctx)
+    foreseeing.record_end(tx, ctx, predictions.FAILED if move.lost else predictions.COMPLETED)
     became: dict[str, Any] = {}
     if move.lost:
         became = {
@@ -379,6 +370,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, status=status.value)
     tx.nudges.append(copy_phase.topic(move.source))
     local_files.record_not_arrived(tx, ctx)
+    foreseeing.record_end(tx, ctx, predictions.FAILED)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
     if move.left:
         reason = (

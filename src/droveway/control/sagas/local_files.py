@@ -33,7 +33,7 @@ async def prepare_files(ctx: Context) -> None:
     """Empty ones at the destination, on the same image where the image is still there: then only what differs from it
     is copied. May take as long as that image is large."""
     move: MoveNotes = ctx.notes
-    await _delete_what_is_left(ctx, move)
+    await delete_what_is_left(ctx, move)
     if not move.copies_files:
         return
     assert move.spec is not None, "it was found"
@@ -45,7 +45,8 @@ async def prepare_files(ctx: Context) -> None:
     move.files = LocalFiles(files.disks)
     over_commits = ctx.params.get("disk_over_commit") is not False
     room_bytes = sum(disk.allocated_bytes if over_commits else disk.size_bytes for disk in files.disks)
-    asked, timeout_s = PrepareArrival(spec, files, ctx.id, room_bytes), ctx.settings.long_command_timeout_s
+    timeout_s = ctx.settings.long_command_timeout_s
+    asked = PrepareArrival(spec, files, ctx.id, room_bytes, over_commits=over_commits)
     try:
         await ctx.ask(move.destination, asked, timeout_s)
     except TicketNeeded as needed:
@@ -54,7 +55,7 @@ async def prepare_files(ctx: Context) -> None:
         await ctx.ask(move.destination, msgspec.structs.replace(asked, ticket=ticket), timeout_s)
 
 
-async def _delete_what_is_left(ctx: Context, move: MoveNotes) -> None:
+async def delete_what_is_left(ctx: Context, move: MoveNotes) -> None:
     """By earlier stays, on any host: it may share the store to which the files come now, where a deletion that is done
     later would take them. Of a host that was declared gone nothing is waited for, and nothing done later."""
     for row in await ctx.store.read(file_cleanups.of_instance, ctx.instance_id):

@@ -56,12 +56,15 @@ def record_stopped(tx: Tx, ctx: Context) -> None:
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
-    """One that is rescued stays so: its host had gone down under it, and it is started again."""
+    """One that is rescued, or whose resize is to be confirmed, stays so: its host had gone down under it, and it is
+    started again."""
     is_rescued = ctx.kind is SagaKind.START and ctx.notes.spec is not None and ctx.notes.spec.rescue
+    is_resized = instances.get(tx, ctx.instance_id)["vm_state"] == VmState.RESIZED
+    became = VmState.RESCUED if is_rescued else VmState.RESIZED if is_resized else VmState.ACTIVE
     instances.set_idle(
         tx,
         ctx.instance_id,
-        vm_state=VmState.RESCUED.value if is_rescued else VmState.ACTIVE.value,
+        vm_state=became.value,
         fault=None,
         power_state=instances.POWER_RUNNING,
         ran_boot_id=ctx.notes.boot_id,

@@ -21,6 +21,7 @@ from droveway.domain.model import (
     MigrationEndpoint,
     PostCopy,
 )
+from droveway.domain.move_prediction import GuestLoad
 from droveway.ports.bus import Inspect
 from droveway.store.compute import instances
 from droveway.store.volume.attachments import HeldVolume
@@ -53,6 +54,8 @@ class MoveNotes(msgspec.Struct):
     copies_files: bool = False  # the two do not see one store: its disks go along
     files: LocalFiles = LocalFiles()  # of which these are copied; its config drive is in no notes
     files_deleted: bool = False  # by the host that has not got the guest
+    began_us: int = 0  # when the saga began to work on it
+    load: GuestLoad | None = None  # how much there was to send when its source was asked
     target: CopyTarget = CopyTarget()
     last_progress: CopyProgress | None = None  # as its source said last; once it has arrived, its totals
     lost: str = ""  # why, of a guest that was lost in post-copy

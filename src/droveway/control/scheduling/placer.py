@@ -25,7 +25,15 @@ from droveway.domain.faults import Busy
 from droveway.domain.placement import HeldCell, HostFacts, PlacementRequest, PlacementSettings, Plan
 from droveway.ports.clock import Clock
 from droveway.scheduler.columns import Columns
-from droveway.scheduler.plan import first_failing, fit_cells, have_headroom, place, place_many, reason
+from droveway.scheduler.plan import (
+    first_failing,
+    fit_cells,
+    have_headroom,
+    place,
+    place_many,
+    reason,
+    why_immovable,
+)
 from droveway.scheduler.summaries import taken
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts, root_pools
@@ -158,6 +166,17 @@ class Placer:
         """That host as it is known here."""
         with self._lock:
             return self._columns.facts(name) if name in self._columns else None
+
+    def why_immovable(self, decision: Decision) -> str:
+        """Why the guest could move to no other host while it runs, as far as is known here; mostly empty."""
+        assert decision.host is not None
+        with self._lock:
+            return why_immovable(self._columns, decision.host, decision.ask, self.settings)
+
+    def names(self) -> dict[int, str]:
+        """Every host that is known here, by its number."""
+        with self._lock:
+            return {facts.id: facts.name for facts in self._columns}
 
     # -- requests that wait for room ----------------------------------------------------------------------------------
     def wait_for_capacity(self, saga_id: str, decision: Decision, *, in_vain: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -79,18 +79,44 @@ def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> PlacementR
     )
 
 
-def to_move(tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destination: str | None) -> PlacementRequest:
-    """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
+def to_move(
+    tx: Tx,
+    instance: InstanceRow,
+    source: hosts.MigrationSource,
+    destination: str | None,
+    *,
+    is_forced: bool = False,
+) -> PlacementRequest:
+    """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved.
+    `is_forced`: what its user and the operator would rather have is left out (zone, aggregates, hints, group); what
+    the guest needs to run there is not."""
+    ask = ask_of(tx, _user_request(instance, host=destination))
+    if is_forced:
+        ask = msgspec.structs.replace(ask, zone=None, extra_specs={}, same_host=None, different_host=(), group=None)
     root_pool = instance["root_pool"] or ""
-    wanted = ask_of(tx, _user_request(instance, host=destination))
     return msgspec.structs.replace(
-        wanted,
+        ask,
         root_pool=root_pool,
-        disk_gb=0 if root_pool else wanted.disk_gb,  # it is counted in that pool already
+        disk_gb=0 if root_pool else ask.disk_gb,  # it is counted in that pool already
         never={source.name: "it runs there already"},
         hypervisor_type=source.hypervisor_type,
         least_hypervisor_version=source.hypervisor_version,
         numa=None,
+    )
+
+
+def to_resize(
+    tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destination: str | None, sizes: Mapping[str, Any]
+) -> PlacementRequest:
+    """For a move while it is off, of another flavor perhaps: another host of the same hypervisor. `sizes`: {flavor,
+    disk_gb}, as it will be."""
+    user_request = msgspec.structs.replace(
+        _user_request(instance, host=destination), flavor=sizes["flavor"], disk_gb=sizes["disk_gb"]
+    )
+    return msgspec.structs.replace(
+        ask_of(tx, user_request),
+        never={source.name: "it is there already"},
+        hypervisor_type=source.hypervisor_type or None,
     )
 
 

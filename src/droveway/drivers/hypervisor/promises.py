@@ -3,9 +3,10 @@ guest that moves, or that holds on to a device, refuses. The same for every driv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from droveway.domain.model import GuestJob, GuestSpec, GuestState, Nic
+from droveway.domain.move_checks import Check, CheckAnswer, answer, of_room
 from droveway.domain.placement import NumaCell
 from droveway.ports.hypervisor import HypervisorRefused
 
@@ -51,6 +52,12 @@ def check_not_moving(instance_id: str, job: GuestJob) -> None:
         raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({job}).")
 
 
+def check_off(instance_id: str, state: GuestState) -> None:
+    """Refused while it runs or is paused here: its disk is in use."""
+    if state in (GuestState.RUNNING, GuestState.PAUSED):
+        raise HypervisorRefused(f"Guest {instance_id} is {state} on this host: its disk is left alone; stop it first.")
+
+
 def check_alive(instance_id: str, state: GuestState) -> None:
     """Refused when it does not run, and is not paused either."""
     if state not in (GuestState.RUNNING, GuestState.PAUSED):
@@ -73,6 +80,41 @@ def volume_not_let_go(instance_id: str, volume_id: str, within_s: float) -> Hype
 
 def no_such_volume(instance_id: str, volume_id: str) -> HypervisorRefused:
     return HypervisorRefused(f"Guest {instance_id} has no volume {volume_id}.")
+
+
+def check_each(*checks: tuple[Check, Callable[[], None]]) -> tuple[CheckAnswer, ...]:
+    """Each with its answer: what it raises is one."""
+
+    def asked(name: Check, check: Callable[[], None]) -> CheckAnswer:
+        try:
+            check()
+        except HypervisorRefused as refused:
+            return answer(name, False, refused.reason)
+        return answer(name, True, "")
+
+    return tuple(asked(name, check) for name, check in checks)
+
+
+async def check_later(name: Check, check: Awaitable[None]) -> CheckAnswer:
+    """The same of one that is waited for."""
+    try:
+        await check
+    except HypervisorRefused as refused:
+        return answer(name, False, refused.reason)
+    return answer(name, True, "")
+
+
+def check_not_there(instance_id: str, state: GuestState) -> None:
+    """Refused when a guest of that id is where another one is to arrive."""
+    if state in (GuestState.RUNNING, GuestState.PAUSED):
+        raise HypervisorRefused(f"Guest {instance_id} is on this host already ({state}).")
+
+
+def check_room(instance_id: str, free_bytes: int, needed_bytes: int) -> None:
+    """Refused when the disks of a guest find no room here."""
+    found = of_room(instance_id, free_bytes, needed_bytes)
+    if not found.passed:
+        raise HypervisorRefused(found.reason)
 
 
 def check_movable(spec: GuestSpec) -> None:

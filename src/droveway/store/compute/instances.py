@@ -44,6 +44,11 @@ _SET = update(instances).where(instances.c.id == bindparam("of"))
 _SET_POWER = Prepared(_SET.values(power_state=bindparam("new_power")))
 _SET_FENCE = Prepared(_SET.where(instances.c.fence == bindparam("seen")).values(fence=bindparam("new_fence")))
 _FORGET_HOST = Prepared(_SET.where(instances.c.deleted).values(host=null(), root_pool=null()))
+MOVES = {
+    SagaKind.LIVE_MIGRATION: migrations.LIVE,
+    SagaKind.COLD_MIGRATION: migrations.COLD,
+    SagaKind.RESIZE_SERVER: migrations.RESIZE,
+}
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
 
@@ -199,8 +204,8 @@ def intend(
         user_id=user_id,
         holds=needs_of(tx, instance_id, kind, params),
     )
-    if kind is SagaKind.LIVE_MIGRATION:
-        migrations.create(tx, instance, saga_id, params)
+    if kind in MOVES:
+        migrations.create(tx, instance, saga_id, params, MOVES[kind])
     if (task := LIFECYCLE[kind].task) is not None:
         set_(tx, instance_id, task_state=task.value)
     return saga_id
@@ -245,6 +250,10 @@ def soft_deleted_before(tx: Tx, before_us: int, most: int) -> list[InstanceRow]:
 def shelved_before(tx: Tx, before_us: int, most: int) -> list[InstanceRow]:
     """Of those that are on their host still."""
     return _in_state(tx, VmState.SHELVED, instances.c.shelved_at_us <= before_us, most)
+
+
+def resized_before(tx: Tx, before_us: int, most: int) -> list[InstanceRow]:
+    return _in_state(tx, VmState.RESIZED, instances.c.resized_at_us <= before_us, most)
 
 
 def _in_state(tx: Tx, state: VmState, condition: ColumnElement[bool], most: int) -> list[InstanceRow]:
@@ -348,6 +357,15 @@ def lift_fence(tx: Tx, instance_id: str, seen: int, above: int) -> None:
 def on_hosts(tx: Tx, names: Iterable[str]) -> list[InstanceRow]:
     """Every instance whose place is one of those hosts."""
     return results.every(InstanceRow, tx.execute(_ON_HOSTS, {"names": names}))
+
+
+def placed(tx: Tx, host: str | None, most: int) -> tuple[list[InstanceRow], int]:
+    """Those that have a host, or that one, by host and name; and how many there are in all."""
+    c = instances.c
+    there = (c.deleted.is_(False), c.host.is_not(None) if host is None else c.host == host)
+    count = int(tx.execute(select(func.count()).select_from(instances).where(*there)).scalar_one())
+    query = select(instances).where(*there).order_by(c.host, c.name, c.id).limit(most)
+    return results.every(InstanceRow, tx.execute(query)), count
 
 
 def deferred_cleanup_of(tx: Tx, names: Iterable[str], *, most: int) -> list[DeferredCleanupRow]:

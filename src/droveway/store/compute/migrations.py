@@ -19,27 +19,30 @@ from droveway.store.schema import instances, migrations
 from droveway.store.work import counters
 
 _INSERT = Prepared(insert(migrations))
+UNDER_WAY = (
+    *(MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING),
+    MigrationStatus.MIGRATING,
+)
 NUMBER_DIGITS_MAX = 15
-UNDER_WAY = (MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING)
+LIVE, COLD, RESIZE = "live-migration", "migration", "resize"
 
 
-def create(tx: Tx, instance: InstanceRow, saga_id: str, params: dict[str, Any]) -> None:
-    """The row of a live migration that has just been asked for."""
+def create(tx: Tx, instance: InstanceRow, saga_id: str, params: dict[str, Any], kind: str = LIVE) -> None:
+    """The row of a migration that has just been asked for. `params`: with the sizes of the new flavor, of a resize."""
+    sizes = params.get("sizes") or {name: instance[name] for name in ("vcpus", "ram_mb", "disk_gb")}
     tx.execute(
         _INSERT,
         {
             "id": counters.next_number(tx, "migration"),
             "uuid": tx.names.uuid(),
             "instance_id": instance["id"],
-            "migration_type": "live-migration",
+            "migration_type": kind,
             "status": MigrationStatus.ACCEPTED.value,
             "source": instance["host"],
             "destination": params.get("destination"),
             "holds_claim": False,
             "saga_id": saga_id,
-            "vcpus": instance["vcpus"],
-            "ram_mb": instance["ram_mb"],
-            "disk_gb": instance["disk_gb"],
+            **sizes,
             "user_id": params.get("user_id", instance["user_id"]),
             "project_id": params.get("project_id", instance["project_id"]),
             "created_at_us": tx.now_us,

@@ -111,6 +111,19 @@ def claim_servers(
     return quota.fitting(least, wanted, {"instances": 1, **each}, most, held)
 
 
+def claim_growth(tx: Tx, project_id: str, most: Mapping[str, int], more: Mapping[str, int]) -> None:
+    """A server is to take so much more of cores and ram. Raises Forbidden."""
+    if all(most[resource] == quota.UNLIMITED for resource in more):
+        return
+    held = msgspec.structs.asdict(usage(tx, project_id))
+    for resource, amount in more.items():
+        if amount and quota.is_over(most[resource], held[resource], amount):
+            raise Forbidden(
+                f"Quota exceeded for {resource}: Requested {amount}, but already used {held[resource]} of "
+                f"{most[resource]} {resource}"
+            )
+
+
 def claim_members(tx: Tx, group_id: str, most: Mapping[str, int], count: int) -> None:
     limit = most["server_group_members"]
     if limit == quota.UNLIMITED:

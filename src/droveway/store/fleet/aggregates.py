@@ -64,6 +64,15 @@ def get(tx: Tx, number: int) -> Aggregate:
     return {**row, "hosts": [each.host for each in members]}
 
 
+def hosts_named(tx: Tx, name: str) -> list[str]:
+    """The hosts of the aggregate of that name, in order. Raises NotFound."""
+    row = results.first(AggregateRow, tx.execute(_NAMED, {"of": name}))
+    if row is None:
+        raise NotFound(f"There is no aggregate {name[:64]!r}; 'openstack aggregate list' shows those there are.")
+    members = tx.execute(_MEMBERS.where(aggregate_hosts.c.aggregate_id == row["id"]))
+    return [each.host for each in members]
+
+
 # -- writing ----------------------------------------------------------------------------------------------------------
 def create(tx: Tx, name: str, zone: str | None) -> Aggregate:
     """Raises Conflict when the name is taken."""

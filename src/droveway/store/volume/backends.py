@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.volume.model import BackendSettings, StorageGuarantees, StoragePool
 from droveway.domain.volume.placement import BackendFacts
 from droveway.store.engine import results
+from droveway.store.engine.in_list import in_list
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import services
@@ -63,6 +64,18 @@ _INSERT = Prepared(insert(backends))
 _IS_THERE = Prepared(select(literal(1)).where(_C.name == bindparam("of")).select_from(backends))
 _FREEZE = Prepared(update(backends).where(_C.name == bindparam("of")).values(frozen=bindparam("new_frozen")))
 _DELETE = Prepared(delete(backends).where(_C.name == bindparam("of")))
+
+
+_HEALTH = Prepared(
+    select(services.c.host, services.c.is_up, services.c.forced_down, services.c.reason).where(
+        in_list(services.c.host, "names"), services.c.binary == service_kinds.VOLUME
+    )
+)
+
+
+class BackendHealth(NamedTuple):
+    is_up: bool
+    reason: str  # why it is not
 
 
 _TYPE = Prepared(select(volume_types.c.name, volume_types.c.extra_specs).where(volume_types.c.id == bindparam("of")))
@@ -127,6 +140,15 @@ def facts_of_all(tx: Tx) -> list[BackendFacts]:
     """Those whose service is there."""
     allocated: dict[str, int] = {name: int(total) for name, total in tx.execute(_ALLOCATED)}
     return [_facts(row, allocated.get(row["name"], 0)) for row in results.every(BackendWithService, tx.execute(_EVERY))]
+
+
+def health(tx: Tx, names: Iterable[str]) -> dict[str, BackendHealth]:
+    """How the services of those backends stand; of one that is not known nothing is said."""
+    rows = tx.execute(_HEALTH, {"names": sorted(set(names))})
+    return {
+        name: BackendHealth(is_up and not forced, "an operator forced it down" if forced else reason)
+        for name, is_up, forced, reason in rows
+    }
 
 
 def get(tx: Tx, name: str) -> BackendRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import delete, or_, select
 
-from droveway.store.compute import actions, placements
+from droveway.store.compute import actions, placements, predictions
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity.tables import tokens
 from droveway.store.image import images
@@ -29,6 +29,7 @@ def forget_old(tx: Tx, kept_us: int, batch: int) -> bool:
         events.forget_before(tx, before_us, batch),
         placements.forget_before(tx, before_us, batch),
         actions.forget_before(tx, before_us, batch),
+        predictions.forget_before(tx, before_us, batch),
         tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us)).rowcount,
         tx.execute(delete(sagas).where(sagas.c.id.in_(old.limit(batch)))).rowcount,
         tx.execute(delete(migrations).where(migrations.c.instance_id.in_(gone.limit(batch)))).rowcount,

@@ -21,7 +21,8 @@ from droveway.drivers.hypervisor.bases import Bases
 from droveway.drivers.hypervisor.libvirt.config_drive import NAME as DRIVE
 from droveway.drivers.hypervisor.libvirt.hardware_xml import EPHEMERAL, SWAP
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles, blank, qemu_img
-from droveway.drivers.hypervisor.store_files import free_bytes, publish
+from droveway.drivers.hypervisor.promises import check_room
+from droveway.drivers.hypervisor.store_files import publish
 from droveway.ports.hypervisor import HypervisorRefused
 
 MARK = ".arriving"
@@ -42,12 +43,18 @@ class Arrivals:
         return await self._files.run(lambda: _read(directory))
 
     async def prepare(
-        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+        self,
+        spec: GuestSpec,
+        files: LocalFiles,
+        mark: str,
+        room_bytes: int,
+        free_bytes: int,
+        ticket: ImageTicket | None,
     ) -> None:
         """Raises TicketWanted, too."""
         directory = Path(self._files.directory(spec.instance_id))
         self._files.checked_name(mark)
-        await self._files.run(lambda: _take_place(directory, spec.instance_id, mark, room_bytes))
+        await self._files.run(lambda: _take_place(directory, spec.instance_id, mark, free_bytes, room_bytes))
         for disk in files.disks:
             if not await self._files.run((directory / disk.name).exists):
                 await self._make(spec, disk, ticket)
@@ -117,7 +124,7 @@ def _disk(path: Path) -> LocalDisk:
     return LocalDisk(path.name, "qcow2", size_bytes, allocated_bytes, base)
 
 
-def _take_place(directory: Path, instance_id: str, mark: str, room_bytes: int) -> None:
+def _take_place(directory: Path, instance_id: str, mark: str, free_bytes: int, room_bytes: int) -> None:
     directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     found = _mark_of(directory)
     if found is None and directory.exists() and any(directory.iterdir()):
@@ -129,11 +136,7 @@ def _take_place(directory: Path, instance_id: str, mark: str, room_bytes: int) -
     if found is not None and found != mark:
         shutil.rmtree(directory)
     if _mark_of(directory) != mark:
-        if (free := free_bytes(directory.parent)) < room_bytes:
-            raise HypervisorRefused(
-                f"The instance store of this host has {free / MIB:.0f} MiB free, and the disks of guest {instance_id} "
-                f"need {room_bytes / MIB:.0f} MiB."
-            )
+        check_room(instance_id, free_bytes, room_bytes)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = directory / f"{MARK}.new"
         unfinished.write_text(mark)

@@ -34,6 +34,7 @@ from droveway.domain.model import (
     Resources,
     SpareDisk,
 )
+from droveway.domain.move_checks import Check, CheckAnswer
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import HostUsage
 from droveway.domain.volume.disks import RbdSource, VolumeDisk
@@ -54,6 +55,7 @@ from droveway.drivers.hypervisor.libvirt import (
 from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt.admissions import Admissions
 from droveway.drivers.hypervisor.libvirt.arrivals import Arrivals
+from droveway.drivers.hypervisor.libvirt.before_moves import BeforeMoves
 from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.copies import Order, OutgoingCopies
 from droveway.drivers.hypervisor.libvirt.disk_copies import DiskCopies
@@ -66,10 +68,19 @@ from droveway.drivers.hypervisor.libvirt.facts import (
     read_resources,
 )
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
+from droveway.drivers.hypervisor.libvirt.kept_disks import KeptDisks
 from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
 from droveway.drivers.hypervisor.libvirt.root_disks import RootDisks
 from droveway.drivers.hypervisor.libvirt.volume_xml import OwnWays
-from droveway.drivers.hypervisor.promises import check_machine, check_movable, not_let_go, volume_not_let_go
+from droveway.drivers.hypervisor.promises import (
+    check_each,
+    check_later,
+    check_machine,
+    check_movable,
+    check_not_there,
+    not_let_go,
+    volume_not_let_go,
+)
 from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
@@ -113,7 +124,7 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     host_root: str = ""  # where this process sees the host's root directory; empty: it runs there
 
 
-class LibvirtHypervisor:
+class LibvirtHypervisor(BeforeMoves):
     """Answers droveway.ports.hypervisor.Hypervisor. Remembers nothing but calls in flight and how the last ended."""
 
     def __init__(self, settings: LibvirtSettings, clock: Clock, images: Images, pool: PoolDisks | None = None) -> None:
@@ -128,7 +139,7 @@ class LibvirtHypervisor:
         self._disk_copies, self._images = DiskCopies(self._connection, self._files, clock, pool), images
         self._pool = RootDisks(pool)
         self._arrivals = Arrivals(self._files, self._files.bases)
-        self._own_cpus = OwnCpus()
+        self._kept, self._own_cpus = KeptDisks(self._files), OwnCpus()
         self._frozen = Admissions(settings.admissions_path + "-frozen")  # guests that an earlier client may have held
         self._ways = OwnWays(dict(settings.directories), tls=settings.tls)
         self._identity = ""
@@ -439,23 +450,28 @@ class LibvirtHypervisor:
         path = os.path.abspath(s.instances_path)
         return MigrationEndpoint(s.host, s.peer_uri, s.data_uri, path, ceph_keys.of_host(s.ceph))
 
-    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
+    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> tuple[CheckAnswer, ...]:
         self._files.directory(spec.instance_id)
 
-        def work(connection: Any) -> None:
-            found = acts.look(connection, spec.instance_id)
-            if found.state in (GuestState.RUNNING, GuestState.PAUSED):
-                raise HypervisorRefused(f"Guest {spec.instance_id} is on this host already ({found.state}).")
-            check_movable(spec)
-            check_machine(spec, self._known(connection).machine_types)
-            check_cpu(connection, spec, source_cpu_xml, self._use_kvm)
-            ways = self._ways_for(connection, spec.volumes)
-            for disk in spec.volumes:
-                ways.check(disk)
+        def work(connection: Any) -> tuple[CheckAnswer, ...]:
+            state = acts.look(connection, spec.instance_id).state
+            return check_each(
+                (Check.NOT_THERE, lambda: check_not_there(spec.instance_id, state)),
+                (Check.NUMA, lambda: check_movable(spec)),
+                (Check.MACHINE, lambda: check_machine(spec, self._known(connection).machine_types)),
+                (Check.CPU, lambda: check_cpu(connection, spec.instance_id, source_cpu_xml, self._use_kvm)),
+                (Check.VOLUMES, lambda: self._check_ways(connection, spec)),
+            )
 
-        await self._connection.call(work)
-        if spec.root_pool:
-            await self._pool.check(spec)
+        found = await self._connection.call(work)
+        if not spec.root_pool:
+            return found
+        return (*found, await check_later(Check.POOL, self._pool.check(spec)))
+
+    def _check_ways(self, connection: Any, spec: GuestSpec) -> None:
+        ways = self._ways_for(connection, spec.volumes)
+        for disk in spec.volumes:
+            ways.check(disk)
 
     async def write_probe(self, name: str) -> None:
         await self._files.write_probe(name)
@@ -475,9 +491,16 @@ class LibvirtHypervisor:
         return await self._arrivals.read(instance_id)
 
     async def prepare_arrival(
-        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+        self,
+        spec: GuestSpec,
+        files: LocalFiles,
+        mark: str,
+        room_bytes: int,
+        ticket: ImageTicket | None,
+        over_commits: bool = True,
     ) -> None:
-        await self._arrivals.prepare(spec, files, mark, room_bytes, ticket)
+        free_bytes = await self.store_room_bytes(over_commits=over_commits)
+        await self._arrivals.prepare(spec, files, mark, room_bytes, free_bytes, ticket)
 
     async def keep_arrival(self, instance_id: str) -> None:
         await self._arrivals.keep(instance_id)

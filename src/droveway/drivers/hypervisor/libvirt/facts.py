@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import libvirt
 
 from droveway.domain.cpu_xml import WrongCpu, canonical
-from droveway.domain.model import GuestSpec, Resources
+from droveway.domain.model import Resources
 from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.libvirt.connection import reason_of
 from droveway.drivers.hypervisor.libvirt.domain_xml import ARCH, MACHINE, HostFacts, cpu_arch, parse_capabilities
@@ -120,7 +121,24 @@ def _users() -> int:
     return 0
 
 
-def check_cpu(connection: Any, spec: GuestSpec, source_cpu_xml: str, use_kvm: bool) -> None:
+def cpu_baseline(connection: Any, cpus: Sequence[str]) -> str:
+    """What all of them can run, with KVM: each is what QEMU can give a guest on its host."""
+    try:
+        given = [canonical(cpu) for cpu in cpus]
+    except WrongCpu as wrong:
+        raise HypervisorRefused(f"This host cannot work out a common CPU: of one {wrong}.") from None
+    try:
+        found: str = connection.baselineHypervisorCPU(
+            None, ARCH, MACHINE, "kvm", given, libvirt.VIR_CONNECT_BASELINE_CPU_MIGRATABLE
+        )
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (libvirt.VIR_ERR_OPERATION_FAILED, libvirt.VIR_ERR_CONFIG_UNSUPPORTED):
+            raise
+        raise HypervisorRefused(f"These CPUs have no model in common: {reason_of(error)}.") from None
+    return found
+
+
+def check_cpu(connection: Any, instance_id: str, source_cpu_xml: str, use_kvm: bool) -> None:
     """Refused when a guest that runs on the source's CPU could not go on here.
 
     An emulated guest never touches the host's CPU: QEMU computes its default model, the same on every host. All it
@@ -133,7 +151,7 @@ def check_cpu(connection: Any, spec: GuestSpec, source_cpu_xml: str, use_kvm: bo
     if not use_kvm:
         arch = cpu_arch(source_cpu_xml) or ARCH
         if arch != ARCH:
-            raise HypervisorRefused(f"Guest {spec.instance_id} is a guest of {arch}; this host emulates {ARCH}.")
+            raise HypervisorRefused(f"Guest {instance_id} is a guest of {arch}; this host emulates {ARCH}.")
         return
     if not source_cpu_xml:
         return  # an older source says nothing: libvirt itself compares when the guest arrives

@@ -30,7 +30,7 @@ from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
 from droveway.drivers.hypervisor.libvirt import config_drive
 from droveway.drivers.hypervisor.libvirt.domain_xml import is_instance_id
 from droveway.drivers.hypervisor.libvirt.hardware_xml import EPHEMERAL, NVRAM, SWAP, local_disks
-from droveway.drivers.hypervisor.store_files import now_s, publish, refusing
+from droveway.drivers.hypervisor.store_files import free_bytes, now_s, publish, refusing
 from droveway.drivers.hypervisor.store_watch import StoreWatch
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import Images
@@ -64,6 +64,15 @@ class InstanceFiles:
         self.bases.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._beside.shutdown(wait=False, cancel_futures=True)
+
+    async def free_bytes(self) -> int:
+        """What may be written on the store, beside its reserve."""
+
+        def read() -> int:
+            self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            return free_bytes(self._root)
+
+        return await self.run(read)
 
     async def run_beside(self, work: Callable[[], T]) -> T:
         """The same of files that do not lie on the store, and must not wait for it."""
@@ -170,7 +179,7 @@ class InstanceFiles:
         tree, unfinished = directory / f"{self._unfinished}documents", directory / f"{self._unfinished}drive"
         try:
             await self.run(lambda: config_drive.write_tree(tree, documents))
-            await _run(config_drive.PACKAGE, config_drive.PROGRAM, *config_drive.arguments(tree, unfinished))
+            await tool(config_drive.PACKAGE, config_drive.PROGRAM, *config_drive.arguments(tree, unfinished))
             await self.run(lambda: publish(unfinished, directory / config_drive.NAME, 0o400))
         finally:
             await self.run(lambda: shutil.rmtree(tree, ignore_errors=True))
@@ -185,7 +194,7 @@ class InstanceFiles:
             size_bytes = spec.swap_mb * MIB if name == SWAP else spec.ephemeral_gb * GIB
             unfinished = directory / f"{self._unfinished}{name}"
             await self.run(lambda path=unfinished, size=size_bytes: blank(path, size))  # type: ignore[misc]
-            await _run("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await _run(
+            await tool("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await tool(
                 "e2fsprogs", "mkfs.ext4", "-q", "-F", "-L", "ephemeral0", str(unfinished)
             )
             await self.run(lambda path=unfinished, final=directory / name: publish(path, final, 0o600))  # type: ignore[misc]
@@ -302,10 +311,10 @@ def blank(path: Path, size_bytes: int) -> None:
 
 
 async def qemu_img(*arguments: str, within_s: float = QEMU_IMG_TIMEOUT_S) -> None:
-    await _run("qemu-utils", "qemu-img", *arguments, within_s=within_s)
+    await tool("qemu-utils", "qemu-img", *arguments, within_s=within_s)
 
 
-async def _run(package: str, program: str, *arguments: str, within_s: float = QEMU_IMG_TIMEOUT_S) -> None:
+async def tool(package: str, program: str, *arguments: str, within_s: float = QEMU_IMG_TIMEOUT_S) -> None:
     try:
         process = await asyncio.create_subprocess_exec(
             program,

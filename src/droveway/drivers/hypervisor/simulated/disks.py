@@ -12,7 +12,7 @@ from droveway.domain.guest_data import Document
 from droveway.domain.hardware import GIB
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import GuestJob, GuestSpec, GuestState, ImageRef, LocalDisk, LocalFiles, SpareDisk
-from droveway.drivers.hypervisor.promises import check_not_moving
+from droveway.drivers.hypervisor.promises import check_not_moving, check_off, check_room
 from droveway.drivers.hypervisor.simulated.fleet import Fleet, GuestEnd, SimulatedHost, Span
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.hypervisor import HypervisorRefused
@@ -33,6 +33,9 @@ class SimulatedDisks:
         raise NotImplementedError
 
     def _check_on(self) -> SimulatedHost:
+        raise NotImplementedError
+
+    async def store_room_bytes(self, *, over_commits: bool) -> int:
         raise NotImplementedError
 
     async def _touch(self) -> None:
@@ -110,6 +113,40 @@ class SimulatedDisks:
 
         await self._act(instance_id, self._fleet.durations.prepare, act, on_store=True)
 
+    # -- of a guest that is resized, or moves while it is off ---------------------------------------------------------
+    def _off(self, instance_id: str) -> None:
+        domain = self._host.domains.get(instance_id)
+        check_off(instance_id, GuestState.ABSENT if domain is None else domain.state)
+        if instance_id not in self._host.store.disks:
+            raise HypervisorRefused(f"Guest {instance_id} has no disk here.")
+
+    async def keep_disk(self, instance_id: str, mark: str) -> None:
+        def act() -> None:
+            self._off(instance_id)
+            self._fleet.keep_disk(self._host.store, instance_id, mark)
+
+        await self._act(instance_id, self._fleet.durations.prepare, act, on_store=True)
+
+    async def grow_root(self, instance_id: str, size_gb: int) -> None:
+        def act() -> None:
+            self._off(instance_id)
+            self._fleet.grow_root(self._host.store, instance_id, size_gb)
+
+        await self._act(instance_id, self._fleet.durations.prepare, act, on_store=True)
+
+    async def restore_disk(self, instance_id: str, mark: str) -> None:
+        def act() -> None:
+            self._off(instance_id)
+            self._fleet.restore_disk(self._host, instance_id, mark)
+
+        await self._act(instance_id, self._fleet.durations.prepare, act, on_store=True)
+
+    async def forget_kept(self, instance_id: str, mark: str) -> None:
+        def act() -> None:
+            self._fleet.forget_kept(self._host.store, instance_id, mark)
+
+        await self._act(instance_id, self._fleet.durations.remove, act, on_store=True)
+
     # -- what goes along with a guest to a host that does not see this store ------------------------------------------
     async def local_files(self, instance_id: str) -> LocalFiles:
         await self._touch()
@@ -125,13 +162,21 @@ class SimulatedDisks:
         )
 
     async def prepare_arrival(
-        self, spec: GuestSpec, files: LocalFiles, mark: str, room_bytes: int, ticket: ImageTicket | None
+        self,
+        spec: GuestSpec,
+        files: LocalFiles,
+        mark: str,
+        room_bytes: int,
+        ticket: ImageTicket | None,
+        over_commits: bool = True,
     ) -> None:
         store, instance_id = self._check_on().store, spec.instance_id
         if instance_id in store.disks and instance_id not in store.marks:
             raise HypervisorRefused(f"This host has files of guest {instance_id} already.")
         if store.marks.get(instance_id, mark) != mark:
             self._fleet.delete_files(store, instance_id)
+        if instance_id not in store.disks:
+            check_room(instance_id, await self.store_room_bytes(over_commits=over_commits), room_bytes)
         if files.is_on_base:
             await self._make_base(spec.image, ticket)
 

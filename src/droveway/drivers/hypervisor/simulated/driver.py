@@ -37,15 +37,19 @@ from droveway.domain.model import (
     Resources,
     SpareDisk,
 )
+from droveway.domain.move_checks import MIB, Check, CheckAnswer, of_guest
+from droveway.domain.move_prediction import GuestLoad
 from droveway.domain.network_plan import device_of
 from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.promises import (
     check_alive,
     check_cells,
+    check_each,
     check_machine,
     check_movable,
     check_not_moving,
+    check_not_there,
     not_let_go,
 )
 from droveway.drivers.hypervisor.simulated.consoles import EchoConsole
@@ -72,7 +76,7 @@ __all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHyperv
 URI = "sim://"
 GIB = 1024**3
 KEPT_ERRORS = 1024
-_CPU = re.compile(r'<cpu level="(\d+)"/>')
+_CPU = re.compile(r'<cpu level="(\d+)"')
 
 
 class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
@@ -475,17 +479,63 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     def endpoint(self) -> MigrationEndpoint:
         return MigrationEndpoint(self._host.name, URI + self._host.name, URI + self._host.name)
 
-    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
+    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> tuple[CheckAnswer, ...]:
         host = self._check()
         domain = host.domains.get(spec.instance_id)
-        if domain is not None and domain.state in (GuestState.RUNNING, GuestState.PAUSED):
-            raise HypervisorRefused(f"Guest {spec.instance_id} is on this host already ({domain.state}).")
-        check_movable(spec)
-        check_machine(spec, host.resources.machine_types)
-        self._fleet.roots.check_works_with(spec, host.resources.root_pool)
-        level = _CPU.fullmatch(source_cpu_xml)
-        if level is not None and int(level[1]) > host.cpu_level:
+        state = GuestState.ABSENT if domain is None else domain.state
+        return check_each(
+            (Check.NOT_THERE, lambda: check_not_there(spec.instance_id, state)),
+            (Check.NUMA, lambda: check_movable(spec)),
+            (Check.MACHINE, lambda: check_machine(spec, host.resources.machine_types)),
+            (Check.CPU, lambda: self._check_cpu(source_cpu_xml)),
+            (Check.POOL, lambda: self._fleet.roots.check_works_with(spec, host.resources.root_pool)),
+        )
+
+    async def cpu_baseline(self, cpus: Sequence[str]) -> str:
+        self._check()
+        levels = [int(found[1]) for cpu in cpus if (found := _CPU.match(cpu)) is not None]
+        if len(levels) < len(cpus) or not levels:
+            raise HypervisorRefused("These CPUs have no model in common.")
+        return f'<cpu level="{min(levels)}"><model>simulated-{min(levels)}</model></cpu>'
+
+    async def compare_cpu(self, cpu_xml: str) -> CheckAnswer:
+        self._check()
+        return check_each((Check.CPU, lambda: self._check_cpu(cpu_xml)))[0]
+
+    def _check_cpu(self, source_cpu_xml: str) -> None:
+        level = _CPU.match(source_cpu_xml)
+        if level is not None and int(level[1]) > self._host.cpu_level:
             raise HypervisorRefused("This host's CPU cannot run the guest: it lacks features of the source's CPU.")
+
+    async def check_outgoing(self, instance_id: str) -> tuple[CheckAnswer, ...]:
+        domain = self._check().domains.get(instance_id)
+        if domain is None:
+            return of_guest(GuestState.ABSENT, "", ())
+        return of_guest(domain.state, domain.stalled, domain.bound_devices)
+
+    async def loads(self, instance_ids: Sequence[str], measure_s: int = 0) -> dict[str, GuestLoad]:
+        """What it dirties is as its domain says; measured it is known from then on."""
+        self._check()
+        await self._fleet.clock.sleep(measure_s)
+        now_s, found = self._fleet.clock.monotonic_s(), dict[str, GuestLoad]()
+        for instance_id in instance_ids:
+            domain = self._check().domains.get(instance_id)
+            if domain is None or domain.state is GuestState.SHUTOFF:
+                continue
+            if measure_s > 0 and domain.state is GuestState.RUNNING:
+                domain.measured = domain.dirty_bytes_per_s, now_s
+            memory_bytes = domain.ram_mb * MIB
+            load = GuestLoad(memory_bytes, memory_bytes // 4)
+            if domain.measured is not None:
+                rate, measured_at_s = domain.measured
+                load = GuestLoad(memory_bytes, memory_bytes // 4, rate, max(0.0, now_s - measured_at_s))
+            found[instance_id] = load
+        return found
+
+    async def store_room_bytes(self, *, over_commits: bool) -> int:
+        """Each disk is as large as it will ever be."""
+        host = self._check()
+        return (host.resources.disk_gb - host.resources.reserved_disk_gb - host.store.used_gb) * GIB
 
     async def write_probe(self, name: str) -> None:
         await self._touch()

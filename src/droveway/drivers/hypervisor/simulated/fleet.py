@@ -339,6 +339,29 @@ class Fleet:
             store.used_gb += disk_gb
             self.disks_changed()
 
+    def keep_disk(self, store: Store, instance_id: str, mark: str) -> None:
+        if (instance_id, mark) not in store.kept:
+            store.kept[instance_id, mark] = store.disks[instance_id]
+            store.used_gb += store.disks[instance_id]
+
+    def grow_root(self, store: Store, instance_id: str, size_gb: int) -> None:
+        grows_gb = max(0, size_gb - store.disks[instance_id])
+        store.disks[instance_id] += grows_gb
+        store.used_gb += grows_gb
+
+    def restore_disk(self, host: SimulatedHost, instance_id: str, mark: str) -> None:
+        """The disk that a guest has open is not exchanged under it, on whichever host of the store it lives."""
+        store, holder = host.store, self.lives_on.get(instance_id)
+        if (instance_id, mark) not in store.kept:
+            return
+        if holder is not None and self.hosts[holder].store is store:
+            raise self.violate(f"the disk of guest {instance_id} is exchanged while it lives on {holder}")
+        store.used_gb -= store.disks[instance_id]
+        store.disks[instance_id] = store.kept.pop((instance_id, mark))
+
+    def forget_kept(self, store: Store, instance_id: str, mark: str) -> None:
+        store.used_gb -= store.kept.pop((instance_id, mark), 0)
+
     def delete_files(self, store: Store, instance_id: str) -> None:
         holder = self.lives_on.get(instance_id)
         if holder is not None and self.hosts[holder].store is store and instance_id in store.disks:
@@ -350,6 +373,8 @@ class Fleet:
         store.marks.pop(instance_id, None)
         store.behind.pop(instance_id, None)
         store.past.discard(instance_id)
+        for mark in [mark for of, mark in store.kept if of == instance_id]:
+            self.forget_kept(store, instance_id, mark)
         for kept in (store.copies, store.spares):
             for key in [key for key in kept if key[0] == instance_id]:
                 kept.pop(key)

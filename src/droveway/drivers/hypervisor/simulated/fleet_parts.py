@@ -66,6 +66,10 @@ class Domain:
     volumes: dict[str, VolumeDisk] = field(default_factory=dict)  # those it has open, in its order
     volume_sizes: dict[str, int] = field(default_factory=dict)  # in GiB, of those that have grown meanwhile
     frozen_until_s: float = 0.0  # its file systems
+    stalled: str = ""  # the disk that takes no writes, and why: it is paused for that
+    bound_devices: tuple[str, ...] = ()  # of its host, which cannot go along
+    dirty_bytes_per_s: int = 0  # how fast it changes its memory
+    measured: tuple[int, float] | None = None  # that, as it was measured last, and when
     post_copy: PostCopy = PostCopy.NONE  # its memory lies on two hosts
 
     @property
@@ -100,5 +104,6 @@ class Store:
     probes: dict[str, float] = field(default_factory=dict)  # when each was written
     behind: dict[str, str] = field(default_factory=dict)  # instance id: the file of the image behind its root disk
     marks: dict[str, str] = field(default_factory=dict)  # instance id: the saga whose guest is to arrive in its files
+    kept: dict[tuple[str, str], int] = field(default_factory=dict)  # copies of disks as they were: instance id, mark
     past: set[str] = field(default_factory=set)  # instances whose guest has left, and took along what its disk held
     used_gb: int = 0
