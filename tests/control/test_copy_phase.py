@@ -16,6 +16,7 @@ from droveway.drivers.hypervisor.simulated.passes import MIB, Writing
 from droveway.store.compute import instances, migrations, server_attributes
 from droveway.store.rows import InstanceRow, MigrationWithName
 from droveway.store.work import events, sagas
+from tests.control.test_declared_gone import declare
 from tests.control.world import SETTINGS, Break, World, world
 
 LINK = 512 * MIB
@@ -175,6 +176,22 @@ async def test_a_guest_that_is_lost_in_post_copy_is_said_to_be_lost_and_can_be_s
         await w.do(instance_id, SagaKind.HARD_REBOOT)
         assert await w.runs_on(instance_id) == [copy.destination.name]
         await w.check(instance_id)
+
+
+async def test_a_server_is_deleted_whose_other_half_is_on_a_host_that_was_declared_gone() -> None:
+    """It was too late to stop the copy when the deletion was asked for."""
+    async with world(EARLY) as w:
+        instance_id = await writing(w, Policy.POST_COPY)
+        w.fleet.link_bytes_s = 64 * MIB
+        await begin(w, instance_id)
+        copy = await split(w, instance_id)
+        w.gone_from[copy.destination.name] = 0
+        deletion = await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
+        await w.store.run(declare, copy.destination.name)
+        w.fleet.fail_copy(copy, "the cable was pulled")
+        await w.quiet()
+        assert (await w.store.read(sagas.get, deletion))["status"] == "done"
+        assert instance_id not in copy.source.domains
 
 
 @pytest.mark.parametrize("breaks", Break)

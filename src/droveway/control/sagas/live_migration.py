@@ -243,15 +243,20 @@ async def abort_copy(ctx: Context) -> None:
     with contextlib.suppress(DeclaredGone):  # what it may still send is ended where it arrives
         await ctx.ask(move.source, AbortCopy(), ctx.settings.long_command_timeout_s)
     looked = await look(ctx)
-    if looked.verdict is Verdict.SWITCHED or looked.ended_there(move) or looked.post_copy is not PostCopy.NONE:
-        raise TooLate
     if looked.verdict is Verdict.UNDECIDED:
-        if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
+        if not await _is_deleted_next(ctx):
             raise looked.undecided(move)
         move.doomed = move.destination if looked.gone == (False, True) else move.source
+    elif looked.verdict is Verdict.SWITCHED or looked.ended_there(move) or looked.post_copy is not PostCopy.NONE:
+        raise TooLate
     if looked.verdict is Verdict.LEFT:
         move.left = move.source if looked.gone[0] else move.destination
     looked.must_be_decided(move)
+
+
+async def _is_deleted_next(ctx: Context) -> bool:
+    """Perhaps since it was too late to stop the copy, which was post-copy then and has failed."""
+    return (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] == TaskState.DELETING
 
 
 async def await_switch(ctx: Context) -> None:
@@ -259,6 +264,7 @@ async def await_switch(ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
+        require(not await _is_deleted_next(ctx), "the server is deleted, and nobody may say any more where it is")
         raise looked.undecided(move)
     if looked.verdict is Verdict.COPYING:
         await copy_phase.see_to_copy(ctx, looked)
