@@ -130,10 +130,12 @@ def rabbit_that_stays() -> Iterator[Rabbit]:
 
 @pytest.fixture(autouse=True)
 def logs_as_they_were() -> Iterator[None]:
-    """A test that sets how the program logs, as the simulation does, leaves no other one without its log."""
+    """A test that sets how the program logs, as the simulation does, leaves no other one without its log. Where the
+    program and a command line share a process, the log is none of what the command prints."""
+    structlog.reset_defaults()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
     yield
-    if structlog.is_configured():
-        structlog.reset_defaults()
+    structlog.reset_defaults()
     logging.disable(logging.NOTSET)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from droveway.agents.move_trials import must_pass
 from droveway.domain.model import Guest, GuestJob, GuestState, ImageRef, MigrationEndpoint
-from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from tests.drivers.hypervisor_worlds import GIB, LabWorld, SimulatedWorld, World
 
 STOPS_S = 60.0  # after which a guest that has not obeyed is ended
@@ -171,6 +171,12 @@ def test_a_move_there_and_every_verb_of_its_end_twice(world: World) -> None:
     async def story(w: World) -> None:
         a, b, spec = w.a.hypervisor, w.b.hypervisor, await w.boot()
         cpu_xml = (await a.resources()).cpu_xml
+
+        async def arrived(host: Hypervisor) -> Guest:
+            """Some hypervisors know for a while how much was copied."""
+            seen: Guest = msgspec.structs.replace(await host.guest(spec.instance_id), progress=None)
+            return seen
+
         for _ in range(2):
             must_pass(await b.check_incoming(spec, cpu_xml))
             await b.admit(spec)
@@ -178,14 +184,14 @@ def test_a_move_there_and_every_verb_of_its_end_twice(world: World) -> None:
             await a.begin_migration(spec, b.endpoint())
             assert (await a.guest(spec.instance_id)).job is GuestJob.OUTGOING
         assert await w.a.until_moved(spec.instance_id) == Guest(spec.instance_id, GuestState.ABSENT)
-        assert await b.guest(spec.instance_id) == Guest(spec.instance_id, GuestState.RUNNING)
+        assert await arrived(b) == Guest(spec.instance_id, GuestState.RUNNING)
         for _ in range(2):
             await a.release(spec.instance_id)
             await b.dismiss(spec.instance_id)  # it runs: not half-arrived
             await b.release(spec.instance_id)  # it runs: not left behind
             await a.abort_migration(spec.instance_id)
             await a.begin_migration(spec, b.endpoint())  # no longer here
-        assert await b.guest(spec.instance_id) == Guest(spec.instance_id, GuestState.RUNNING)
+        assert await arrived(b) == Guest(spec.instance_id, GuestState.RUNNING)
         assert await a.guests() == {}
         await b.stop(spec.instance_id, 0.0)
         assert (await b.guest(spec.instance_id)).state is GuestState.SHUTOFF
