@@ -105,6 +105,21 @@ def _count(tx: Tx) -> int:
     return int(tx.execute(number).scalar() or 0)
 
 
+async def test_lists_of_nothing_are_bounded_by_what_they_are_kept_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every filter has its own answer, of a few bytes, and nobody need commit anything."""
+    monkeypatch.setattr(answers, "KEPT_BYTES", 20_000)
+    async with in_world(tmp_path) as world:
+        token = await world.token("alice", "red")
+        for number in range(30):
+            path = f"{NOVA}/servers?name={number:04}{'x' * 200}"
+            assert (await world.ask("GET", path, token=token)).json() == {"servers": []}
+        kept = world.api.answers._kept
+        assert 0 < len(kept) < 30
+        assert sum(len(path) + len(query) + len(body) for (path, query, *_), body in kept.items()) <= 20_000
+
+
 async def test_what_is_kept_is_bounded_and_nothing_is_where_others_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import hmac
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from droveway.api.identity.attempts import AttemptBounds
+from droveway.api.identity.credentials import id_of_access
 from droveway.api.wiring import IdentitySettings
+from droveway.store.identity import keys
 from droveway.store.identity.tables import tokens
 from tests.api.identity_world import People, among_people, names, of_project
 from tests.api.world import NOVA
@@ -159,6 +162,28 @@ async def test_every_wrong_one_reads_the_same_and_the_log_says_what_was_wrong(tm
             assert key["secret"] not in repr(logs)
         answers.append(await people.ask("POST", "/ec2tokens", 401, token=service, json={}))
         assert all(one == answers[0] for one in answers)
+
+
+async def test_one_that_was_overheard_is_not_good_for_longer_with_another_time_beside_its_own(tmp_path: Path) -> None:
+    """Parameters of a POST are no part of what version 4 signs."""
+    async with among_people(tmp_path) as people:
+        service, key = await _service(people), await _key(people)
+        old = {**version_4(key, -3600), "params": {"Timestamp": _now()}}
+        await people.ask("POST", "/ec2tokens", 401, token=service, json={"credentials": old})
+        new = {**version_4(key), "params": {"Timestamp": _now(ahead_s=-3600)}}
+        await people.ask("POST", "/ec2tokens", 200, token=service, json={"credentials": new})
+
+
+async def test_a_secret_of_nothing_signs_nothing(tmp_path: Path) -> None:
+    async with among_people(tmp_path) as people:
+        service, key = await _service(people), await _key(people)
+        user_id, project_id = await people.id_of("user", "alice"), await people.id_of("project", "red")
+        blob = json.dumps({"access": key["access"], "secret": ""})
+        body = {"type": "ec2", "blob": blob, "user_id": user_id, "project_id": project_id}
+        await people.ask("POST", "/credentials", 400, json={"credential": body})
+        await people.world.store.run(keys.update_credential, id_of_access(key["access"]), {"blob": blob})  # of before
+        signed = version_2({**key, "secret": ""})
+        await people.ask("POST", "/ec2tokens", 401, token=service, json={"credentials": signed})
 
 
 async def test_wrong_ones_are_bounded_a_key_and_bodies_in_size(tmp_path: Path) -> None:

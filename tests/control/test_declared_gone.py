@@ -11,7 +11,7 @@ import pytest
 
 from droveway.domain.faults import Conflict, Unreachable
 from droveway.domain.liveness import State
-from droveway.domain.model import GuestState, SagaKind, of_host, of_instance
+from droveway.domain.model import GuestState, SagaKind, SpareDisk, of_host, of_instance
 from droveway.drivers.hypervisor.simulated.fleet import Domain, Durations
 from droveway.ports.bus import Beat, Command, Hello
 from droveway.ports.replies import Answer
@@ -19,6 +19,7 @@ from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import declared, hosts, services
 from droveway.store.work import events, sagas
+from tests.control.test_sagas import params_of
 from tests.control.world import TINY, World, world
 
 R, P, A = GuestState.RUNNING, GuestState.PAUSED, GuestState.ABSENT
@@ -383,3 +384,16 @@ async def test_a_readmitted_host_that_cannot_be_compared_says_why_it_is_not_used
         await w.report_of("h1")  # without a report it is asked again after HIDDEN_LOOK_S
         await until(lambda: is_up(w, "h1"))
         assert (await w.store.read(hosts.get, "h1"))["declared_because"] == ""
+
+
+@pytest.mark.parametrize("kind", [SagaKind.REBUILD, SagaKind.RESCUE])
+async def test_what_a_host_that_was_gone_kept_beside_a_disk_is_not_taken_for_another_image(kind: SagaKind) -> None:
+    """The saga that made it was undone without that host."""
+    async with world() as w:
+        instance_id, params = await w.create(), await params_of(w, kind)
+        disk = SpareDisk.REBUILD if kind is SagaKind.REBUILD else SpareDisk.RESCUE
+        store = w.fleet.hosts[(await row(w, instance_id))["host"]].store
+        store.spares[instance_id, disk.value] = "the image of that time"
+        assert await w.do(instance_id, kind, params) == "done"
+        made = store.images[instance_id] if kind is SagaKind.REBUILD else store.spares[instance_id, disk.value]
+        assert made == params["image_id"]

@@ -130,6 +130,19 @@ def test_a_disk_that_is_there_is_never_touched(tmp_path: Path) -> None:
     on_hosts(tmp_path, 1, story)
 
 
+def test_a_disk_beside_its_own_is_known_by_its_image(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        guest = spec(image(tmp_path))
+        other = msgspec.structs.replace(guest, image=image(tmp_path, "raw", "32M"))
+        assert not await files.has_disk_of_another(guest, "disk.rebuild")
+        await files.prepare(guest)
+        await files.prepare_disk(guest, "disk.rebuild", None)
+        assert not await files.has_disk_of_another(guest, "disk.rebuild")
+        assert await files.has_disk_of_another(other, "disk.rebuild")
+
+    on_hosts(tmp_path, 1, story)
+
+
 def test_two_hosts_at_once_make_one_base_and_leave_nothing_half_made(tmp_path: Path) -> None:
     async def story(one: InstanceFiles, other: InstanceFiles) -> None:
         ref = image(tmp_path)

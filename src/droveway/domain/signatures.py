@@ -67,8 +67,10 @@ def _of_request(secret: str, request: SignedRequest) -> str:
 
 
 def signed_at(request: SignedRequest) -> datetime | None:
-    """When; None where it does not say. Raises NotSigned."""
-    text = request.params.get("Timestamp") or request.headers.get("X-Amz-Date") or request.params.get("X-Amz-Date")
+    """When; None where it does not say. Of version 4 what its signature was made of: parameters of a POST are not, so
+    one that was overheard would stay good with another Timestamp. Raises NotSigned."""
+    text = request.params.get("Timestamp") if "SignatureVersion" in request.params else None
+    text = text or request.headers.get("X-Amz-Date", request.params.get("X-Amz-Date"))
     if not text:
         return None
     for form in _TIMES:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Hashable
 from droveway.api.http.request import Request
 from droveway.store.engine.transaction import Store, Tx
 
-KEPT_BYTES = 8 << 20  # of all answers together
+KEPT_BYTES = 8 << 20  # of all answers together, with what they are kept by
+ENTRY_BYTES = 512  # of each, at least: a list of nothing is a few bytes, and every filter has one
 Key = tuple[Hashable, ...]
 
 
@@ -38,7 +39,9 @@ class Answers:
         if known is not None:
             return known
         body = await self._store.read(read)
-        if commits == self._at == self._store.commits and self._bytes + len(body) <= KEPT_BYTES:
+        size_bytes = ENTRY_BYTES + len(request.raw_path) + len(request.raw_query) + len(body)
+        is_of_now = commits == self._at == self._store.commits
+        if is_of_now and key not in self._kept and self._bytes + size_bytes <= KEPT_BYTES:
             self._kept[key] = body
-            self._bytes += len(body)
+            self._bytes += size_bytes
         return body

@@ -56,9 +56,9 @@ def _access_of(blob: str) -> str:
         access, secret = found["access"], found["secret"]
     except (msgspec.DecodeError, KeyError, TypeError):
         access, secret = None, None
-    if not isinstance(access, str) or not isinstance(secret, str):
+    if not isinstance(access, str) or not isinstance(secret, str) or not secret:  # with none, anybody could sign
         raise BadRequest(
-            'Invalid input for credential.blob: one of type ec2 is {"access": ..., "secret": ...} as text.'
+            'Invalid input for credential.blob: one of type ec2 is {"access": ..., "secret": ...} as text, not empty.'
         )
     return access
 

@@ -72,7 +72,7 @@ def _unneeded(root: Path, bases: Path, names: set[str]) -> set[str]:
     files = (file for guest in guests if guest != bases.name for file in _files(root / guest))
     for count, file in enumerate(files):
         try:
-            backing = _backing_file(file)
+            backing = backing_of(file)
         except ValueError:
             return set()
         left = {name for name in left if name not in backing}
@@ -90,7 +90,7 @@ def _files(guest: Path) -> list[str]:
         return []
 
 
-def _backing_file(path: str) -> str:
+def backing_of(path: str) -> str:
     """Raises ValueError when it has one and its header is damaged."""
     try:
         with open(path, "rb") as file:

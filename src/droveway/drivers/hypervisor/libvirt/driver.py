@@ -327,7 +327,10 @@ class LibvirtHypervisor(BeforeMoves):
         if spec.root_pool:
             await self._pool.make(spec, ticket, disk.value)
             return
-        await self._files.prepare_disk(spec, hardware_xml.spare_name(disk), ticket)
+        name = hardware_xml.spare_name(disk)
+        if await self._files.has_disk_of_another(spec, name):  # it was to be dropped when this host did not answer
+            await self.drop_disk(spec.instance_id, disk)
+        await self._files.prepare_disk(spec, name, ticket)
 
     async def drop_disk(self, instance_id: str, disk: SpareDisk) -> None:
         path = Path(self._files.directory(instance_id)) / hardware_xml.spare_name(disk)

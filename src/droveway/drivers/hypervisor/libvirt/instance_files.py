@@ -28,6 +28,7 @@ from droveway.domain.model import GuestSpec
 from droveway.drivers.hypervisor.bases import DAY, Bases, CacheBounds
 from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
 from droveway.drivers.hypervisor.libvirt import config_drive
+from droveway.drivers.hypervisor.libvirt.base_sweep import backing_of
 from droveway.drivers.hypervisor.libvirt.domain_xml import is_instance_id
 from droveway.drivers.hypervisor.libvirt.hardware_xml import EPHEMERAL, NVRAM, SWAP, local_disks
 from droveway.drivers.hypervisor.store_files import free_bytes, now_s, publish, refusing
@@ -126,6 +127,18 @@ class InstanceFiles:
         await self.make_local_disks(spec)
         if spec.config_drive:
             await self._make_drive(spec.instance_id, documents)
+
+    async def has_disk_of_another(self, spec: GuestSpec, name: str) -> bool:
+        """Whether a disk of that name was made of another image than that in `spec`."""
+        path, wanted = Path(self.directory(spec.instance_id)) / name, spec.image and spec.image.file_name
+
+        def work() -> bool:
+            try:
+                return path.exists() and os.path.basename(backing_of(str(path))) != wanted
+            except ValueError:  # it is damaged
+                return True
+
+        return await self.run(work)
 
     async def prepare_disk(self, spec: GuestSpec, name: str, ticket: ImageTicket | None) -> None:
         """A disk of the image in `spec`, beside its own. Raises TicketWanted, too."""

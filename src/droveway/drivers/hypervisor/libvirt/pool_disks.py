@@ -24,7 +24,7 @@ from droveway.drivers.storage import image_data, state_file
 from droveway.drivers.storage.child import COPY_S, Programs
 from droveway.drivers.storage.image_data import ImageData
 from droveway.drivers.storage.rbd.cluster import Cluster, RbdSettings
-from droveway.drivers.storage.rbd.image_cache import ImageCache
+from droveway.drivers.storage.rbd.image_cache import ImageCache, image_name
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import Images
@@ -113,14 +113,18 @@ class PoolDisks:
 
     # -- disks ----------------------------------------------------------------------------------------------------
     async def make(self, spec: GuestSpec, ticket: ImageTicket | None, beside: str = "") -> None:
-        """What is there is left as it is. `beside`: of that name, beside its root disk. Raises TicketWanted, too."""
+        """What is there is left as it is. `beside`: of that name, beside its root disk; one of another image, which was
+        to be dropped when its host did not answer, gives way. Raises TicketWanted, too."""
         await self.check(spec)
         name, size_bytes = _disk(spec.instance_id, beside), spec.disk_gb * GIB
         if spec.image is None and not size_bytes:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
         async with self._faults():
-            if await self._cluster.look(name) is not None:
-                return
+            found = await self._cluster.look(name)
+            if found is not None:
+                if not beside or (spec.image is not None and found.parent == image_name(spec.image)):
+                    return
+                await self._remove(name)
             if spec.image is None:
                 await self._cluster.create(name, size_bytes)
                 return

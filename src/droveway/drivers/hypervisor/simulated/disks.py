@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -78,24 +79,27 @@ class SimulatedDisks:
         await self._act(instance_id, self._fleet.durations.remove, act, on_store=True)
 
     async def prepare_disk(self, spec: GuestSpec, disk: SpareDisk, ticket: ImageTicket | None = None) -> None:
-        key = spec.instance_id, disk.value
-        if key not in self._host.store.spares:
+        key, image_id = (spec.instance_id, disk.value), spec.image.id if spec.image is not None else ""
+        if self._host.store.spares.get(key) != image_id:
             await self._make_base(spec.image, ticket)
 
         def act() -> None:
-            self._host.store.spares.setdefault(key, spec.image.id if spec.image is not None else "")
+            if self._host.store.spares.get(key, image_id) != image_id:  # to be dropped when this host did not answer
+                self._drop(*key)
+            self._host.store.spares[key] = image_id
 
         await self._act(spec.instance_id, self._fleet.durations.prepare, act, on_store=True)
 
     async def drop_disk(self, instance_id: str, disk: SpareDisk) -> None:
-        def act() -> None:
-            domain = self._host.domains.get(instance_id)
-            lives = domain is not None and domain.state is not GuestState.SHUTOFF and domain.rescue
-            if lives and disk is SpareDisk.RESCUE:
-                raise HypervisorRefused(f"Guest {instance_id} runs from that disk: stop it first.")
-            self._host.store.spares.pop((instance_id, disk.value), None)
-
+        act = partial(self._drop, instance_id, disk.value)
         await self._act(instance_id, self._fleet.durations.remove, act, on_store=True)
+
+    def _drop(self, instance_id: str, disk: str) -> None:
+        domain = self._host.domains.get(instance_id)
+        lives = domain is not None and domain.state is not GuestState.SHUTOFF and domain.rescue
+        if lives and disk == SpareDisk.RESCUE.value:
+            raise HypervisorRefused(f"Guest {instance_id} runs from that disk: stop it first.")
+        self._host.store.spares.pop((instance_id, disk), None)
 
     async def replace_disk(self, spec: GuestSpec, documents: Sequence[Document], keeps_ephemeral: bool) -> None:
         store, instance_id = self._host.store, spec.instance_id

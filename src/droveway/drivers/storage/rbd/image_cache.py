@@ -21,6 +21,10 @@ KEPT_S = 24 * 3600  # since a volume was last made of it, when none shares data 
 _SECTOR = 512
 
 
+def image_name(image: ImageRef) -> str:
+    return f"{IMAGE}{image.sha512[:NAME_HEX]}-{image.disk_format}"
+
+
 class ImageCache:
     """Of one pool. `maker`: whose the unfinished ones are, where several make images in one pool."""
 
@@ -35,7 +39,7 @@ class ImageCache:
         """The image with its snapshot, and how large its disk is. Raises StorageRefused, TicketWanted."""
         if not re.fullmatch("[0-9a-f]{128}", image.sha512):
             raise StorageRefused(f"Image {image.id} carries no sha512 to check it by.")
-        name = f"{IMAGE}{image.sha512[:NAME_HEX]}-{image.disk_format}"
+        name = image_name(image)
         async with self._turns.setdefault(name, asyncio.Lock()):
             found = await self._cluster.look(name)
             if found is None:
