@@ -8,12 +8,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from droveway.domain.migration_ladder import POLICY_KEY, CopyTarget, Policy
-from droveway.domain.model import GuestState, PostCopy, SagaKind, of_saga
+from droveway.domain.model import GuestState, MigrationStatus, PostCopy, SagaKind, SagaStatus, of_saga
 from droveway.drivers.hypervisor.simulated.fleet import Durations
 from droveway.drivers.hypervisor.simulated.passes import MIB, Writing
+from droveway.store import schema
 from droveway.store.compute import instances, migrations, server_attributes
+from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow, MigrationWithName
 from droveway.store.work import events, sagas
 from tests.control.test_declared_gone import declare
@@ -101,6 +104,20 @@ async def test_forced_it_completes_once_however_often_it_is_asked_for() -> None:
         assert (await w.store.read(sagas.get, saga_id))["status"] == "done"
         assert [verb for _, verb in w.commands].count("AdjustCopy") == 1
         assert (await rows(w, instance_id))[1]["forced"]
+        await w.check(instance_id)
+
+
+async def test_one_that_is_forced_before_its_memory_is_copied_goes_on_and_is_forced_then() -> None:
+    """Its host refuses post-copy until then."""
+    async with world(QUICK) as w:
+        instance_id = await writing(w, Policy.POST_COPY)
+        w.fleet.durations = Durations(arrive=(2.5, 2.5))  # longer than its refusals would be borne
+        saga_id = await begin(w, instance_id)
+        await until(lambda: w.fleet.copies.get(instance_id))
+        await w.store.run(migrations.force, saga_id)
+        await w.quiet()
+        assert (await w.store.read(sagas.get, saga_id))["status"] == "done"
+        assert await noted(w, saga_id) == ["post-copy: it was forced to complete"]
         await w.check(instance_id)
 
 
@@ -258,6 +275,49 @@ async def test_one_that_waits_for_its_turn_can_be_aborted() -> None:
         assert (await rows(w, second))[1]["status"] == "cancelled"
         assert (await rows(w, first))[1]["status"] == "completed"
         assert await w.runs_on(second) == [host]
+
+
+async def moved(w: World, number: int) -> list[tuple[str, str]]:
+    """Migrations of so many guests away from one host, in a row: of which guest, and the saga. Each waits for the one
+    before, and the first one is copied."""
+    ids = [await w.create() for _ in range(2 * number)]
+    source = {i: str((await w.store.read(instances.get, i))["host"]) for i in ids}
+    host = max(source.values(), key=list(source.values()).count)
+    w.fleet.durations = Durations(copy=(1e6, 1e6))
+    begun = [(i, await begin(w, i)) for i in ids if source[i] == host][:number]
+    await until(lambda: begun[0][0] in w.fleet.copies)
+    return begun
+
+
+async def test_one_that_was_asked_for_earlier_and_begins_late_waits_for_those_that_are_copied() -> None:
+    """It has waited for another saga that held its volumes, say."""
+    async with world(msgspec.structs.replace(QUICK, copies_at_once=1)) as w:
+        (__, late), (__, other) = await moved(w, 2)
+        assert await w.store.read(migrations.ahead, other) == 1
+        for saga_id, status in ((other, MigrationStatus.RUNNING), (late, MigrationStatus.PREPARING)):
+            await w.store.run(_show, saga_id, status)
+        assert await w.store.read(migrations.ahead, late) == 1
+        assert await w.store.read(migrations.ahead, other) == 1
+        for saga_id, status in ((other, MigrationStatus.QUEUED), (late, MigrationStatus.RUNNING)):
+            await w.store.run(_show, saga_id, status)
+        assert await w.store.read(migrations.ahead, late) == 0, "what has its turn still to come is behind it"
+
+
+def _show(tx: Tx, saga_id: str, status: MigrationStatus) -> None:
+    migrations.set_(tx, saga_id, status=status.value)
+
+
+async def test_nobody_waits_for_one_that_is_undone_or_broken() -> None:
+    """Which may wait for an operator for days."""
+    async with world(msgspec.structs.replace(QUICK, copies_at_once=1)) as w:
+        (__, stuck), (__, other) = await moved(w, 2)
+        for status, ahead in ((SagaStatus.FORWARD, 1), (SagaStatus.BACKWARD, 0), (SagaStatus.BROKEN, 0)):
+            await w.store.run(_become, stuck, status)
+            assert await w.store.read(migrations.ahead, other) == ahead, status
+
+
+def _become(tx: Tx, saga_id: str, status: SagaStatus) -> None:
+    tx.execute(update(schema.sagas).where(schema.sagas.c.id == saga_id).values(status=status.value))
 
 
 async def test_a_wish_that_is_none_fails_the_migration_and_leaves_the_guest() -> None:

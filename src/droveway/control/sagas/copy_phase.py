@@ -134,15 +134,18 @@ def _sentence(decision: LadderDecision) -> str:
 
 
 async def _decide(ctx: Context, source: Guest) -> LadderDecision | None:
-    """None where all that could be done is done: a guest that stands still, or is at its destination, is not slower."""
+    """None where all that could be done is done: a guest that stands still, or is at its destination, is not slower.
+    And where it is forced before its memory is copied: what its host would refuse then is done as soon as it may be."""
     move: MoveNotes = ctx.notes
     if source.progress is None or source.state is GuestState.PAUSED or source.post_copy is not PostCopy.NONE:
         return None
     watched = _watched(ctx)
     watched.ladder, decision = migration_ladder.next_action(move.target, watched.ladder, source.progress)
-    if await ctx.store.read(migrations.is_forced, ctx.id):
-        return migration_ladder.forced(move.target)
-    return decision
+    if not await ctx.store.read(migrations.is_forced, ctx.id):
+        return decision
+    forced = migration_ladder.forced(move.target)
+    is_too_early = forced.action is LadderAction.POST_COPY and source.progress.iteration == 0
+    return decision if is_too_early else forced
 
 
 async def ended_in_post_copy(ctx: Context, looked: GuestOnBothHosts) -> bool:

@@ -9,13 +9,13 @@ import msgspec
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from droveway.domain.faults import NotFound
-from droveway.domain.model import CopyProgress, MigrationStatus
+from droveway.domain.model import CopyProgress, MigrationStatus, SagaStatus
 from droveway.store.engine import results
 from droveway.store.engine.in_list import one_of
 from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow, MigrationRow, MigrationWithName
-from droveway.store.schema import instances, migrations
+from droveway.store.schema import instances, migrations, sagas
 from droveway.store.work import counters
 
 _INSERT = Prepared(insert(migrations))
@@ -114,7 +114,8 @@ def queue_place(tx: Tx, row: MigrationRow) -> int:
 
 
 def ahead(tx: Tx, saga_id: str) -> int:
-    """How many that were asked for before it are leaving the same host, and are not over."""
+    """How many are to leave the same host before it: those that were asked for earlier, and those that are copied
+    already. One that is undone or broken copies nothing, and may wait for an operator: nobody waits for it."""
     return int(tx.execute(_AHEAD, {"of": saga_id}).scalar_one())
 
 
@@ -173,11 +174,14 @@ _IN_LINE = [status.value for status in UNDER_WAY if status is not MigrationStatu
 _AHEAD = Prepared(
     select(func.count())
     .select_from(migrations)
-    .join(_it, and_(migrations.c.source == _it.c.source, migrations.c.id < _it.c.id))
+    .join(_it, and_(migrations.c.source == _it.c.source, migrations.c.id != _it.c.id))
+    .join(sagas, sagas.c.id == migrations.c.saga_id)
     .where(
         _it.c.saga_id == bindparam("of"),
         migrations.c.migration_type == _it.c.migration_type,
         one_of(migrations.c.status, _IN_LINE),
+        or_(migrations.c.id < _it.c.id, migrations.c.status == MigrationStatus.RUNNING.value),
+        sagas.c.status == SagaStatus.FORWARD.value,
     )
 )
 _QUEUED_BEFORE = Prepared(
