@@ -77,7 +77,7 @@ async def test_nobody_gets_what_another_is_shown(tmp_path: Path) -> None:
 
 async def test_what_was_answered_as_written_is_read(tmp_path: Path) -> None:
     """Readers without end beside a writer, on a store with threads of its own."""
-    store = DiskStore(databases.fresh("sqlite", tmp_path), SystemClock(), SystemNames())
+    store = DiskStore(databases.fresh("sqlite", tmp_path), SystemClock(), SystemNames(), is_alone=True)
     try:
         kept, written, is_over = Answers(store), 0, False
 
@@ -98,6 +98,20 @@ async def test_what_was_answered_as_written_is_read(tmp_path: Path) -> None:
         assert int(await kept.of(Asked, read)) == written  # type: ignore[arg-type]
     finally:
         await store.close()
+
+
+async def test_what_another_process_has_written_is_read(tmp_path: Path) -> None:
+    """An API apart from its control, on one file."""
+    url = databases.fresh("sqlite", tmp_path)
+    control, api = (DiskStore(url, SystemClock(), SystemNames()) for _ in range(2))
+    try:
+        kept = Answers(api)
+        for number in range(1, 3):
+            assert await control.run(counters.next_number, "n") == number
+            assert int(await kept.of(Asked, lambda tx: str(_count(tx)).encode())) == number  # type: ignore[arg-type]
+    finally:
+        await control.close()
+        await api.close()
 
 
 def _count(tx: Tx) -> int:

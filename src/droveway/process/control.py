@@ -27,6 +27,7 @@ async def control(config: Config) -> None:
     from droveway.process import agents_listener, alone, first_admin, listeners, serving
     from droveway.process.buses import broker_link, control_bus, peer_bus
     from droveway.process.relay import Relay
+    from droveway.store.engine.databases import is_postgresql
     from droveway.store.engine.transaction import open_store
 
     serving.private_directories(config)
@@ -34,7 +35,8 @@ async def control(config: Config) -> None:
     tls = server_tls(config.api) if config.api.listen else None
     listener = listeners.listen_at(config.api.listen) if config.api.listen else None
     clock = SystemClock()
-    store = await open_store(config.database_url, clock, SystemNames(), log.warning)
+    is_alone = config.is_alone and not is_postgresql(config.database_url)
+    store = await open_store(config.database_url, clock, SystemNames(), log.warning, is_alone=is_alone)
     link = broker_link(config)
     part, peers = _part(config, clock, store, control_bus(config, link)), peer_bus(link)
     relay = Relay(store, peers)

@@ -93,10 +93,10 @@ class Store(Protocol):
 
 
 class DiskStore:
-    """SQLite in a file, or PostgreSQL by URL: one writer, a few readers. Raises WrongConfiguration; and Busy when the
-    server may answer later."""
+    """SQLite in a file, or PostgreSQL by URL: one writer, a few readers. `is_alone`: no other process writes to it.
+    Raises WrongConfiguration; and Busy when the server may answer later."""
 
-    def __init__(self, url: str, clock: Clock, names: Names) -> None:
+    def __init__(self, url: str, clock: Clock, names: Names, *, is_alone: bool = False) -> None:
         self._engine = open_engine(url)
         self.owner: tuple[str, int] | None = None  # (name, epoch) of the control that shares this process
         self._clock = clock
@@ -108,7 +108,7 @@ class DiskStore:
         self._read_connections: set[Connection] = set()
         self._reads = 0
         marks = None
-        self._is_alone = not is_postgresql(url)
+        self._is_alone = is_alone
         try:
             with self._engine.connect().execution_options(writes=True) as connection:
                 if is_postgresql(url):
@@ -254,7 +254,9 @@ class MemoryStore:
         self._engine.dispose()
 
 
-async def open_store(url: str, clock: Clock, names: Names, say: Callable[[str], None]) -> DiskStore:
+async def open_store(
+    url: str, clock: Clock, names: Names, say: Callable[[str], None], *, is_alone: bool = False
+) -> DiskStore:
     """The store at that URL, brought up to date. A server that does not answer yet is waited for, and `say` is told why
     each time the reason changes. Raises WrongConfiguration."""
     from droveway.store.upgrade import bring_up_to_date
@@ -263,7 +265,7 @@ async def open_store(url: str, clock: Clock, names: Names, say: Callable[[str], 
     while True:
         try:
             await asyncio.to_thread(bring_up_to_date, url)
-            return await asyncio.to_thread(DiskStore, url, clock, names)
+            return await asyncio.to_thread(DiskStore, url, clock, names, is_alone=is_alone)
         except Busy as busy:
             if busy.reason != last:
                 say(f"{busy.reason}; it is tried again until it does")
