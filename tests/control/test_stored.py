@@ -223,7 +223,8 @@ def with_fewer_steps(story: Saga) -> Saga:
         "show_running": FormerStep("begin_copy", "admit_guest"),
         "record_done": FormerStep("record_done_now", "await_switch"),
     }
-    older = {name: now for name, now in dropped.items() if name in {step.name for step in story.steps}}
+    names = {step.name for step in story.steps}
+    older = {name: now for name, now in dropped.items() if {name, now.backward} <= names}
     steps = [step for step in story.steps if step.name not in older]
     if "record_done" in older:
         steps.append(Step("record_done_now", write=story.steps[-1].write))

@@ -58,6 +58,12 @@ class ColdNotes(MoveNotes):
     grows: bool = False  # its root disk
     sizes: Sizes | None = None  # at the destination
 
+    @property
+    def started(self) -> GuestSpec:
+        """As it is there, with its volumes as that host opens them: each host may have an export of its own."""
+        assert self.after is not None, "a destination was chosen"
+        return msgspec.structs.replace(self.after, volumes=self.there.volumes)
+
 
 # -- where it goes ----------------------------------------------------------------------------------------------------
 def find(tx: Tx, ctx: Context) -> None:
@@ -222,7 +228,7 @@ def may_have_directory(move: ColdNotes) -> bool:
 async def prepare_there(ctx: Context) -> None:
     """A directory of its own: all its disks are volumes."""
     await local_files.delete_what_is_left(ctx, ctx.notes)
-    await ctx.ask(ctx.notes.destination, Prepare(ctx.notes.after), ctx.settings.long_command_timeout_s)
+    await ctx.ask(ctx.notes.destination, Prepare(ctx.notes.started), ctx.settings.long_command_timeout_s)
 
 
 async def remove_there(ctx: Context) -> None:
@@ -239,8 +245,7 @@ def may_have_started(move: ColdNotes) -> bool:
 
 async def start_there(ctx: Context) -> None:
     move: ColdNotes = ctx.notes
-    assert move.after is not None
-    answer = await ctx.ask(move.destination, Start(move.after), ctx.settings.long_command_timeout_s)
+    answer = await ctx.ask(move.destination, Start(move.started), ctx.settings.long_command_timeout_s)
     must_run(ctx, answer, move.destination)
 
 

@@ -264,7 +264,10 @@ async def await_switch(ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
-        require(not await _is_deleted_next(ctx), "the server is deleted, and nobody may say any more where it is")
+        require(
+            not await _is_deleted_next(ctx),
+            "the server is deleted, and the host that may run its guest was declared gone",
+        )
         raise looked.undecided(move)
     if looked.verdict is Verdict.COPYING:
         await copy_phase.see_to_copy(ctx, looked)

@@ -6,9 +6,12 @@ Nothing is held for it on its former host meanwhile: a revert finds room there, 
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, Step, require
+from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import cold_migration as cold
 from droveway.control.sagas import held_volumes, local_files
 from droveway.control.sagas.cold_migration import ColdNotes
@@ -56,7 +59,9 @@ def _end(tx: Tx, ctx: Context, instance: InstanceRow, status: MigrationStatus, v
 
 
 async def forget_kept(ctx: Context) -> None:
-    await ctx.ask(ctx.notes.host, ForgetKept(ctx.notes.mark), ctx.settings.long_command_timeout_s)
+    """On a host that was declared gone it stays, which harms nobody: a copy bears the mark of its move."""
+    with contextlib.suppress(DeclaredGone):
+        await ctx.ask(ctx.notes.host, ForgetKept(ctx.notes.mark), ctx.settings.long_command_timeout_s)
 
 
 def record_refusal(tx: Tx, ctx: Context) -> None:
@@ -138,13 +143,12 @@ async def restore_disk(ctx: Context) -> None:
 
 
 async def prepare_there(ctx: Context) -> None:
-    await ctx.ask(ctx.notes.destination, Prepare(ctx.notes.after), ctx.settings.long_command_timeout_s)
+    await ctx.ask(ctx.notes.destination, Prepare(ctx.notes.started), ctx.settings.long_command_timeout_s)
 
 
 async def start_there(ctx: Context) -> None:
     move: ColdNotes = ctx.notes
-    assert move.after is not None
-    answer = await ctx.ask(move.destination, Start(move.after), ctx.settings.long_command_timeout_s)
+    answer = await ctx.ask(move.destination, Start(move.started), ctx.settings.long_command_timeout_s)
     cold.must_run(ctx, answer, move.destination)
 
 
