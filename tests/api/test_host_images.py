@@ -241,7 +241,7 @@ async def test_a_host_sends_the_data_of_one_image(tmp_path: Path) -> None:
 
 
 async def test_a_ticket_is_in_no_log_and_no_reply(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Also when it is refused, and when the server has a bug."""
 
@@ -256,7 +256,7 @@ async def test_a_ticket_is_in_no_log_and_no_reply(
             replies.append(await fetch(world, image_id, await ticket(world, image_id)))
             assert [reply.status_code for reply in replies] == [403, 200, 410, 500]
             said = (
-                caplog.text + "".join(capsys.readouterr()) + "".join(reply.text for reply in replies[:1] + replies[2:])
+                caplog.text + "".join(capfd.readouterr()) + "".join(reply.text for reply in replies[:1] + replies[2:])
             )
             assert "failed" in said
             assert token not in said and token.partition(".")[2] not in said and VERIFIER not in said

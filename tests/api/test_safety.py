@@ -78,7 +78,7 @@ async def test_pages_of_other_origins_are_told_nothing_unless_named(tmp_path: Pa
 
 
 async def test_no_secret_stands_in_a_log_a_fault_or_an_event(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Passwords, tokens, user data, tokens of consoles, the names of their sessions: at the most talkative level, where
     things go right and where they go wrong."""
@@ -125,7 +125,7 @@ async def test_no_secret_stands_in_a_log_a_fault_or_an_event(
             return [*tx.execute(events.select()), *tx.execute(sagas.select())]
 
         rows = repr(await world.store.read(stored))
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     ours = [one for one in caplog.records if not one.name.startswith(("httpx", "httpcore", "tests"))]
     logged = "\n".join([*map(logging.Formatter().format, ours), captured.out, captured.err])
     assert "console opened" in logged, "something was logged at all"
