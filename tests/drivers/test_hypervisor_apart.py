@@ -67,7 +67,10 @@ def test_a_guest_takes_its_disks_along_there_and_back(apart: World) -> None:
         assert files.is_on_base and files.drive, "only what differs from the image is copied"
         await arrive(w.a, w.b, spec)
         running = Guest(guest, GuestState.RUNNING)
-        assert replace(await b.guest(guest), progress=None) == running and (await a.guest(guest)).state is GuestState.ABSENT
+        assert (
+            replace(await b.guest(guest), progress=None) == running
+            and (await a.guest(guest)).state is GuestState.ABSENT
+        )
         assert (guest in await a.files(), guest in await b.files()) == (False, True)
         assert await b.local_files(guest) == replace(files, disks=(await b.local_files(guest)).disks)
         assert [(one.name, one.size_bytes, one.base) for one in (await b.local_files(guest)).disks] == [
