@@ -18,9 +18,6 @@ Params = dict[str, Any]
 DESPITE_LOCK = frozenset({SagaKind.CREATE_IMAGE, SagaKind.CREATE_BACKUP, SagaKind.RESET_STATE})
 
 
-_GONE_FOR_GOOD = (VmState.ERROR, VmState.RESIZED, VmState.SOFT_DELETED)
-
-
 def changeable(tx: Tx, request: Request, kind: SagaKind) -> InstanceRow:
     """The row of the server that is named, for that act. Raises NotFound; Conflict when it is locked."""
     return (server_access.visible if kind in DESPITE_LOCK else server_access.changeable)(tx, request)

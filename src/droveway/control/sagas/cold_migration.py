@@ -16,10 +16,12 @@ import msgspec
 from droveway.control.engine.saga import Context, NoValidHost, Saga, Step, require
 from droveway.control.sagas import held_volumes, local_files, ports
 from droveway.control.sagas.live_migration import (
+    arrive,
     has_destination,
     is_bound,
     must_pass,
     release_destination,
+    release_source,
     remove_probe,
     remove_probe_anywhere,
     unbind_ports,
@@ -283,15 +285,7 @@ def settle(tx: Tx, ctx: Context, vm_state: VmState, **more: Any) -> None:
         **more,
     )
     instances.show_task(tx, ctx.instance_id, TaskState.RESIZE_FINISH)
-    local_files.record_arrival(tx, ctx)
-    if is_bound(move):
-        server_ports.arrived(tx, ctx.instance_id, move.destination)
-    held_volumes.arrive(tx, move)
-    hosts.touch(tx, move.source, move.destination)
-
-
-async def release_source(ctx: Context) -> None:
-    await ctx.ask(ctx.notes.source, Release())
+    arrive(tx, ctx)
 
 
 def record_done(tx: Tx, ctx: Context) -> None:

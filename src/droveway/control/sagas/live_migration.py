@@ -337,6 +337,12 @@ def record_switch(tx: Tx, ctx: Context) -> None:
         progress=0,
         ran_boot_id=None if move.died or move.lost else move.boot_id or None,
     )
+    arrive(tx, ctx)
+
+
+def arrive(tx: Tx, ctx: Context) -> None:
+    """With its files, its ports and its volumes, also where it was moved cold."""
+    move: MoveNotes = ctx.notes
     local_files.record_arrival(tx, ctx)
     if is_bound(move):
         server_ports.arrived(tx, ctx.instance_id, move.destination)
