@@ -15,10 +15,11 @@ import msgspec
 from droveway.control.engine.saga import Context, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import held_volumes
+from droveway.control.sagas.deleted_next import is_deleted_next
 from droveway.control.sagas.seen_running import runs_after_all
 from droveway.control.sagas.volumes.asking import show_wait, spec_of
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
-from droveway.domain.model import SagaKind, TaskState, VmState
+from droveway.domain.model import SagaKind, VmState
 from droveway.domain.volume.disks import DiskSource
 from droveway.domain.volume.model import AttachmentStatus, VolumeStatus
 from droveway.ports.bus import AttachDisk, DetachDisk
@@ -56,11 +57,6 @@ def _held(ctx: Context) -> HeldVolume:
     held: HeldVolume | None = ctx.notes.held
     assert held is not None, "it was found"
     return held
-
-
-async def _is_deleted_next(ctx: Context) -> bool:
-    """Then whatever is left in the guest goes with it, and no host is waited for."""
-    return (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] == TaskState.DELETING
 
 
 async def _attach(ctx: Context) -> None:
@@ -142,10 +138,10 @@ async def detach_again(ctx: Context) -> None:
     except DeclaredGone:
         return
     except StepFailed:
-        if not await _is_deleted_next(ctx):
+        if not await is_deleted_next(ctx):
             raise TooLate from None
     except Unreachable:
-        if not await _is_deleted_next(ctx):
+        if not await is_deleted_next(ctx):
             raise
 
 
@@ -207,7 +203,7 @@ async def attach_again(ctx: Context) -> None:
     except DeclaredGone:
         return
     except (StepFailed, Unreachable):
-        if not await _is_deleted_next(ctx):
+        if not await is_deleted_next(ctx):
             raise
 
 

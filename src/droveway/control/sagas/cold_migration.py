@@ -9,12 +9,16 @@ The guest is never started before its other host has said that it does not run t
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, Step, require
+from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import held_volumes, local_files, ports
+from droveway.control.sagas.deleted_next import is_deleted_next
 from droveway.control.sagas.live_migration import (
     arrive,
     has_destination,
@@ -41,7 +45,7 @@ from droveway.ports.bus import (
     Start,
     Stop,
 )
-from droveway.ports.kept_disk_verbs import GrowRoot, KeepDisk, RestoreDisk
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
 from droveway.ports.move_verbs import LookForProbes
 from droveway.ports.replies import GuestStatus
 from droveway.scheduler.plan import first_failing
@@ -167,9 +171,25 @@ async def stop_guest(ctx: Context) -> None:
 
 async def start_again(ctx: Context) -> None:
     move: ColdNotes = ctx.notes
-    if move.ran:
-        assert move.spec is not None
-        must_run(ctx, await ctx.ask(move.source, Start(move.spec), ctx.settings.long_command_timeout_s), move.source)
+    async with unless_deleted(ctx):
+        if move.doomed:  # which deletes its disk when it is back
+            await ctx.ask(move.source, Release())
+        elif move.ran:
+            assert move.spec is not None
+            answer = await ctx.ask(move.source, Start(move.spec), ctx.settings.long_command_timeout_s)
+            must_run(ctx, answer, move.source)
+
+
+@contextlib.asynccontextmanager
+async def unless_deleted(ctx: Context, doomed: str = "") -> AsyncIterator[None]:
+    """What a host that was declared gone would have to do is waited for, but for a server that is deleted next.
+    `doomed`: that host may have its guest, and deletes all of it when it is back."""
+    try:
+        yield
+    except DeclaredGone:
+        if not await is_deleted_next(ctx):
+            raise
+        ctx.notes.doomed = ctx.notes.doomed or doomed
 
 
 def must_run(ctx: Context, answer: GuestStatus, host: str) -> None:
@@ -190,8 +210,12 @@ async def keep_disk(ctx: Context) -> None:
 
 
 async def restore_disk(ctx: Context) -> None:
-    """As it was: the guest at the destination has ended, whatever it has written."""
-    await ctx.ask(ctx.notes.source, RestoreDisk(ctx.notes.mark), ctx.settings.long_command_timeout_s)
+    """As it was: the guest at the destination has ended, whatever it has written; where it may run on, and is deleted,
+    its disk is left to it."""
+    move: ColdNotes = ctx.notes
+    verb = ForgetKept(move.mark) if move.doomed else RestoreDisk(move.mark)
+    async with unless_deleted(ctx):
+        await ctx.ask(move.source, verb, ctx.settings.long_command_timeout_s)
 
 
 def grows(move: ColdNotes) -> bool:
@@ -234,7 +258,9 @@ async def prepare_there(ctx: Context) -> None:
 
 
 async def remove_there(ctx: Context) -> None:
-    await ctx.ask(ctx.notes.destination, Remove(), ctx.settings.long_command_timeout_s)
+    move: ColdNotes = ctx.notes
+    async with unless_deleted(ctx, move.destination):
+        await ctx.ask(move.destination, Remove(), ctx.settings.long_command_timeout_s)
 
 
 def starts(move: ColdNotes) -> bool:
@@ -254,9 +280,10 @@ async def start_there(ctx: Context) -> None:
 async def stop_there(ctx: Context) -> None:
     """It must have said so before anything of it starts elsewhere."""
     move: ColdNotes = ctx.notes
-    answer = await ctx.ask(move.destination, Stop(0.0))
-    require(answer.guest.state is not GuestState.RUNNING, f"{move.destination}: the guest was ended and still runs")
-    await ctx.ask(move.destination, Release())
+    async with unless_deleted(ctx, move.destination):
+        answer = await ctx.ask(move.destination, Stop(0.0))
+        require(answer.guest.state is not GuestState.RUNNING, f"{move.destination}: the guest was ended and still runs")
+        await ctx.ask(move.destination, Release())
 
 
 def record_moved(tx: Tx, ctx: Context) -> None:
@@ -302,6 +329,9 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     """It is where it was, and as it was."""
     move: ColdNotes = ctx.notes
     migrations.set_(tx, ctx.id, status=MigrationStatus.ERROR.value)
+    if move.doomed:  # a deferred cleanup there
+        instances.set_(tx, ctx.instance_id, host=move.doomed, power_state=instances.POWER_NONE)
+        hosts.touch(tx, move.source, move.doomed)
     instances.set_idle(tx, ctx.instance_id)
     if move.stops and move.ran and move.boot_id:
         instances.set_(tx, ctx.instance_id, ran_boot_id=move.boot_id)

@@ -14,6 +14,7 @@ import msgspec
 from droveway.control.engine.saga import Context, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import ports
+from droveway.control.sagas.deleted_next import is_deleted_next
 from droveway.control.sagas.seen_running import runs_after_all
 from droveway.domain.faults import Fault, StepFailed, Unreachable
 from droveway.domain.model import Nic, SagaKind, TaskState, VmState
@@ -64,11 +65,6 @@ async def _unplug(ctx: Context) -> None:
     assert notes.nic is not None, "it was found"
     within_s = ctx.settings.unplug_patience_s
     await ctx.ask(notes.host, Unplug(notes.nic, within_s), within_s + ctx.settings.command_timeout_s)
-
-
-async def _is_deleted_next(ctx: Context) -> bool:
-    """Then whatever is left in the guest goes with it, and no host is waited for."""
-    return (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] == TaskState.DELETING
 
 
 def runs(notes: InterfaceNotes) -> bool:
@@ -142,10 +138,10 @@ async def unplug_again(ctx: Context) -> None:
     except DeclaredGone:
         return
     except StepFailed:
-        if not await _is_deleted_next(ctx):
+        if not await is_deleted_next(ctx):
             raise TooLate from None
     except Unreachable:
-        if not await _is_deleted_next(ctx):
+        if not await is_deleted_next(ctx):
             raise
 
 
@@ -193,7 +189,7 @@ async def plug_again(ctx: Context) -> None:
     except DeclaredGone:
         return
     except (StepFailed, Unreachable):
-        if not await _is_deleted_next(ctx):
+        if not await is_deleted_next(ctx):
             raise
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import copy_phase, foreseeing, held_volumes, local_files, ports
+from droveway.control.sagas.deleted_next import is_deleted_next
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import before_move, requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
@@ -27,7 +28,6 @@ from droveway.domain.model import (
     MigrationStatus,
     PostCopy,
     SagaKind,
-    TaskState,
     VmState,
 )
 from droveway.domain.move_checks import CheckAnswer, first_failed, of_guest, of_other_host, of_pool, of_store
@@ -244,7 +244,7 @@ async def abort_copy(ctx: Context) -> None:
         await ctx.ask(move.source, AbortCopy(), ctx.settings.long_command_timeout_s)
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
-        if not await _is_deleted_next(ctx):
+        if not await is_deleted_next(ctx):
             raise looked.undecided(move)
         move.doomed = move.destination if looked.gone == (False, True) else move.source
     elif looked.verdict is Verdict.SWITCHED or looked.ended_there(move) or looked.post_copy is not PostCopy.NONE:
@@ -254,18 +254,13 @@ async def abort_copy(ctx: Context) -> None:
     looked.must_be_decided(move)
 
 
-async def _is_deleted_next(ctx: Context) -> bool:
-    """Perhaps since it was too late to stop the copy, which was post-copy then and has failed."""
-    return (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] == TaskState.DELETING
-
-
 async def await_switch(ctx: Context) -> None:
     """The point of no return is the guest being at the destination, whatever is reported of the copy."""
     move: MoveNotes = ctx.notes
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
         require(
-            not await _is_deleted_next(ctx),
+            not await is_deleted_next(ctx),
             "the server is deleted, and the host that may run its guest was declared gone",
         )
         raise looked.undecided(move)

@@ -139,17 +139,20 @@ def record_reverted(tx: Tx, ctx: Context) -> None:
 
 async def restore_disk(ctx: Context) -> None:
     move: ColdNotes = ctx.notes
-    await ctx.ask(move.destination, RestoreDisk(move.mark), ctx.settings.long_command_timeout_s)
+    async with cold.unless_deleted(ctx):
+        await ctx.ask(move.destination, RestoreDisk(move.mark), ctx.settings.long_command_timeout_s)
 
 
 async def prepare_there(ctx: Context) -> None:
-    await ctx.ask(ctx.notes.destination, Prepare(ctx.notes.started), ctx.settings.long_command_timeout_s)
+    async with cold.unless_deleted(ctx):
+        await ctx.ask(ctx.notes.destination, Prepare(ctx.notes.started), ctx.settings.long_command_timeout_s)
 
 
 async def start_there(ctx: Context) -> None:
     move: ColdNotes = ctx.notes
-    answer = await ctx.ask(move.destination, Start(move.started), ctx.settings.long_command_timeout_s)
-    cold.must_run(ctx, answer, move.destination)
+    async with cold.unless_deleted(ctx):
+        answer = await ctx.ask(move.destination, Start(move.started), ctx.settings.long_command_timeout_s)
+        cold.must_run(ctx, answer, move.destination)
 
 
 def record_back(tx: Tx, ctx: Context) -> None:
