@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -215,18 +215,22 @@ def test_without_a_failure_detector_why_says_since_when() -> None:
 
 def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
     async def story(hall: DetectorHarness) -> None:
-        asked: list[str] = []
-        run = hall.store.run
+        def noting(call: Callable[..., Awaitable[object]], names: list[str]) -> Callable[..., Awaitable[object]]:
+            async def noted(fn: Callable[..., object], *args: object) -> object:
+                names.append(fn.__name__)
+                return await call(fn, *args)
 
-        async def noted(fn: Callable[..., object], *args: object) -> object:
-            asked.append(fn.__name__)
-            return await run(fn, *args)
+            return noted
 
-        hall.store.run = noted  # type: ignore[method-assign, assignment]
+        written: list[str] = []
+        read: list[str] = []
+        hall.store.run = noting(hall.store.run, written)  # type: ignore[method-assign, assignment]
+        hall.store.read = noting(hall.store.read, read)  # type: ignore[method-assign, assignment]
         for _ in range(120):
             await hall.step(1)
-        # What only reads: which reports the failure detector before this one found too old, once; and the services.
-        assert asked == ["refused_because", *["snapshot", "on_hosts"] * 2]
+        assert written == ["snapshot"] * 2
+        # Which reports the failure detector before this one found too old, once; and the services.
+        assert read == ["refused_because", "on_hosts", "on_hosts"]
 
     play(story, "h1", "h2")
 
