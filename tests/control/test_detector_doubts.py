@@ -215,22 +215,18 @@ def test_without_a_failure_detector_why_says_since_when() -> None:
 
 def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
     async def story(hall: DetectorHarness) -> None:
-        def noting(call: Callable[..., Awaitable[object]], names: list[str]) -> Callable[..., Awaitable[object]]:
-            async def noted(fn: Callable[..., object], *args: object) -> object:
-                names.append(fn.__name__)
-                return await call(fn, *args)
+        asked: dict[str, list[str]] = {"run": [], "read": []}
 
-            return noted
+        def noted(way: str, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+            return lambda fn, *args: asked[way].append(fn.__name__) or call(fn, *args)  # type: ignore[func-returns-value]
 
-        written: list[str] = []
-        read: list[str] = []
-        hall.store.run = noting(hall.store.run, written)  # type: ignore[method-assign, assignment]
-        hall.store.read = noting(hall.store.read, read)  # type: ignore[method-assign, assignment]
+        for way in asked:
+            setattr(hall.store, way, noted(way, getattr(hall.store, way)))
         for _ in range(120):
             await hall.step(1)
-        assert written == ["snapshot"] * 2
+        assert asked["run"] == ["snapshot"] * 2
         # Which reports the failure detector before this one found too old, once; and the services.
-        assert read == ["refused_because", "on_hosts", "on_hosts"]
+        assert asked["read"] == ["refused_because", "on_hosts", "on_hosts"]
 
     play(story, "h1", "h2")
 
