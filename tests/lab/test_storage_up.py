@@ -71,6 +71,10 @@ class Guest:
     def attach(self, volume: str) -> None:
         self.compute.must("POST", self.path, {"volumeAttachment": {"volumeId": volume}})
 
+    def backend_is_up(self) -> bool:
+        services = self.compute.must("GET", f"{CINDER}/os-services?binary=cinder-volume")["services"]
+        return [one["state"] for one in services] == ["up"]
+
     def has(self) -> list[str]:
         return [row["volumeId"] for row in self.compute.must("GET", self.path)["volumeAttachments"]]
 
@@ -94,6 +98,7 @@ def test_an_agent_is_killed_at_an_attachment_and_volumes_move_with_their_server(
     backend = f"cinder-volume@{cloud.choice.storage}"
     killed_at(cloud, backend, lambda: guest.attach(two))
     guest.until(two, "in-use")
+    assert wait_for(guest.backend_is_up, SOON_S), "a move is refused while a backend of its volumes is down"
     source = guest.compute.host_of(guest.id)
     guest.compute.migrate(guest.id)
     moved = guest.compute.wait_migrated(guest.id)
