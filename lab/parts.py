@@ -92,8 +92,8 @@ def lanes(*, quick: bool, full: bool) -> tuple[list[list[Part]], list[Part]]:
     return [
         [_tests("lab", "lab and not alone", *marked_tests.files("lab"), *more, workers=2)],
         [_tests("servers", "servers and not lab and not alone", *marked_tests.files("servers"), *more, workers=2)],
-        [_tests("programs", "", *_programs(), *more, workers=2)],
-        [_lint(), _tests("units", "", "tests", *beside, *more, workers=CORES, niceness=15), _simulation(SEEDS)],
+        [_tests("programs", "", *_programs(), *more, workers=2), _simulation(SEEDS)],
+        [_lint(), _tests("units", "", "tests", *beside, *more, workers=CORES, niceness=15)],
     ], [_tests("alone", "alone", *marked_tests.files("alone"))]
 
 

@@ -364,6 +364,7 @@ class World:
         running = await self.runs_on(instance_id)
         if row["vm_state"] in {"active", "rescued"} or (row["vm_state"] == "resized" and row["power_state"] == 1):
             assert running == [row["host"]]
+            assert self.fleet.hosts[row["host"] or ""].domains[instance_id].rescue is (row["vm_state"] == "rescued")
         elif row["vm_state"] in {"deleted", "error", "shelved", "shelved_offloaded", "soft-delete", "stopped"}:
             assert running == []
         if row["vm_state"] in HELD:
@@ -384,8 +385,7 @@ class World:
         moved = await self.store.read(migrations.find)
         assert all(m["status"] in MIGRATED and not m["holds_claim"] for m in moved)
         assert (await self.control.audit()).findings == []
-        used = sum(h.instances for h in await self.facts())
-        assert used == (1 if row["host"] else 0)
+        assert sum(h.instances for h in await self.facts()) == (1 if row["host"] else 0)
 
 
 @contextlib.asynccontextmanager

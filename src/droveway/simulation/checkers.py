@@ -67,11 +67,11 @@ def _survivors(world: World) -> list[str]:
 _INSTANCES, _MIGRATIONS, _SERVICES = (Prepared(select(table)) for table in (instances, migrations, services))
 _OPEN = Prepared(select(sagas).where(sagas.c.ended.is_(False)))
 _LOSES_MEMORY = [kind.value for kind in (SagaKind.STOP, SagaKind.PAUSE, SagaKind.SUSPEND)]  # at once, or by a crash
-_REBOOTS = [SagaKind.HARD_REBOOT.value, SagaKind.SOFT_REBOOT.value]  # refused halfway, they leave a guest off
+_CYCLES = [SagaKind.HARD_REBOOT.value, SagaKind.SOFT_REBOOT.value, SagaKind.UNRESCUE.value]  # refused: may leave it off
 _STOPS = Prepared(
     select(sagas.c.subject_id, sagas.c.params).where(
         one_of(sagas.c.kind, _LOSES_MEMORY)
-        | (one_of(sagas.c.kind, _REBOOTS) & (sagas.c.status == SagaStatus.UNDONE.value))
+        | (one_of(sagas.c.kind, _CYCLES) & (sagas.c.status == SagaStatus.UNDONE.value))
     )
 )
 _SHOWN = Prepared(select(services.c.is_up).where(services.c.host == bindparam("of"), services.c.binary == COMPUTE))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, require
 from droveway.domain.model import GuestState, SagaKind, VmState
 from droveway.ports.bus import PowerCycle, Start, Stop
@@ -49,9 +51,13 @@ def must_run(ctx: Context, answer: GuestStatus) -> None:
 
 
 def record_stopped(tx: Tx, ctx: Context) -> None:
-    instances.set_idle(
-        tx, ctx.instance_id, vm_state=VmState.STOPPED.value, fault=None, power_state=instances.POWER_SHUTDOWN
-    )
+    record_off(tx, ctx, fault=None)
+
+
+def record_off(tx: Tx, ctx: Context, **values: Any) -> None:
+    """It is off. A fault stays where `values` do not say otherwise."""
+    off = {"vm_state": VmState.STOPPED.value, "power_state": instances.POWER_SHUTDOWN}
+    instances.set_idle(tx, ctx.instance_id, **off, **values)
     server_ports.set_status(tx, ctx.instance_id, is_running=False)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, TooLate
+from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import spare_disks
-from droveway.control.sagas.power import FIND, must_run, record_failure, record_running, set_idle
+from droveway.control.sagas.power import FIND, must_run, record_failure, record_off, record_running, set_idle
 from droveway.control.sagas.spare_disks import SpareNotes
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import SagaKind, SpareDisk, VmState
-from droveway.ports.bus import PowerCycle
+from droveway.ports.bus import DropDisk, PowerCycle, Stop
 from droveway.store.compute import instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
@@ -43,8 +44,33 @@ async def begin_from_it(ctx: Context) -> None:
     await _cycle(ctx)
 
 
-async def begin_from_own(ctx: Context) -> None:
+def turn_to_own(tx: Tx, ctx: Context) -> None:
     ctx.notes.spec = msgspec.structs.replace(ctx.notes.spec, rescue=False)
+
+
+def turned_to_own(notes: SpecNotes) -> bool:
+    return notes.spec is not None and not notes.spec.rescue
+
+
+async def stay_off(ctx: Context) -> None:
+    """The host has refused, maybe after an answer that was lost: nobody knows from which disk the guest runs, if it
+    does. It is off from here on, and rescued no more. On a host that was declared gone all stays as it was."""
+    try:
+        await ctx.ask(ctx.notes.host, Stop(0.0), ctx.settings.command_timeout_s)
+        await ctx.ask(ctx.notes.host, DropDisk(SpareDisk.RESCUE), ctx.settings.long_command_timeout_s)
+    except DeclaredGone:
+        ctx.notes.spec = msgspec.structs.replace(ctx.notes.spec, rescue=True)
+
+
+def rest_undone(tx: Tx, ctx: Context) -> None:
+    if turned_to_own(ctx.notes):
+        record_off(tx, ctx)
+    else:
+        set_idle(tx, ctx)
+
+
+async def begin_from_own(ctx: Context) -> None:
+    ctx.notes.spec = msgspec.structs.replace(ctx.notes.spec, rescue=False)  # of a row of before that was a step
     await _cycle(ctx)
 
 
@@ -89,11 +115,12 @@ UNRESCUE = Saga(
     SpecNotes,
     (
         FIND,
+        Step("turn_to_own", write=turn_to_own, undo=stay_off, did=turned_to_own),
         Step("begin_from_own", do=begin_from_own, pivot=True),
         Step("record_running", write=record_running),
         # What a host that did not answer keeps is of no use to the next rescue, and is gone with the guest.
         Step("drop_disk", do=drop_disk, deferred_cleanup=True),
     ),
     failed=record_failure,
-    undone=set_idle,
+    undone=rest_undone,
 )
