@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Annotated
 
 import msgspec
 
@@ -47,6 +48,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     images_rbd_pool: str = ""  # that pool, of the cluster of ceph_conf
     backend: tuple[BackendConfig, ...] = ()
     disk_tls_path: str = ""  # what it opens served volumes with, nbd_tls_x509_cert_dir of its qemu.conf; empty: none
+    simulated_copy_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0  # how long a simulated host sends a guest
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
 
     @property
