@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from droveway.drivers.hypervisor.libvirt.ceph_keys import secret_of
 from lab.cloud import Cloud
 from lab.hosts import Host
 
 BARE_ID = "00000000-0000-4000-8000-00000000ba5e"
 
 _MOVE = """
-import sys, time, libvirt
-name, peer, data, *disks = sys.argv[1:]
+import json, sys, time, libvirt
+name, peer, data, disks, renamed = json.loads(sys.argv[1])
 source = libvirt.open("qemu:///system")
 domain = source.lookupByName(name)
 flags = (libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PERSIST_DEST
@@ -23,6 +25,13 @@ parameters = {libvirt.VIR_MIGRATE_PARAM_URI: data}
 if disks:
     flags |= libvirt.VIR_MIGRATE_NON_SHARED_INC
     parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = disks
+if renamed:
+    for name, kind in ((libvirt.VIR_MIGRATE_PARAM_DEST_XML, 0),
+                       (libvirt.VIR_MIGRATE_PARAM_PERSIST_XML, libvirt.VIR_DOMAIN_XML_INACTIVE)):
+        xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE | kind)
+        for old, new in renamed:
+            xml = xml.replace(old, new)
+        parameters[name] = xml
 began = time.monotonic()
 domain.migrateToURI3(peer, parameters, flags)
 print((time.monotonic() - began) * 1000)
@@ -95,11 +104,19 @@ class BareGuest:
         if self._is_apart:
             self._make_files(other)
         disks = ["vda"] if self._is_apart and self._has_file else []
-        took = self._run(here, sys.executable, "-c", _MOVE, self._name, other.peer_uri, other.data_uri, *disks)
+        told = json.dumps([self._name, other.peer_uri, other.data_uri, disks, self._renamed(here.name, other.name)])
+        took = self._run(here, sys.executable, "-c", _MOVE, told)
         if self._is_apart:
             self._run(here, "rm", "-rf", str(self._directory))
         self._at = other.name
         return float(took)
+
+    def _renamed(self, here: str, there: str) -> list[tuple[str, str]]:
+        """What is otherwise in its XML there: each host comes to Ceph as a user of its own."""
+        if self._cloud.storage.kind != "ceph":
+            return []
+        fsid = self._cloud.storage.ceph().fsid
+        return [(f"username='{here}'", f"username='{there}'"), (secret_of(fsid, here), secret_of(fsid, there))]
 
     @property
     def host(self) -> str:

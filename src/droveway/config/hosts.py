@@ -27,7 +27,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enter: tuple[str, ...] = ()  # what the agent's command line is prefixed with, to run inside the host
     libvirt_uri: str = "qemu:///system"  # where the agent finds its libvirt
     peer_uri: str = ""  # where other hosts reach its libvirt: qemu+tls://ADDRESS/system
-    data_uri: str = ""  # where the memory of a guest is sent to: tcp://ADDRESS
+    data_uri: str = ""  # where a guest's memory and disks are sent to: tcp://ADDRESS, or tls://ADDRESS by TLS
     instances_path: str = ""  # where the disks of its guests lie
     host_state_path: str = ""  # what the agent keeps: fences and generations
     boot_id_path: str = "/proc/sys/kernel/random/boot_id"  # what changes when the host is started anew
