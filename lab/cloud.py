@@ -66,6 +66,8 @@ class Cloud:
         self.pid = home / "droveway.pid"
         self.settings: dict[str, object] = {"report_interval": 1.0, "service_down_time": 3.0}  # at the file's top
         self.instances = self.storage.instances
+        self.simulated_hosts = 2  # where they are simulated
+        self.of_simulated: dict[str, object] = {}  # keys of each of those
         self.prefix: tuple[str, ...] = ()  # what the program's command lines on a real host begin with
         # A second cloud of the same clone keeps its credentials to itself.
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
@@ -137,7 +139,7 @@ class Cloud:
             self._upload(client, built, simulated)
             if warmed is not None:
                 warmed.result()
-            self._wait_until_usable(client, 2 if simulated else len(self.lab.hosts))
+            self._wait_until_usable(client, self.simulated_hosts if simulated else len(self.lab.hosts))
         took = "already up" if was_up else f"up in {time.monotonic() - began:.1f} s"
         if not quiet:
             self._tell(port, simulated, took, foreground and self._program is not None)

@@ -17,25 +17,13 @@ if TYPE_CHECKING:
 SERVICES = ["nova-compute", "neutron-linuxbridge-agent"]
 DISKS = "disks"  # the backend of volumes of each host
 _BACKUP = ["cinder-backup"]  # one of the hosts keeps the store of backups
-SIMULATED: list[dict[str, object]] = [
-    {
-        "name": name,
-        "hypervisor": "simulated",
-        "network": "simulated",
-        "tunnel_address": f"192.0.2.{number}",
-        "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
-        "services": [*SERVICES, f"cinder-volume@{DISKS}", *(_BACKUP if number == 1 else [])],
-        "backend": [{"name": DISKS, "driver": "simulated"}],
-    }
-    for number, name in enumerate(("sim1", "sim2"), 1)
-]
 # Whoever tries a cloud out on one machine is stopped by the machine.
 FREE = dict.fromkeys(("instances", "cores", "ram", "server_groups", "server_group_members"), -1)
 
 
 def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     """The configuration of each role; one file for all where they are not apart."""
-    hosts = SIMULATED if simulated else _real_hosts(cloud)
+    hosts = _simulated_hosts(cloud) if simulated else _real_hosts(cloud)
     api = {"listen": f"127.0.0.1:{port}", "clouds_yaml": str(cloud.clouds_yaml)}
     everywhere = {"state_path": str(cloud.home), **cloud.settings}
     reached = {} if simulated else {"agents": {"api_urls": [f"http://{cloud.lab.address}:{port}"]}}
@@ -86,6 +74,22 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     for name, group in groups.items():
         files[cloud.home / f"agent-{name}.toml"] = _file(agent, {**theirs, **backup, **consoles}, group)
     return files
+
+
+def _simulated_hosts(cloud: Cloud) -> list[dict[str, object]]:
+    return [
+        {
+            "name": f"sim{number}",
+            "hypervisor": "simulated",
+            "network": "simulated",
+            "tunnel_address": f"192.0.2.{number}",
+            "physical_networks": [f"{PHYSICAL}:{OUTER_DEVICE}"],
+            "services": [*SERVICES, f"cinder-volume@{DISKS}", *(_BACKUP if number == 1 else [])],
+            "backend": [{"name": DISKS, "driver": "simulated"}],
+            **cloud.of_simulated,
+        }
+        for number in range(1, 1 + cloud.simulated_hosts)
+    ]
 
 
 def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:

@@ -105,8 +105,8 @@ class Host:
 
     @property
     def data_uri(self) -> str:
-        """Where another host sends a migrating guest's memory."""
-        return f"tcp://{self.address}"
+        """Where another host sends a migrating guest's memory and disks."""
+        return f"{'tls' if libvirtd.has_tls(self.state) else 'tcp'}://{self.address}"
 
     @property
     def init(self) -> Process | None:

@@ -55,6 +55,7 @@ PROGRAMS = {
     "bin/sshd": "sshd",
     "etc/acpi/PWRF/00000080": "power-button",
 }
+COMPILED = ("tick", "beacon")
 # Root logs in by a key alone.
 ACCOUNTS = {
     "etc/profile": "PS1='\\u@\\h:\\w\\$ '\n",
@@ -158,10 +159,10 @@ def _plain_module(path: Path) -> bytes:
 
 # -- the image ----------------------------------------------------------------------------------------------------
 def _build(work: Path, kernel: Path) -> Path:
-    tick = work / "tick"
-    _run("gcc", "-O2", "-static", "-s", "-o", str(tick), str(SOURCES / "tick.c"))
+    for name in COMPILED:
+        _run("gcc", "-O2", "-static", "-s", "-o", str(work / name), str(SOURCES / f"{name}.c"))
     initrd = work / "initrd"
-    _initramfs(kernel, tick).write(initrd)
+    _initramfs(kernel, work).write(initrd)
     disk = work / "disk"
     _disk(work, disk, [kernel / "vmlinuz", initrd], _ssh_server(work))
     made = work / "tiny.qcow2"
@@ -169,7 +170,7 @@ def _build(work: Path, kernel: Path) -> Path:
     return made
 
 
-def _initramfs(kernel: Path, tick: Path) -> Archive:
+def _initramfs(kernel: Path, compiled: Path) -> Archive:
     busybox = shutil.which("busybox")
     if busybox is None:
         raise ImageFailed("busybox is not installed: the guest image needs the package busybox-static")
@@ -184,7 +185,8 @@ def _initramfs(kernel: Path, tick: Path) -> Archive:
             archive.symlink(f"bin/{applet}", "busybox")
     for path, text in ACCOUNTS.items():
         archive.file(path, text.encode())
-    archive.file("bin/tick", tick.read_bytes(), is_executable=True)
+    for name in COMPILED:
+        archive.file(f"bin/{name}", (compiled / name).read_bytes(), is_executable=True)
     for path, name in PROGRAMS.items():
         archive.file(path, (SOURCES / name).read_bytes(), is_executable=True)
     present = [Path(name).name for name in MODULES if (kernel / "modules" / f"{Path(name).name}.ko").exists()]

@@ -21,6 +21,12 @@ def program(cloud: Cloud) -> list[int]:
     return found
 
 
+def control(cloud: Cloud) -> list[int]:
+    """Control alone, with its API."""
+    named = {one.pid: one.command() for one in processes.everyone()}
+    return [pid for pid in program(cloud) if "control" in named.get(pid, [])]
+
+
 def cpu_ms(pids: list[int], times: int, act: Callable[[int], object]) -> float:
     """CPU of the program for one `act`: the median of ROUNDS rounds, because the machine is noisy."""
     rounds = []

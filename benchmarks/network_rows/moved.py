@@ -41,7 +41,7 @@ def gaps(cloud: Cloud) -> tuple[list[float], list[float]]:
     login = Login(cloud)
     address = login.address(login.server("mover"))
     login.wait_for_sshd("mover", address)
-    _static(cloud)
+    static_bridge(cloud)
     bare = BareGuest(cloud, server, BRIDGE)
     visitor, pinging = (
         Visitor(cloud, address),
@@ -83,7 +83,7 @@ def _bare(bare: BareGuest, pinging: _Pinging) -> float:
     return pinging.look()
 
 
-def _static(cloud: Cloud) -> None:
+def static_bridge(cloud: Cloud) -> None:
     hosts = cloud.lab.hosts[:2]
     for host, other in (hosts, hosts[::-1]):
         lines = (

@@ -37,7 +37,10 @@ class PoolOpenings(Openings):
     def why_not(self, host: str, disk: VolumeDisk) -> str:
         pool = self._pool(disk)
         volume = None if pool is None else pool.volumes.get(disk.volume_id)
-        return "" if volume is not None and host in volume.admitted else "this host was not admitted to it"
+        if volume is None or host not in volume.admitted:
+            return "this host was not admitted to it"
+        assert isinstance(disk.source, SimulatedSource), "it has a pool"
+        return "" if disk.source.host in ("", host) else f"that is how {disk.source.host} opens it"
 
     def opened(self, host: str, disk: VolumeDisk) -> None:
         pool = self._pool(disk)

@@ -11,6 +11,7 @@ from droveway.domain.model import GuestSpec, MigrationEndpoint
 from droveway.domain.volume.disks import NbdSource, VolumeDisk
 from droveway.drivers.hypervisor.libvirt import domain_xml
 from droveway.drivers.hypervisor.libvirt.ceph_keys import secret_of
+from droveway.drivers.hypervisor.libvirt.copies import _stream
 from droveway.drivers.hypervisor.libvirt.leaving import xml_there
 from droveway.drivers.hypervisor.libvirt.volume_xml import CephAccess, OwnWays
 from droveway.ports.hypervisor import HypervisorRefused
@@ -65,3 +66,15 @@ def test_it_comes_as_the_next_host_and_to_its_port_now_and_later() -> None:
 def test_what_is_the_same_there_is_said_by_nobody() -> None:
     assert there(ceph=f"{FSID}/h1", port=50100) == {}
     assert there(ceph="", port=50100) == {}, "one that opens none: it has refused the guest before"
+
+
+def test_by_tls_both_or_neither_to_the_name_of_the_host() -> None:
+    found: dict[str, object] = {}
+    assert _stream("tcp://10.0.0.2", "h2", found) == 0
+    assert found == {libvirt.VIR_MIGRATE_PARAM_URI: "tcp://10.0.0.2"}
+    found.clear()
+    assert _stream("tls://10.0.0.2:49152", "h2", found) == libvirt.VIR_MIGRATE_TLS
+    assert found == {
+        libvirt.VIR_MIGRATE_PARAM_URI: "tcp://10.0.0.2:49152",
+        libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION: "h2",
+    }

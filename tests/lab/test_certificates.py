@@ -1,13 +1,17 @@
 """Two hosts whose libvirtd listen with TLS and with what `agent join` has brought: a guest moves between them by it,
-and whoever shows anything else is refused."""
+with its memory and its disks, and whoever shows anything else is refused."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,16 +20,19 @@ from droveway.pki import x509
 from droveway.pki.authority_files import make_files, read_files
 from droveway.pki.host_files import Settings, look, wall_us
 from droveway.store.fleet import declared
+from lab import network
 from lab.cloud import Cloud
+from lab.compute import Compute, ticks
 from lab.demo import own_cloud
 from lab.hosts import Host, obstacle
 from lab.processes import wait_for
 from tests import certified
-from tests.lab.witness import Witness
 
 REASON = obstacle()
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(REASON is not None, reason=f"no lab hosts here: {REASON}")]
 TLS_PORT = 16514
+BOOTS_S = 120.0
+ETH_P_ALL, SO_RCVBUFFORCE = 3, 33  # of Linux, which the module socket does not name
 HOUR_US = 3600 * 1_000_000
 # libvirtd says one byte to whoever it lets in. Run inside of a host: ADDRESS, certificate, key.
 KNOCK = f"""
@@ -84,6 +91,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
                 certified.dies(authority, name)
                 pki = cloud.lab.directory / name / "pki"
                 joined[name] = certified.join(authority, name, "--libvirt-pki", str(pki))
+            cloud.instances = cloud.lab.directory / "instances"  # of each host its own: disks go along
             cloud.up(simulated=False, foreground=False, quiet=True)
             yield Hosts(cloud, authority, joined)
     finally:
@@ -91,30 +99,122 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         authority.stop()
 
 
-def test_a_guest_moves_there_and_back_by_qemu_tls(hosts: Hosts) -> None:
+class Guest:
+    """One that ticks, on hosts that share no store."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self.hosts, self.compute = hosts, Compute(hosts.cloud.port, hosts.cloud.clouds_yaml)
+        self.id = self.compute.create("moved", self.compute.image_id())
+        self.compute.wait(self.id, "ACTIVE")
+        assert wait_for(lambda: self.ticks() > 0, BOOTS_S)
+
+    def ticks(self) -> int:
+        """Those that its console shows: each host begins it anew. None of them is missing."""
+        body = {"os-getConsoleOutput": {"length": None}}
+        path = f"/compute/v2.1/servers/{self.id}/action"
+        return len(ticks(self.compute.must("POST", path, body)["output"]))
+
+    @property
+    def host(self) -> Host:
+        return self.hosts.cloud.lab.host(self.compute.host_of(self.id))
+
+    @property
+    def other(self) -> Host:
+        return next(one for one in self.hosts.cloud.lab.hosts if one.name != self.host.name)
+
+    def migrate(self) -> dict[str, Any]:
+        """How it ended."""
+        self.compute.migrate(self.id)
+        self.compute.wait_migrated(self.id)
+        return dict(self.compute.must("GET", f"/droveway/v1/migrations/{self.id}")["migration"])
+
+
+@pytest.fixture(scope="module")
+def guest(hosts: Hosts) -> Iterator[Guest]:
+    made = Guest(hosts)
+    yield made
+    made.compute.delete(made.id)
+    made.compute.close()
+
+
+def test_a_guest_moves_there_and_back_by_tls_alone(hosts: Hosts, guest: Guest) -> None:
     assert hosts.cloud.lab.host("h2").peer_uri == "qemu+tls://h2/system"
     assert hosts.opens("qemu+tls://h2/system") == (True, "")
     assert not hosts.opens("qemu+tcp://h2/system")[0]
-    witness = Witness(hosts.cloud)
-    server = witness.booted("moved")
     for _ in range(2):
-        source = witness.compute.host_of(server)
-        witness.compute.migrate(server)
-        assert witness.compute.wait_migrated(server)["status"] == "completed"
-        witness.is_resting(server, "ACTIVE", witness.other_than(source))
-        witness.ticks_on(server)
-    witness.delete(server)
-    witness.compute.close()
+        source = guest.host
+        with overheard(source) as words:
+            assert guest.migrate()["status"] == "completed"
+        guest.compute.wait(guest.id, "ACTIVE")
+        assert guest.host != source
+        assert wait_for(lambda: guest.ticks() > 1, BOOTS_S)
+        heard = b"".join(words)
+        assert len(heard) > 10 << 20 and b"NBDMAGIC" in heard, "memory and disk went by"
+        assert b"Linux version" not in heard, "its memory can be read"
+        assert b"drive-virtio-disk" not in heard, "its disk is named to the one who listens"
+
+
+@contextlib.contextmanager
+def overheard(host: Host) -> Iterator[list[bytes]]:
+    """Whatever goes by at that host's link to the others."""
+    with network.inside(host.netns):
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    ear.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 256 << 20)
+    ear.bind(("eth0", ETH_P_ALL))
+    ear.settimeout(0.2)
+    words, ends = list[bytes](), threading.Event()
+
+    def listen() -> None:
+        while not ends.is_set():
+            with contextlib.suppress(TimeoutError):
+                words.append(ear.recv(1 << 17))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield words
+    finally:
+        ends.set()
+        thread.join()
+        ear.close()
+
+
+@pytest.mark.parametrize(("end", "wrong"), [("server", "expired"), ("client", "of another CA")])
+def test_a_guest_stays_where_a_stream_cannot_be_trusted(
+    hosts: Hosts, guest: Guest, tmp_path: Path, end: str, wrong: str
+) -> None:
+    """Its destination shows a certificate that has expired; or its source one of another CA."""
+    source, at = guest.host, guest.other if end == "server" else guest.host
+    streams = hosts.cloud.lab.directory / at.name / "pki" / "libvirt-migrate"
+    files = (f"{end}-cert.pem", f"{end}-key.pem")
+    kept = {name: (streams / name).read_text() for name in files}
+    try:
+        for name, text in zip(files, signed(hosts, tmp_path, at.name, wrong), strict=True):
+            (streams / name).write_text(text)
+        ended = guest.migrate()
+        assert ended["status"] == "error" and "certificate" in ended["error"].lower(), ended
+        guest.compute.wait(guest.id, "ACTIVE")
+        assert guest.host == source
+    finally:
+        for name, text in kept.items():
+            (streams / name).write_text(text)
+    assert guest.migrate()["status"] == "completed"
+    guest.compute.wait(guest.id, "ACTIVE")
+
+
+def signed(hosts: Hosts, directory: Path, name: str, wrong: str) -> tuple[str, str]:
+    """(certificate, key) in the name of that host."""
+    (own,) = read_files(Path(hosts.authority.config.ca_directory)).values()
+    by = make_files(directory / "ca", wall_us()) if wrong == "of another CA" else own
+    begins_us = wall_us() - (2 * DAY_US if wrong == "expired" else HOUR_US)
+    key = x509.make_key()
+    public = x509.public_key(x509.request(key, name))
+    return x509.sign(by, public, "77", name, Holder(HOST, name).uri, (name,), begins_us, begins_us + DAY_US), key
 
 
 @pytest.mark.parametrize("wrong", ["", "of another CA", "expired"])
 def test_libvirt_takes_only_what_is_of_this_ca_and_valid(hosts: Hosts, tmp_path: Path, wrong: str) -> None:
-    (own,) = read_files(Path(hosts.authority.config.ca_directory)).values()
-    by = make_files(tmp_path / "ca", wall_us()) if wrong == "of another CA" else own
-    begins_us = wall_us() - (2 * DAY_US if wrong == "expired" else HOUR_US)
-    key = x509.make_key()
-    public = x509.public_key(x509.request(key, "h1"))
-    made = x509.sign(by, public, "77", "h1", Holder(HOST, "h1").uri, ("h1",), begins_us, begins_us + DAY_US)
+    made, key = signed(hosts, tmp_path, "h1", wrong)
     (tmp_path / "cert.pem").write_text(made)
     (tmp_path / "key.pem").write_text(key)
     said = hosts.knock("h2", tmp_path / "cert.pem", tmp_path / "key.pem")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Annotated
 
 import msgspec
 
@@ -26,7 +27,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enter: tuple[str, ...] = ()  # what the agent's command line is prefixed with, to run inside the host
     libvirt_uri: str = "qemu:///system"  # where the agent finds its libvirt
     peer_uri: str = ""  # where other hosts reach its libvirt: qemu+tls://ADDRESS/system
-    data_uri: str = ""  # where the memory of a guest is sent to: tcp://ADDRESS
+    data_uri: str = ""  # where a guest's memory and disks are sent to: tcp://ADDRESS, or tls://ADDRESS by TLS
     instances_path: str = ""  # where the disks of its guests lie
     host_state_path: str = ""  # what the agent keeps: fences and generations
     boot_id_path: str = "/proc/sys/kernel/random/boot_id"  # what changes when the host is started anew
@@ -47,6 +48,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     images_rbd_pool: str = ""  # that pool, of the cluster of ceph_conf
     backend: tuple[BackendConfig, ...] = ()
     disk_tls_path: str = ""  # what it opens served volumes with, nbd_tls_x509_cert_dir of its qemu.conf; empty: none
+    simulated_copy_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0  # how long a simulated host sends a guest
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
 
     @property

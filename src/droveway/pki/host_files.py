@@ -6,7 +6,8 @@
     tls_path/ca.pem, revoked.pem    whom it trusts, and what was revoked
 
 With `libvirt_pki` the same is laid out as libvirtd reads it: CA/cacert.pem, CA/cacrl.pem, libvirt/servercert.pem,
-libvirt/clientcert.pem, libvirt/private/serverkey.pem, libvirt/private/clientkey.pem below that directory.
+libvirt/clientcert.pem, libvirt/private/serverkey.pem, libvirt/private/clientkey.pem below that directory; and as QEMU
+does, which sends guests itself, in libvirt-migrate/.
 
 `python -m droveway.pki.host_files` reads the settings from its standard input, looks once and writes one line of
 JSON: an agent runs it each hour, so that it need not keep in memory what reads certificates.
@@ -35,6 +36,7 @@ from droveway.pki import x509
 from droveway.pki.x509 import WrongPem
 
 MARK = "# written by droveway for this host\n"
+STREAMS = "libvirt-migrate"  # migrate_tls_x509_cert_dir of qemu.conf, unless that says otherwise, is /etc/pki/ and this
 ANSWER_MAX_BYTES = 1 << 20
 TIMEOUT_S = 20.0
 COMMAND_S = 30.0
@@ -66,7 +68,8 @@ class RenewalCheck(NamedTuple):
 # -- files ------------------------------------------------------------------------------------------------------------
 def foreign_pki(pki: Path) -> Path | None:
     """A file that is not ours where ours would be written."""
-    for path in (pki / "CA" / "cacert.pem", pki / "libvirt" / "servercert.pem", pki / "libvirt" / "clientcert.pem"):
+    ours = ("CA/cacert.pem", "libvirt/servercert.pem", "libvirt/clientcert.pem", f"{STREAMS}/server-cert.pem")
+    for path in (pki / name for name in ours):
         with contextlib.suppress(FileNotFoundError):
             if not path.read_text(errors="replace").startswith(MARK):
                 return path
@@ -125,9 +128,16 @@ def lay_out(settings: Settings) -> bool:
     key = (home / "current" / "key.pem").read_text()
     (pki / "libvirt" / "private").mkdir(mode=0o700, parents=True, exist_ok=True)
     (pki / "CA").mkdir(parents=True, exist_ok=True)
+    streams, authorities = pki / STREAMS, MARK + (home / "ca.pem").read_text()
+    streams.mkdir(mode=0o755, parents=True, exist_ok=True)
+    revoked = (home / "revoked.pem").read_text()
     changed = [
-        _write(pki / "CA" / "cacert.pem", MARK + (home / "ca.pem").read_text(), 0o644),
-        _write(pki / "CA" / "cacrl.pem", (home / "revoked.pem").read_text(), 0o644),
+        _write(pki / "CA" / "cacert.pem", authorities, 0o644),
+        _write(pki / "CA" / "cacrl.pem", revoked, 0o644),
+        _write(streams / "ca-cert.pem", authorities, 0o644),
+        _write(streams / "ca-crl.pem", revoked, 0o644),
+        *(_write(streams / f"{end}-key.pem", key) for end in ("server", "client")),
+        *(_write(streams / f"{end}-cert.pem", certificate, 0o644) for end in ("server", "client")),
         *(_write(pki / "libvirt" / "private" / f"{end}key.pem", key) for end in ("server", "client")),
         *(_write(pki / "libvirt" / f"{end}cert.pem", certificate, 0o644) for end in ("server", "client")),
     ]

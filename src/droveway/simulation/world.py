@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 import msgspec
 from sqlalchemy import insert
@@ -20,10 +20,10 @@ from droveway.control.control import Control
 from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import Saga
 from droveway.control.scheduling.placer import Placer
-from droveway.domain.model import Flavor, Nic, SagaKind
+from droveway.domain.model import Flavor, Nic, SagaKind, TaskState
 from droveway.domain.placement import GroupPolicy
 from droveway.domain.volume.disks import VolumeDisk
-from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestCopy, SimulatedHost
+from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestCopy, GuestEnd, SimulatedHost
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.network.simulated import SimulatedNetwork
 from droveway.drivers.storage.simulated import SimulatedStorage
@@ -124,6 +124,7 @@ class World:
         self.clock = SimClock(loop, self.rng)
         self.apis = Apis(self)
         self.fleet = OutsideFleet(self.clock, SimChance(self.rng), DURATIONS)
+        self.fleet.on_given_up = self._is_given_up
         self.database.on_switch = self._is_switched
         self.database.on_host = self._is_declared
         self.cpu_levels = self.rng.choice([(1,), (1,), (1,), (1, 1, 1, 2)])
@@ -163,6 +164,16 @@ class World:
         if home != host:
             self.broken(f"the switch of {instance_id} to {host} was recorded, and it has last lived on {home}")
 
+    def _is_given_up(self, copy: GuestCopy) -> None:
+        """Two halves of a guest that stand still are joined again, unless nobody wants it or a host is said to be gone
+        for good."""
+        now_s, ends = self.loop.time(), (copy.source.name, copy.destination.name)
+        if self.truth.was(now_s, now_s, *((DECLARED, name) for name in ends)):
+            return
+        wanted = {row.id for row in self.database.living() if row.task_state != TaskState.DELETING}
+        if copy.instance_id in wanted:
+            self.broken(f"guest {copy.instance_id} was given up while both halves of it were there")
+
     def _is_declared(self, host: str, body: str) -> None:
         """By an operator; other controls hear a moment later that a host is let in again."""
         if "declared it gone" in body:
@@ -200,6 +211,7 @@ class OutsideFleet(Fleet):
     def __init__(self, clock: SimClock, chance: SimChance, durations: Durations) -> None:
         super().__init__(clock, chance, durations)
         self.homes: dict[str, str] = {}  # where each guest lives, or has last lived
+        self.on_given_up: Callable[[GuestCopy], None] = lambda copy: None
 
     def run(
         self,
@@ -215,6 +227,12 @@ class OutsideFleet(Fleet):
     def _switch(self, copy: GuestCopy) -> None:
         super()._switch(copy)
         self.homes[copy.instance_id] = copy.destination.name
+
+    def _end_half(self, host: SimulatedHost, instance_id: str, why: GuestEnd) -> None:
+        copy = self.copies.get(instance_id)
+        if copy is not None and copy.is_split and why is GuestEnd.STOP and not copy.connected.is_set():
+            self.on_given_up(copy)
+        super()._end_half(host, instance_id, why)
 
     def own(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         loop = asyncio.get_running_loop()

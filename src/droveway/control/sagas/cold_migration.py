@@ -362,7 +362,7 @@ def _story(kind: SagaKind) -> Saga:
         ColdNotes,
         (
             Step("find", write=find, harmless=True),
-            Step("withdraw_stale", do=held_volumes.withdraw_stale, needed=held_volumes.has_volumes, harmless=True),
+            Step("withdraw_stale", do=held_volumes.withdraw_stale, needed=held_volumes.has_left, harmless=True),
             Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
             Step(
                 "check_destination",

@@ -178,6 +178,11 @@ async def withdraw_source(ctx: Context) -> None:
         await ctx.store.run(_write_coming, one.attachment_id, None)
 
 
+def has_left(move: MoveNotes) -> bool:
+    """Some at a host where it is no more."""
+    return any(one.left for one in move.volumes)
+
+
 async def withdraw_stale(ctx: Context) -> None:
     """Of an earlier move, whose source's backend did not answer then."""
     move: MoveNotes = ctx.notes

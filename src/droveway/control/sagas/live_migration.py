@@ -405,7 +405,7 @@ LIVE_MIGRATION = Saga(
     MoveNotes,
     (
         Step("instance_runs", write=instance_runs, harmless=True),
-        Step("withdraw_stale", do=held_volumes.withdraw_stale, needed=held_volumes.has_volumes, harmless=True),
+        Step("withdraw_stale", do=held_volumes.withdraw_stale, needed=held_volumes.has_left, harmless=True),
         Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
         Step(
             "check_destination",

@@ -182,7 +182,7 @@ REVERT_RESIZE = Saga(
     ColdNotes,
     (
         Step("find", write=find, harmless=True),
-        Step("withdraw_stale", do=held_volumes.withdraw_stale, needed=held_volumes.has_volumes, harmless=True),
+        Step("withdraw_stale", do=held_volumes.withdraw_stale, needed=held_volumes.has_left, harmless=True),
         cold.ADMIT,
         cold.BIND,
         cold.AWAIT,

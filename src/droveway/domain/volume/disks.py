@@ -62,16 +62,19 @@ class IscsiSource(msgspec.Struct, frozen=True, tag="iscsi"):
 
 
 class SimulatedSource(msgspec.Struct, frozen=True, tag="simulated"):
-    """A volume of an imagined backend."""
+    """A volume of an imagined backend, let to that host alone; empty: to whichever asks, as one of before was."""
 
     backend: Word
     volume_id: Id
+    host: Annotated[str, msgspec.Meta(max_length=255)] = ""
 
 
 def are_same_bytes(one: DiskSource, other: DiskSource) -> bool:
     """Whether two hosts that were told these open the same volume."""
     if isinstance(one, NbdSource) and isinstance(other, NbdSource):
         return (one.address, one.export) == (other.address, other.export)
+    if isinstance(one, SimulatedSource) and isinstance(other, SimulatedSource):
+        return (one.backend, one.volume_id) == (other.backend, other.volume_id)
     return one == other
 
 

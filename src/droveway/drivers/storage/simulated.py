@@ -291,7 +291,7 @@ class SimulatedStorage:
         await self._begin()
         self._volume(volume.volume_id).admitted.add(host)
         self._pool.changed()
-        return SimulatedSource(self._pool.name.rpartition("@")[2], volume.volume_id)
+        return SimulatedSource(self._pool.name.rpartition("@")[2], volume.volume_id, host)
 
     async def withdraw(self, volume_id: str, host: str, *, force: bool = False) -> None:
         await self._begin()

@@ -595,7 +595,14 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         fleet.begin_copy(
             GuestCopy(
-                instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended, files, target
+                instance_id,
+                host,
+                destination,
+                lambda s: self._note_failure(instance_id, s),
+                ended,
+                files,
+                target,
+                spec.volumes,
             )
         )
         host.admitted.pop(instance_id, None)

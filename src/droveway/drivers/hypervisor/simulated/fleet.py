@@ -79,6 +79,7 @@ class GuestCopy:
     ended: asyncio.Future[None]
     files: LocalFiles = field(default_factory=LocalFiles)  # that are copied into those of the destination
     target: CopyTarget = field(default_factory=CopyTarget)
+    volumes: tuple[VolumeDisk, ...] = ()  # as its destination opens them
     has_arrived: bool = False  # the destination's half is there
     has_switched: bool = False
     wants_post_copy: bool = False
@@ -497,7 +498,8 @@ class Fleet:
         if self.roots.pool_of(copy.instance_id) not in ("", host.resources.root_pool):
             self.fail_copy(copy, f"Host {host.name} does not see the root disk of guest {copy.instance_id}.")
             return False
-        for disk in there.volumes.values():
+        opens = {**there.volumes, **{disk.volume_id: disk for disk in copy.volumes if disk.volume_id in there.volumes}}
+        for disk in opens.values():
             if why := self.openings.why_not(host.name, disk):
                 self.fail_copy(copy, f"Volume {disk.volume_id} cannot be opened on host {host.name}: {why}.")
                 return False
@@ -511,7 +513,7 @@ class Fleet:
             since_s=now_s,
             nics=there.nics,
         )
-        for disk in there.volumes.values():
+        for disk in opens.values():
             self.open_volume(host, copy.instance_id, disk)
         host.used_mb += ram_mb
         self.hint(host, copy.instance_id)

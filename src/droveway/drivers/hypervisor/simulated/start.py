@@ -14,13 +14,15 @@ from droveway.domain.guest_data import Document
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
+from droveway.drivers.hypervisor.simulated.fleet_parts import Durations
 from droveway.ports.hypervisor import MadeHypervisor
 from droveway.ports.images import Images
 
 
 def make(config: Config, hosts: Sequence[HostConfig], images: Callable[[str], Images]) -> list[MadeHypervisor]:
     """They see every image: `images` is for hosts that keep files."""
-    fleet = Fleet(SystemClock(), SystemChance())
+    copy_s = max(host.simulated_copy_s for host in hosts)
+    fleet = Fleet(SystemClock(), SystemChance(), Durations(copy=(copy_s, copy_s)))
     for host in hosts:
         fleet.add_host(host.name, root_pool=f"simulated/{host.images_rbd_pool}" if host.images_type else "")
     _keep_disks(fleet, Path(config.state_path))
