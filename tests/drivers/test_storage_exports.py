@@ -179,3 +179,18 @@ def test_a_volume_that_was_half_replaced_is_whole_again(tmp_path: Path) -> None:
         assert {one.name for one in await group.volumes()} == {f"volume-{V1}"}
 
     play("lvm", tmp_path, story)
+
+
+def test_what_is_admitted_to_read_alone_is_served_so(tmp_path: Path) -> None:
+    """Also to a host that wrote to it before."""
+
+    async def story(world: LvmWorld) -> None:
+        await world.storage.create(ONE)
+        source, first = await world.admit(ONE, "h1"), export(world)
+        assert (await world.admit(ONE, "h1"), export(world)) == (source, first), "nothing is begun anew for nothing"
+        identity = (exports_of(world)._home(V1, "h1") / "admitted.pem").read_text()
+        await world.storage.admit(ONE, "h1", read_only=True, identity=identity)
+        command = processes.Process(export(world).pid, export(world).started_ticks).command()
+        assert export(world).read_only and "-r" in command and export(world).pid != first.pid
+
+    play("lvm", tmp_path, story)

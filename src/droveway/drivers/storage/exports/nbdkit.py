@@ -88,9 +88,11 @@ class NbdExports:
     # -- who may open it ------------------------------------------------------------------------------------------
     def admit(self, volume_id: str, part: Part, host: str, identity: str, *, read_only: bool) -> Export:
         found, kept = self.find(volume_id, host), self._home(volume_id, host) / ADMITTED
-        if found is not None and found.process.is_alive() and state_file.read(kept) == identity:
+        is_same = found is not None and (found.part, found.read_only) == (part, read_only)
+        if found is not None and is_same and found.process.is_alive() and state_file.read(kept) == identity:
             return found
-        state_file.write(kept, identity)
+        if state_file.read(kept) != identity:
+            state_file.write(kept, identity)
         port = self._free_port() if found is None else found.port
         return self._begin(Export(volume_id, host, part, port, read_only))
 
@@ -129,7 +131,7 @@ class NbdExports:
         if process is None:
             raise StorageRefused(f"nbdkit does not serve volume {export.volume_id}: {self._words(export)}")
         begun = msgspec.structs.replace(export, pid=process.pid, started_ticks=process.started_ticks)
-        self._keep(begun)
+        self._keep(begun, is_lasting=False)  # the machine's power ends the server, too
         return begun
 
     def _home_of(self, export: Export) -> Path:
@@ -146,14 +148,15 @@ class NbdExports:
             process.end()
         pid_file.unlink(missing_ok=True)
 
-    def _keep(self, export: Export) -> None:
-        state_file.write(self._home_of(export) / "export.json", msgspec.json.encode(export).decode())
+    def _keep(self, export: Export, *, is_lasting: bool = True) -> None:
+        text = msgspec.json.encode(export).decode()
+        state_file.write(self._home_of(export) / "export.json", text, is_lasting=is_lasting)
 
     def _lay_out(self, export: Export) -> None:
         home = self._home_of(export)
-        state_file.write(home / "tls" / "ca-cert.pem", state_file.read(home / ADMITTED))
+        state_file.write(home / "tls" / "ca-cert.pem", state_file.read(home / ADMITTED), is_lasting=False)
         for source, name in (("cert.pem", "server-cert.pem"), ("key.pem", "server-key.pem")):
-            state_file.write(home / "tls" / name, self._own(source))
+            state_file.write(home / "tls" / name, self._own(source), is_lasting=False)
 
     def _own(self, name: str) -> str:
         text = state_file.read(self._certificate / name)
@@ -179,7 +182,7 @@ class NbdExports:
             *within,
             *("file", part.device, *range_of),
         ]
-        with (home / "log").open("wb") as log:
+        with (home / "log").open("wb") as log:  # of its start: in the background it says nothing
             try:
                 done = subprocess.run(
                     ["setsid", "--wait", *command],
