@@ -1,7 +1,7 @@
 """Block Storage as clients see it, on simulated backends: from a request until what was asked for is there, CPU of the
 whole program; beside Cinder 29 with a fake driver as measured on the same kind of machine. And on real ones.
 
-    --only ROWS     of: api,services,drivers,ceph,lvm,boots,moves,io (api, services: without a real backend; from ceph
+    --only ROWS     of: api,services,drivers,ceph,lvm,boots,io (api, services: without a real backend; from ceph
                     on: real guests)
 """
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.claims import Claim, median, progress
+from benchmarks.volume_rows import guest_io
 from lab.cloud import Cloud
 from lab.compute import Compute, ticks
 from lab.demo import own_cloud
 from lab.hosts import obstacle
 from lab.processes import wait_for
 
-ROWS = ("ceph", "lvm", "boots")
+ROWS = ("ceph", "lvm", "boots", "io")
 NOVA, CINDER = "/compute/v2.1", "/volume/v3"
 ATTACHMENTS, BOOTS, LOOK_S, BOOTED_S, WITHIN_S = 10, 8, 0.002, 120.0, 60.0
 BARS_MS = {"ceph": 150.0, "lvm": 300.0}
@@ -34,6 +35,9 @@ def measure(wanted: Sequence[str]) -> Iterator[Claim]:
     if "boots" in wanted:
         with _cloud("ceph", files_of="h2") as (_, compute):
             yield _boots(compute)
+    if "io" in wanted:
+        with _cloud("ceph") as (cloud, compute):
+            yield from guest_io.measure(cloud, compute)
 
 
 @contextmanager

@@ -67,6 +67,9 @@ async def test_a_disk_beside_gives_way_to_one_of_another_image_and_a_root_disk_n
             await pool.make(spec, None, "rebuild")
     parents = {name: found.parent for name, found in cluster.found.items()}
     assert parents == {f"{G}_disk": image_name(OLD), f"{G}_disk.rebuild": image_name(NEW)}
+    cluster.found[f"{G}_disk"] = cluster.found[f"{G}_disk"]._replace(size_bytes=512)  # as a host that ended has left it
+    await pool.make(GuestSpec(G, "g", 1, 128, 1, OLD, root_pool="fsid/pool"), None)
+    assert cluster.found[f"{G}_disk"].size_bytes == 1 << 30
 
 
 async def test_disks_of_a_pool_are_listed_by_their_instance_and_all_of_one_go(

@@ -116,8 +116,9 @@ class PoolDisks:
 
     # -- disks ----------------------------------------------------------------------------------------------------
     async def make(self, spec: GuestSpec, ticket: ImageTicket | None, beside: str = "") -> None:
-        """What is there is left as it is. `beside`: of that name, beside its root disk; one of another image, which was
-        to be dropped when its host did not answer, gives way. Raises TicketWanted, too."""
+        """What is there is left as it is, or made as large as it is to be. `beside`: that name, beside its root disk;
+        one of another image, which was to be dropped when its host did not answer, gives way. Raises TicketWanted, too.
+        """
         await self.check(spec)
         name, size_bytes = _disk(spec.instance_id, beside), spec.disk_gb * GIB
         if spec.image is None and not size_bytes:
@@ -126,6 +127,8 @@ class PoolDisks:
             found = await self._cluster.look(name)
             if found is not None:
                 if not beside or (spec.image is not None and found.parent == image_name(spec.image)):
+                    if found.size_bytes < size_bytes:  # cut off between the two steps below
+                        await self._cluster.resize(name, size_bytes)
                     return
                 await self._remove(name)
             if spec.image is None:
@@ -134,12 +137,9 @@ class PoolDisks:
             wanted = VolumeSpec(spec.instance_id, spec.disk_gb or ANY_GB)
             cached, image_bytes = await self._cache.make(spec.image, wanted, ticket)
             image_data.must_fit(spec.image.id, image_bytes, wanted.size_gb)
-            unfinished = f"{UNFINISHED}{self._settings.host}+{name}"  # whatever has its name is as large as it is to be
-            await self._cluster.remove(unfinished)
-            await self._cluster.clone(*cached, unfinished)
+            await self._cluster.clone(*cached, name)
             if image_bytes < size_bytes:
-                await self._cluster.resize(unfinished, size_bytes)
-            await self._cluster.rename(unfinished, name)
+                await self._cluster.resize(name, size_bytes)
 
     async def has(self, instance_id: str) -> bool:
         async with self._faults():
@@ -255,7 +255,8 @@ class PoolDisks:
 
 
 def _instance_of(name: str) -> str:
-    """Whose disk has that name, or is to have it; empty: images, test objects, and what is not ours."""
+    """Whose disk has that name, or was to have it (an older release made them under another one first); empty: images,
+    test objects, and what is not ours."""
     found = _OF_INSTANCE.fullmatch(name)
     return "" if found is None else found[1]
 
