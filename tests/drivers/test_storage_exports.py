@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from droveway.domain.volume.disks import NbdSource, are_same_bytes
 from droveway.domain.volume.model import VolumeSpec
 from droveway.drivers.storage.exports.nbdkit import Export, NbdExports
-from droveway.drivers.storage.lvm.volume_group import has_mapper
+from droveway.drivers.storage.lvm.volume_group import Part, has_mapper
 from droveway.ports.storage import StorageRefused
 from lab import processes
 from tests.drivers.storage_server_worlds import LvmWorld
@@ -194,3 +196,33 @@ def test_what_is_admitted_to_read_alone_is_served_so(tmp_path: Path) -> None:
         assert export(world).read_only and "-r" in command and export(world).pid != first.pid
 
     play("lvm", tmp_path, story)
+
+
+class Unserved(NbdExports):
+    """It takes its time to look for ports, and begins no server."""
+
+    def _is_free(self, port: int) -> bool:
+        time.sleep(0.005)
+        return True
+
+    def _begin(self, export: Export, *, is_kept: bool = False) -> Export:
+        return export
+
+
+def test_volumes_that_are_admitted_to_side_by_side_have_ports_of_their_own(tmp_path: Path) -> None:
+    """Others are withdrawn meanwhile."""
+    exports = Unserved(tmp_path / "exports", "127.0.0.1", tmp_path)
+    part = Part("/dev/null", 0, MIB, is_whole=True)
+    names = [f"00000000-0000-4000-8000-{number:012d}" for number in range(24)]
+    for name in names[:8]:
+        exports.admit(name, part, "h1", "it", read_only=False)
+
+    def play(number: int) -> None:
+        exports.withdraw(names[number], "h1")
+        exports.admit(names[number + 8], part, "h1", "it", read_only=False)
+        exports.admit(names[number + 16], part, "h1", "it", read_only=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(play, range(8)))
+    found = [one.port for name in names if (one := exports.find(name, "h1")) is not None]
+    assert len(found) == len(set(found)) == 16

@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -60,6 +61,7 @@ class NbdExports:
 
     def __init__(self, directory: Path, address: str, certificate: Path) -> None:
         self._directory, self.address, self._certificate = directory, address, certificate
+        self._choosing = threading.Lock()  # a port: volumes are admitted to side by side
 
     # -- what there is --------------------------------------------------------------------------------------------
     def known(self) -> list[str]:
@@ -71,8 +73,10 @@ class NbdExports:
         return msgspec.json.decode(text, type=Export) if text else None
 
     def hosts(self, volume_id: str) -> list[str]:
-        of_volume = self._of_volume(volume_id)
-        return sorted(unquote(name) for name in os.listdir(of_volume)) if of_volume.exists() else []
+        try:
+            return sorted(unquote(name) for name in os.listdir(self._of_volume(volume_id)))
+        except FileNotFoundError:
+            return []
 
     def clients(self, volume_id: str, host: str) -> list[str]:
         """Connections of that host that stand."""
@@ -93,8 +97,11 @@ class NbdExports:
             return found
         if state_file.read(kept) != identity:
             state_file.write(kept, identity)
-        port = self._free_port() if found is None else found.port
-        return self._begin(Export(volume_id, host, part, port, read_only))
+        with self._choosing:
+            port = self._free_port() if found is None else found.port
+            export = Export(volume_id, host, part, port, read_only)
+            self._keep(export)  # now it is taken
+        return self._begin(export, is_kept=True)
 
     def withdraw(self, volume_id: str, host: str) -> None:
         """Its connections end, and it opens none any more."""
@@ -120,12 +127,13 @@ class NbdExports:
                 self._begin(msgspec.structs.replace(found, part=part))
 
     # -- its server -----------------------------------------------------------------------------------------------
-    def _begin(self, export: Export) -> Export:
-        """In place of the one that is there."""
+    def _begin(self, export: Export, *, is_kept: bool = False) -> Export:
+        """In place of the one that is there. `is_kept`: it is on the disk already."""
         pid_file = self._home_of(export) / "pid"
         self._end(export.volume_id, export.host)
         self._lay_out(export)
-        self._keep(export)
+        if not is_kept:
+            self._keep(msgspec.structs.replace(export, pid=0, started_ticks=0))
         self._run(export, pid_file)
         process = _served_by(pid_file)
         if process is None:
