@@ -1,8 +1,13 @@
 """Block Storage as clients see it, on simulated backends: from a request until what was asked for is there, CPU of the
-whole program; beside Cinder 29 with a fake driver as measured on the same kind of machine."""
+whole program; beside Cinder 29 with a fake driver as measured on the same kind of machine. And on real ones.
+
+    --only ROWS     of: api,services,drivers,ceph,lvm,boots,io (api, services: without a real backend; from ceph
+                    on: real guests)
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import tempfile
@@ -29,7 +34,7 @@ from lab import servers
 from lab.client import Client
 from lab.compute import Compute
 
-NEEDS = ("hosts", "ceph", "lvm", "nbdkit")
+ROWS = ("api", "services", "drivers", *real.ROWS)
 VOL = "/volume/v3"
 READY_S, WITHIN_S, LOOK_S = 60.0, 60.0, 0.002
 WARM, EACH, RUNS, ONE_BY_ONE = 20, 50, 3, 40
@@ -92,7 +97,40 @@ class Cloud:
         return (cpu_seconds(pids) - before) * 1000 / count
 
 
-def measure() -> Iterator[Claim]:
+def needs(arguments: Sequence[str] = ()) -> tuple[str, ...]:
+    wanted = set(_wanted(arguments))
+    found = ["hosts"] if wanted & set(real.ROWS) else []
+    found += ["ceph"] if wanted - {"api", "services", "lvm"} else []
+    return (*found, "lvm", "nbdkit") if "lvm" in wanted else tuple(found)
+
+
+def measure(arguments: Sequence[str] = ()) -> Iterator[Claim]:
+    return _rows(_wanted(arguments))
+
+
+def _wanted(arguments: Sequence[str]) -> tuple[str, ...]:
+    parser = argparse.ArgumentParser(
+        prog="./dev bench volumes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=",".join(ROWS))
+    found = tuple(parser.parse_args(arguments).only.split(","))
+    for row in found:
+        if row not in ROWS:
+            parser.error(f"there are no rows {row}; there are {', '.join(ROWS)}")
+    return found
+
+
+def _rows(wanted: Sequence[str]) -> Iterator[Claim]:
+    if "api" in wanted:
+        yield from _simulated()
+    if "services" in wanted:
+        yield from services.rows()
+    if "drivers" in wanted:
+        yield from drivers.measure()
+    yield from real.measure([row for row in wanted if row in real.ROWS])
+
+
+def _simulated() -> Iterator[Claim]:
     with tempfile.TemporaryDirectory() as directory:
         cloud = Cloud(Path(directory))
         try:
@@ -104,9 +142,6 @@ def measure() -> Iterator[Claim]:
         finally:
             cloud.compute.close()
             end(cloud.process)
-    yield from services.rows()
-    yield from drivers.measure()
-    yield from real.measure()
 
 
 # -- what each costs --------------------------------------------------------------------------------------------------

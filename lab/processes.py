@@ -135,12 +135,12 @@ def end(find: Callable[[], list[Process]], number: signal.Signals, timeout_s: fl
     return True
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
+def wait_for(condition: Callable[[], bool], timeout_s: float, look_s: float = POLL_S) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(POLL_S)
+        time.sleep(look_s)
     return True
 
 

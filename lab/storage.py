@@ -36,6 +36,7 @@ class Storage:
     def __init__(self, home: Path, lab: Lab, kind: str) -> None:
         self.kind, self._home, self._lab = kind, home, lab
         self._mark = f"DROVEWAY_STORAGE={home}"  # carried by all that is started here
+        self.files_of = ""  # of Ceph: the host whose root disks are files of its own all the same
         self._task: Task | None = None
         self._started: list[Ceph] = []  # whose daemons are children of this process
 
@@ -133,7 +134,7 @@ class Storage:
     def of_host(self, host: Host) -> dict[str, Any]:
         """Keys of a host that carries guests: how it opens volumes, and the backend that it has itself."""
         if self.kind == "ceph":
-            roots = {"images_type": "rbd", "images_rbd_pool": ROOTS}
+            roots = {} if host.name == self.files_of else {"images_type": "rbd", "images_rbd_pool": ROOTS}
             return {**self._ceph_user(host.name), **roots, "services": [], "backend": []}
         if self.kind == "lvm":
             opens = {"disk_tls_path": f"/etc/{libvirtd.DISK_TLS}", "tls_path": str(self._tls(host.name))}

@@ -23,6 +23,7 @@ from droveway.store.volume.rows import AttachmentRow
 from droveway.store.work import sagas, subjects
 from tests.api.test_server_volumes import UNKNOWN, new_volume
 from tests.api.world import NOVA, World, booted, in_world, make_image, reason
+from tests.control.test_begun_from_volumes import new_snapshots
 
 GIB = 1 << 30
 ROOT = {"boot_index": 0, "destination_type": "volume"}
@@ -294,7 +295,6 @@ async def test_what_is_not_done_to_a_server_that_begins_from_a_volume_is_refused
         server, _, _ = await with_volume_root(s)
         for version, action, asked, words in (
             (92, "rebuild", {"imageRef": s.image}, "Unable to rebuild with a different image for a volume-backed"),
-            (93, "rebuild", {"imageRef": s.image}, "is not written over by a rebuild"),
             (86, "rescue", {"rescue_image_ref": s.image}, "Cannot rescue a volume-backed instance"),
             (96, "rescue", {"adminPass": "x"}, "name one as rescue_image_ref"),
             (
@@ -307,3 +307,20 @@ async def test_what_is_not_done_to_a_server_that_begins_from_a_volume_is_refused
             reply = await act(s, server, action, version, **asked)
             assert (reply.status_code, words in reason(reply)) == (400, True), reply.text
         assert (await act(s, server, "rescue", 87, rescue_image_ref=s.image)).status_code == 200
+
+
+async def test_from_2_93_on_its_root_volume_is_filled_anew_unless_it_has_snapshots(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as s:
+        server, root, _ = await with_volume_root(s)
+        await s.world.store.run(new_snapshots, {root: "11111111-0000-4000-8000-000000000001"})
+        reply = await act(s, server, "rebuild", 93, imageRef=s.image)
+        assert (reply.status_code, "has snapshots" in reason(reply)) == (409, True), reply.text
+        await s.world.store.run(snapshots.remove, "11111111-0000-4000-8000-000000000001")
+        reply = await act(s, server, "rebuild", 93, imageRef=s.image, name="anew")
+        assert reply.status_code == 202, reply.text
+        saga = await s.world.store.read(sagas.active_of, of_instance(server))
+        assert saga is not None and saga["kind"] == SagaKind.REBUILD
+        assert saga["params"]["image_metadata"]["image_id"] == s.image
+        assert root in {one.id for one in await s.world.store.read(subjects.needs_of, saga["id"])}

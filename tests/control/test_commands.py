@@ -86,7 +86,7 @@ from droveway.ports.bus import (
     Unplug,
     Verb,
 )
-from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, ListRootDisks, RestoreDisk
 from droveway.ports.move_verbs import (
     ArrivalAsked,
     ArrivalsTried,
@@ -124,6 +124,7 @@ from droveway.ports.replies import (
     PoolStatus,
     ReachResult,
     Refused,
+    RootDisks,
     SourceChecked,
     StaleFence,
     Tasks,
@@ -218,6 +219,7 @@ ONE_OF_EACH: tuple[Answer, ...] = (
     SourceChecked(GUEST, True, load=GuestLoad(2, 1)),
     ConsoleText("boots"),
     LocalFilesRead(LocalFiles()),
+    RootDisks("pool"),
     DiskCopied(1, "raw"),
     Diagnostics(GuestDiagnostics("running", "simulated", "simulated")),
     ConsoleOpened(),
@@ -300,6 +302,7 @@ VERBS: tuple[Verb, ...] = (
     SendGuestData(()),
     ReadPool(),
     ListVolumes(),
+    ListRootDisks(),
     CreateVolume(VolumeSpec("v1", 1), FromSnapshot("s1", "v2")),
     FillVolume(VolumeSpec("v1", 1), ImageRef("i1", "raw", 512, "5" * 128)),
     SendVolume(VolumeSpec("v1", 1), "i1", "raw"),

@@ -18,7 +18,7 @@ from droveway.store.work import sagas
 from tests.control.test_sagas import params_of
 from tests.control.world import Break, World
 
-POOL = "sim/vms"
+POOL, STRANGER = "sim/vms", "00000000-0000-4000-8000-000000000001"
 MOVE = ("CheckDestination", "CheckSource", "RemoveProbe", "Admit", "BeginCopy", "Release", "DropFiles")
 BOOT = ("Prepare", "Start")
 REFUSES = {Break.REFUSED, Break.REFUSED_AFTER_ACTING}
@@ -138,6 +138,55 @@ async def test_a_host_that_was_away_at_the_deletion_deletes_the_disk_when_it_is_
         w.gone_from.clear()
         await w.report()
         assert w.fleet.roots.pool_of(instance_id) == "" and w.fleet.violations == []
+
+
+async def test_a_root_disk_that_is_left_is_found_named_and_removed_and_one_of_nobody_stays() -> None:
+    async with pooled() as w:
+        instance_id = await w.create()
+        assert w._control is not None
+        audit = w._control.audit
+        assert (await audit()).findings == []
+        await w.do(instance_id, SagaKind.DELETE)
+        w.fleet.roots.there |= {instance_id: (POOL, 1), STRANGER: (POOL, 1)}
+        found = (await audit()).findings
+        assert [(one.kind, one.where) for one in found] == [("orphaned root disk", "h1"), ("root disk left", "h1")]
+        assert all(POOL in one.reason for one in found)
+        done = await audit.repair([one.key for one in found])
+        assert [one.kind for one in done.done] == ["root disk left"]
+        assert [one.finding.kind for one in done.left] == ["orphaned root disk"]
+        assert w.fleet.roots.listing(POOL) == (STRANGER,)
+        row = await w.row(instance_id)
+        assert (row["host"], row["root_pool"]) == (None, None)
+
+
+async def test_a_root_disk_that_is_gone_is_found_and_a_pool_that_nobody_answers_for_is_named() -> None:
+    async with pooled() as w:
+        instance_id = await w.create()
+        assert w._control is not None
+        w.fleet.roots.delete(instance_id)
+        found = await w._control.audit()
+        assert [(one.kind, one.subject) for one in found.findings] == [("lost root disk", instance_id)]
+        for host in w.fleet.hosts.values():
+            host.hypervisor_is_up = False
+        assert f"pool {POOL}" in [one.host for one in (await w._control.audit()).not_looked_at]
+
+
+async def test_two_hosts_are_asked_for_their_pool_once_in_a_while() -> None:
+    """A move within HOLDS_S of another one between these hosts writes no test object."""
+    async with pooled() as w:
+        instance_id = await w.create()
+        written = []
+        write = w.fleet.roots.note_probe
+
+        def noted(pool: str, name: str, at_s: float) -> None:
+            written.append(name)
+            write(pool, name, at_s)
+
+        w.fleet.roots.note_probe = noted  # type: ignore[method-assign]
+        for wanted in (1, 1):
+            assert await w.migrate(instance_id) == ("done", "")
+            assert len(written) == wanted
+            await w.check_pool(instance_id)
 
 
 async def test_what_is_promised_of_the_pool_counts_once() -> None:

@@ -14,6 +14,7 @@ from droveway.domain.audit_findings import (
     Instance,
     Listing,
     Migration,
+    PoolListing,
     Repair,
     Severity,
     StoreSnapshot,
@@ -62,10 +63,14 @@ class Case:
     listings: tuple[Listing, ...] = (on("h1", a=RUNS), on("h2"))
     before: dict[str, tuple[int, str | None]] | None = None  # None: as the rows say
     rows: dict[str, Any] = field(default_factory=dict)
+    pools: tuple[PoolListing, ...] = ()
 
 
 PIN = (HeldCell(0, 1, 128, (2,)),)
 BUSY = {"open_sagas": {"saga"}, "busy": {"a"}}
+ERROR = row(vm_state="error", root_pool="p")
+GONE = row(host=None, vm_state="deleted", deleted=True)
+IN_P = (PoolListing("h2", "p", ("a",)),)
 CASES = (
     Case("all is well", set()),
     Case("it is off, and its row says so", set(), (row(vm_state="stopped"),), (on("h1", a=OFF),)),
@@ -168,6 +173,24 @@ CASES = (
     Case(
         "files of nobody", {("orphaned files", "h2")}, listings=(on("h1", a=RUNS), Listing("h2", "boot", files=("x",)))
     ),
+    # -- root disks in a pool, as h2 says
+    Case("its root disk is there", set(), (row(root_pool="p"),), pools=(PoolListing("h2", "p", ("a",)),)),
+    Case("its root disk is not", {("lost root disk", "h2")}, (row(root_pool="p"),), pools=(PoolListing("h2", "p"),)),
+    Case("one that is built has none yet", set(), (row(root_pool="p"),), pools=(PoolListing("h2", "p"),), rows=BUSY),
+    Case("one whose boot failed has none", set(), (ERROR,), (on("h1"),), pools=(PoolListing("h2", "p"),)),
+    Case("of one that is deleted", {("root disk left", "h2")}, (GONE,), pools=IN_P, listings=(on("h1"),)),
+    Case("whose removal was paid meanwhile", set(), (GONE,), (on("h1"),), before={"a": (3, "h1")}, pools=IN_P),
+    Case(
+        "that is owed", {("deferred removal", "h1")}, (row(vm_state="deleted", deleted=True),), (on("h1"),), pools=IN_P
+    ),
+    Case(
+        "of one that is shelved",
+        {("stray root disk", "h2")},
+        (row(host=None, vm_state="shelved_offloaded"),),
+        (),
+        pools=IN_P,
+    ),
+    Case("of nobody", {("orphaned root disk", "h2")}, pools=(PoolListing("h2", "p", ("x",)),)),
 )
 
 
@@ -175,7 +198,7 @@ CASES = (
 def test_what_is_found(case: Case) -> None:
     rows = StoreSnapshot({one.id: one for one in case.instances}, **({"hosts": [H1, H2]} | case.rows))
     before = {one.id: (one.fence, one.host) for one in case.instances} if case.before is None else case.before
-    found = audit(rows, case.listings, before, lambda host: (host.memory_mb, host.vcpus, host.disk_gb))
+    found = audit(rows, case.listings, before, lambda host: (host.memory_mb, host.vcpus, host.disk_gb), case.pools)
     assert {(one.kind, one.where) for one in found} == case.found
     for one in found:
         assert one.reason and one.plan and "{" not in one.plan

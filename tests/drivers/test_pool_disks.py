@@ -27,6 +27,12 @@ class Names:
     async def look(self, image: str) -> RbdImage | None:
         return self.found.get(image)
 
+    async def images(self) -> list[str]:
+        return sorted(self.found)
+
+    async def purge(self) -> None:
+        """It keeps no trash."""
+
     async def clone(self, parent: str, snapshot: str, image: str) -> None:
         assert snapshot == BASE
         self.found[image] = RbdImage(512, parent=parent)
@@ -61,3 +67,23 @@ async def test_a_disk_beside_gives_way_to_one_of_another_image_and_a_root_disk_n
             await pool.make(spec, None, "rebuild")
     parents = {name: found.parent for name, found in cluster.found.items()}
     assert parents == {f"{G}_disk": image_name(OLD), f"{G}_disk.rebuild": image_name(NEW)}
+    cluster.found[f"{G}_disk"] = cluster.found[f"{G}_disk"]._replace(size_bytes=512)  # as a host that ended has left it
+    await pool.make(GuestSpec(G, "g", 1, 128, 1, OLD, root_pool="fsid/pool"), None)
+    assert cluster.found[f"{G}_disk"].size_bytes == 1 << 30
+
+
+async def test_disks_of_a_pool_are_listed_by_their_instance_and_all_of_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another host had half made goes with them; images, test objects and what is not ours stay."""
+    cluster, reached = Names(), RbdSettings("conf", "user", "pool")
+    settings = PoolSettings("h1", reached, "conf", "keyring", tmp_path)
+    pool = PoolDisks(settings, cast(Cluster, cluster), SharedPathImages("h1"), SystemClock())
+    monkeypatch.setattr(pool, "_fsid", "fsid")
+    other = G.replace("6f0c", "7f0c")
+    its = {f"{G}_disk", f"{G}_disk.rescue", f"new-h2+{G}_disk", f"new-h+2+{G}_disk.rebuild"}
+    kept = {f"{other}_disk", "image-0-raw", "new-h1+image-1-raw", f"probe-{G}", f"probe-{G}_disk", "somebody's_disk"}
+    cluster.found = dict.fromkeys(its | kept, RbdImage(512))
+    assert await pool.listing() == ("fsid/pool", (G, other))
+    await pool.remove_all(G)
+    assert set(cluster.found) == kept

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from droveway.domain.volume.disks import NbdSource, are_same_bytes
 from droveway.domain.volume.model import VolumeSpec
 from droveway.drivers.storage.exports.nbdkit import Export, NbdExports
-from droveway.drivers.storage.lvm.volume_group import has_mapper
+from droveway.drivers.storage.lvm.volume_group import Part, has_mapper
 from droveway.ports.storage import StorageRefused
 from lab import processes
 from tests.drivers.storage_server_worlds import LvmWorld
@@ -179,3 +181,48 @@ def test_a_volume_that_was_half_replaced_is_whole_again(tmp_path: Path) -> None:
         assert {one.name for one in await group.volumes()} == {f"volume-{V1}"}
 
     play("lvm", tmp_path, story)
+
+
+def test_what_is_admitted_to_read_alone_is_served_so(tmp_path: Path) -> None:
+    """Also to a host that wrote to it before."""
+
+    async def story(world: LvmWorld) -> None:
+        await world.storage.create(ONE)
+        source, first = await world.admit(ONE, "h1"), export(world)
+        assert (await world.admit(ONE, "h1"), export(world)) == (source, first), "nothing is begun anew for nothing"
+        identity = (exports_of(world)._home(V1, "h1") / "admitted.pem").read_text()
+        await world.storage.admit(ONE, "h1", read_only=True, identity=identity)
+        command = processes.Process(export(world).pid, export(world).started_ticks).command()
+        assert export(world).read_only and "-r" in command and export(world).pid != first.pid
+
+    play("lvm", tmp_path, story)
+
+
+class Unserved(NbdExports):
+    """It takes its time to look for ports, and begins no server."""
+
+    def _is_free(self, port: int) -> bool:
+        time.sleep(0.005)
+        return True
+
+    def _begin(self, export: Export, *, is_kept: bool = False) -> Export:
+        return export
+
+
+def test_volumes_that_are_admitted_to_side_by_side_have_ports_of_their_own(tmp_path: Path) -> None:
+    """Others are withdrawn meanwhile."""
+    exports = Unserved(tmp_path / "exports", "127.0.0.1", tmp_path)
+    part = Part("/dev/null", 0, MIB, is_whole=True)
+    names = [f"00000000-0000-4000-8000-{number:012d}" for number in range(24)]
+    for name in names[:8]:
+        exports.admit(name, part, "h1", "it", read_only=False)
+
+    def play(number: int) -> None:
+        exports.withdraw(names[number], "h1")
+        exports.admit(names[number + 8], part, "h1", "it", read_only=False)
+        exports.admit(names[number + 16], part, "h1", "it", read_only=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(play, range(8)))
+    found = [one.port for name in names if (one := exports.find(name, "h1")) is not None]
+    assert len(found) == len(set(found)) == 16

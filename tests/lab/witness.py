@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.cloud import Cloud
 from lab.compute import Compute, ticks
-from lab.processes import Process, everyone, wait_for
+from lab.processes import POLL_S, Process, everyone, wait_for
 
 COMPUTE = "/compute/v2.1"
 SETTLES_S = 40.0  # loops may have to see to what a killed process left
@@ -171,7 +171,7 @@ class Witness:
         return {what: (is_, should) for what, (is_, should) in compared.items() if is_ != should}
 
 
-def patiently(ask: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+def patiently(ask: Callable[[], bool], timeout_s: float = 30.0, look_s: float = POLL_S) -> bool:
     """Until it is so; meanwhile control may be away."""
 
     def asked() -> bool:
@@ -180,7 +180,7 @@ def patiently(ask: Callable[[], bool], timeout_s: float = 30.0) -> bool:
         except (OSError, http.client.HTTPException):
             return False
 
-    return wait_for(asked, timeout_s)
+    return wait_for(asked, timeout_s, look_s)
 
 
 def paused(seconds: float) -> None:

@@ -46,7 +46,7 @@ from droveway.ports.bus import (
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from droveway.ports.images import TicketWanted
-from droveway.ports.kept_disk_verbs import KeepDisk
+from droveway.ports.kept_disk_verbs import KeepDisk, ListRootDisks
 from droveway.ports.move_verbs import BaselineCpu, CompareCpu, LookForProbes, RemoveProbes, TryArrivals, TryDepartures
 from droveway.ports.replies import (
     FILES_MAX,
@@ -59,6 +59,7 @@ from droveway.ports.replies import (
     PingResult,
     ReachResult,
     Refused,
+    RootDisks,
     Tasks,
     Unavailable,
 )
@@ -224,6 +225,9 @@ class ComputeAgent(FencedAgent):
                 return Tasks(() if self._tasks is None else tuple(self._tasks.listing()))
             case ListGuests():
                 return await self._belongings()
+            case ListRootDisks():
+                pool, disks = await h.root_disks()
+                return RootDisks(pool, disks[:FILES_MAX])
             case Ping():
                 return PingResult(self._boot_id)
             case Reach():

@@ -76,9 +76,9 @@ async def carry_out(h: Hypervisor, boot_id: str, instance_id: str, verb: Verb) -
             return GuestStatus(Guest(instance_id, GuestState.ABSENT), boot_id)
         case ReadLocalFiles():
             return LocalFilesRead(await h.local_files(instance_id))
-        case CheckSource(probe):
+        case CheckSource(probe, asks_pool):
             must_pass(await h.check_outgoing(instance_id))
-            seen, in_pool = await h.sees_probe(probe), await h.sees_probe_in_pool(probe)
+            seen, in_pool = await h.sees_probe(probe), asks_pool and await h.sees_probe_in_pool(probe)
             load = (await h.loads((instance_id,))).get(instance_id)
             return SourceChecked(await h.guest(instance_id), seen, boot_id, in_pool, load)
         case Admit(spec):
@@ -141,11 +141,11 @@ async def _change(h: Hypervisor, instance_id: str, verb: Verb) -> None:
 
 async def _move(h: Hypervisor, instance_id: str, verb: Verb) -> None:
     match verb:
-        case CheckDestination(spec, source_cpu_xml, probe):
+        case CheckDestination(spec, source_cpu_xml, probe, asks_pool):
             must_pass(await h.check_incoming(spec, source_cpu_xml))
-            await h.write_probe(probe)
-        case RemoveProbe(probe):
-            await h.remove_probe(probe)
+            await h.write_probe(probe, in_pool=asks_pool and bool(spec.root_pool))
+        case RemoveProbe(probe, in_pool):
+            await h.remove_probe(probe, in_pool=in_pool)
         case Dismiss():
             await h.dismiss(instance_id)
         case PrepareArrival(spec, files, mark, room_bytes, ticket, over_commits):

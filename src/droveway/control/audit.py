@@ -20,8 +20,8 @@ from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
 from droveway.domain import service_kinds
 from droveway.domain.audit import audit, worst_first
-from droveway.domain.audit_findings import Finding, Listing, Repair, StoreSnapshot
-from droveway.domain.faults import BadRequest, Busy, Fault
+from droveway.domain.audit_findings import Finding, Listing, PoolListing, Repair, StoreSnapshot
+from droveway.domain.faults import BadRequest, Busy, Fault, Unreachable
 from droveway.domain.model import of_host
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.volume.audit import ORPHANED, BackendListing
@@ -29,6 +29,7 @@ from droveway.domain.volume.audit import audit as audit_volumes
 from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
 from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, RepairResult, SkippedHost, UnrepairedFinding
+from droveway.ports.kept_disk_verbs import ListRootDisks
 from droveway.ports.volume_verbs import ListVolumes
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.engine.transaction import Store, Tx
@@ -40,7 +41,9 @@ log = structlog.get_logger("droveway.audit")
 HOSTS_AT_ONCE = 256
 HOST_ANSWERS_S = 3.0
 BACKEND_ANSWERS_S = 7.0  # it asks its pool, which may be far away
+POOL_ANSWERS_S, POOL_TRIES = 7.0, 3  # a pool is asked for by one of its hosts, or by another one
 FINDINGS_MAX = 1000  # told and repaired at once
+BY_HOST = frozenset({Repair.REMOVE_FILES, Repair.REMOVE_ROOT_DISK})
 
 
 class AuditPass(msgspec.Struct):
@@ -117,15 +120,18 @@ class Audit:
     # -- looking ------------------------------------------------------------------------------------------------------
     async def look(self) -> AuditPass:
         """Ask every host, between two looks at the rows."""
-        before, known = await self._store.read(audited.before)
+        before, known, pools = await self._store.read(audited.before)
         volumes_before, backends = await self._store.read(audited_volumes.before)
-        (listings, silent), (of_backends, silent_backends) = await asyncio.gather(
-            self._ask(known, self._list), self._ask(backends, self._list_volumes)
+        (listings, silent), (of_backends, silent_backends), (of_pools, silent_pools) = await asyncio.gather(
+            self._ask(known, self._list),
+            self._ask(backends, self._list_volumes),
+            self._ask(dict.fromkeys(pools, ""), lambda pool: self._list_roots(pool, pools[pool])),
         )
+        silent |= {f"pool {pool}": why for pool, why in silent_pools.items()}
 
         def compare(tx: Tx) -> tuple[StoreSnapshot, list[Finding]]:  # where the store is read: it takes a while
-            rows = audited.rows(tx, listings)
-            found = audit(rows, listings, before, self._capacities)
+            rows = audited.rows(tx, listings, of_pools)
+            found = audit(rows, listings, before, self._capacities, of_pools)
             of_volumes = audit_volumes(audited_volumes.rows(tx), of_backends, volumes_before)
             return rows, worst_first([*found, *of_volumes])
 
@@ -188,6 +194,18 @@ class Audit:
         has = await send(self._bus, host, of_host(host), 0, ListVolumes(), BACKEND_ANSWERS_S, service)
         return BackendListing(backend, has.volumes)
 
+    async def _list_roots(self, pool: str, by: list[str]) -> PoolListing:
+        silent: Fault | None = None
+        for host in by[:POOL_TRIES]:
+            try:
+                has = await send(self._bus, host, of_host(host), 0, ListRootDisks(), POOL_ANSWERS_S)
+            except Fault as fault:
+                silent = fault
+                continue
+            if has.pool == pool:
+                return PoolListing(host, pool, has.instance_ids)
+        raise silent or Unreachable(f"none of its hosts works with {pool} by now")
+
     # -- repairing ----------------------------------------------------------------------------------------------------
     async def _repair(self, chosen: Iterable[Finding], seen: AuditPass) -> dict[str, str]:
         """Try each once; why those that were not done were not."""
@@ -205,7 +223,7 @@ class Audit:
                 because = fault.reason
             if because:
                 refused[finding.key] = because
-            elif finding.repair is Repair.REMOVE_FILES:
+            elif finding.repair in BY_HOST:
                 on_hosts.add(finding.where)
         names = sorted(on_hosts & seen.listings.keys())
         with contextlib.suppress(TimeoutError, Busy):  # what was not done is found again

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from droveway.domain.audit_findings import Finding, Listing, Seen, Severity, StoreSnapshot, finding
+from droveway.domain.audit_findings import Finding, Listing, PoolListing, Seen, Severity, StoreSnapshot, finding
 from droveway.domain.model import Guest, GuestState, SubjectKind, TaskState, VmState
 from droveway.domain.placement import HeldCell, HostFacts
 from droveway.domain.reconcile import PLACELESS, Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
@@ -32,6 +32,7 @@ class _Case(msgspec.Struct):
     quiet: set[str]
     capacities: Capacities
     guests: dict[str, list[tuple[str, Guest]]]  # by instance: the hosts that have one
+    pools: tuple[PoolListing, ...] = ()
 
     def name(self, instance_id: str) -> str:
         row = self.rows.instances.get(instance_id)
@@ -39,7 +40,11 @@ class _Case(msgspec.Struct):
 
 
 def audit(
-    rows: StoreSnapshot, listings: Iterable[Listing], before: Mapping[str, Seen], capacities: Capacities
+    rows: StoreSnapshot,
+    listings: Iterable[Listing],
+    before: Mapping[str, Seen],
+    capacities: Capacities,
+    pools: Iterable[PoolListing] = (),
 ) -> list[Finding]:
     """Whatever is wrong. `before`: the instances that were at rest before the hosts were asked; one
     that is not there cannot be held against what they say."""
@@ -53,7 +58,7 @@ def audit(
     for listing in by_host.values():
         for guest in listing.guests:
             guests[guest.instance_id].append((listing.host, guest))
-    case = _Case(rows, by_host, quiet, capacities, guests)
+    case = _Case(rows, by_host, quiet, capacities, guests, tuple(pools))
     return [one for rule in RULES for one in rule(case)]
 
 
@@ -318,6 +323,34 @@ def _files(case: _Case) -> Iterator[Finding]:
             )
 
 
+def _root_disks(case: _Case) -> Iterator[Finding]:
+    """A root disk in a pool is that of a server whose row says so, and each of those has one."""
+    for listing in case.pools:
+        where = f"in the pool {listing.pool}"
+        for instance_id in listing.instance_ids:
+            row = case.rows.instances.get(instance_id)
+            what = case.name(instance_id)
+            if row is None:
+                reason = f"{where}, and no server has that id"
+                yield finding("orphaned root disk", what, listing.host, reason, subject=instance_id)
+            elif instance_id not in case.quiet or (row.deleted and row.host is not None) or case.guests.get(row.id):
+                continue  # owed already, or looked at as a guest
+            elif row.deleted:
+                reason = f"{where} still, and its server is deleted"
+                yield finding("root disk left", what, listing.host, reason, subject=row.id, since_us=row.updated_at_us)
+            elif row.root_pool != listing.pool:
+                reason = f"{where}, and its row says {row.root_pool or 'none'}"
+                yield finding("stray root disk", what, listing.host, reason, subject=row.id)
+        there = set(listing.instance_ids)
+        for row in case.rows.instances.values():
+            is_whole = (
+                row.id in case.quiet and not row.deleted and row.vm_state not in (VmState.BUILDING, VmState.ERROR)
+            )
+            if is_whole and row.root_pool == listing.pool and row.id not in there:
+                reason = f"not {where}, where its row says that it lies"
+                yield finding("lost root disk", case.name(row.id), listing.host, reason, subject=row.id)
+
+
 RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _tasks,
     _places,
@@ -330,4 +363,5 @@ RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _guests,
     _expected,
     _files,
+    _root_disks,
 )

@@ -24,6 +24,7 @@ class Instance(msgspec.Struct, frozen=True):
     fence: int
     updated_at_us: int
     held_cells: tuple[HeldCell, ...] = ()
+    root_pool: str | None = None
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -75,6 +76,14 @@ class Listing(msgspec.Struct, frozen=True):
     files: tuple[str, ...] = ()
 
 
+class PoolListing(msgspec.Struct, frozen=True):
+    """The instances of which a root disk lies in a pool, as one host of it says, asked afresh."""
+
+    host: str
+    pool: str
+    instance_ids: tuple[str, ...] = ()
+
+
 class Severity(StrEnum):
     HIGH = "high"  # data or a running guest is at stake
     MEDIUM = "medium"  # something cannot go on, or room is counted wrongly
@@ -91,6 +100,7 @@ class Repair(StrEnum):
     DELETE = "delete"
     TIDY_VOLUME = "tidy volume"  # a saga ends on that backend what no row wants
     REMOVE_FILES = "remove files"  # owed to a host from then on: the guests loop pays it
+    REMOVE_ROOT_DISK = "remove root disk"  # likewise, in the pool that the host works with
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -137,6 +147,18 @@ KINDS: dict[str, tuple[Severity, Repair, str]] = {
     "deferred removal": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
     "files left": (Severity.LOW, Repair.REMOVE_FILES, "the host removes them: the server is deleted and runs nowhere"),
     "orphaned files": (Severity.LOW, Repair.HUMAN, "no row names their instance: look at them, then delete them"),
+    "lost root disk": (
+        Severity.HIGH,
+        Repair.HUMAN,
+        "look at that pool: bring its disk back there, or delete the server",
+    ),
+    "root disk left": (
+        Severity.LOW,
+        Repair.REMOVE_ROOT_DISK,
+        "{where} removes it from its pool: the server is deleted and runs nowhere",
+    ),
+    "stray root disk": (Severity.LOW, Repair.HUMAN, "its server needs it no longer: delete it there by hand"),
+    "orphaned root disk": (Severity.LOW, Repair.HUMAN, "no row names its instance: look at it, then delete it there"),
     "lost volume": (Severity.HIGH, Repair.HUMAN, "look at that backend: bring its volume back there, or delete it"),
     "lost snapshot": (Severity.HIGH, Repair.HUMAN, "look at that backend: nothing can be made of it; delete it"),
     "forgotten admission": (Severity.MEDIUM, Repair.TIDY_VOLUME, "the backend admits them no longer"),

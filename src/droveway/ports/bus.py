@@ -52,7 +52,7 @@ from droveway.domain.wire import (
     ShortText,
     Text,
 )
-from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, RestoreDisk
+from droveway.ports.kept_disk_verbs import ForgetKept, GrowRoot, KeepDisk, ListRootDisks, RestoreDisk
 from droveway.ports.move_verbs import (
     BEFORE_MOVES,
     BaselineCpu,
@@ -257,21 +257,25 @@ class Remove(VerbWithReply[GuestStatus], frozen=True, tag="remove"):
 
 
 class CheckDestination(VerbWithReply[GuestStatus], frozen=True, tag="check_destination"):
-    """Compare the CPU, refuse a guest of that id, write the test file."""
+    """Compare the CPU, refuse a guest of that id, write the test file. `asks_pool`: and the test object in the pool of
+    its root disk, where it has one there."""
 
     spec: GuestSpec
     source_cpu_xml: str
     probe: str
+    asks_pool: bool = True
 
 
 class CheckSource(VerbWithReply[SourceChecked], frozen=True, tag="check_source"):
-    """Does the guest run here and is the test file visible?"""
+    """Does the guest run here and is the test file visible? `asks_pool`: and the test object."""
 
     probe: str
+    asks_pool: bool = True
 
 
 class RemoveProbe(VerbWithReply[GuestStatus], frozen=True, tag="remove_probe"):
     probe: str
+    in_pool: bool = True
 
 
 class ReadLocalFiles(VerbWithReply[LocalFilesRead], frozen=True, tag="read_local_files"):
@@ -473,6 +477,7 @@ Verb = (
     | SendGuestData
     | ReadPool
     | ListVolumes
+    | ListRootDisks
     | CreateVolume
     | FillVolume
     | SendVolume
@@ -496,7 +501,7 @@ Verb = (
     | BaselineCpu
     | CompareCpu
 )
-ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests, ReadPool, ListVolumes, *BEFORE_MOVES)
+ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests, ReadPool, ListVolumes, ListRootDisks, *BEFORE_MOVES)
 # Never fenced, never remembered.
 READ_ONLY = (Inspect, ReadLocalFiles, ReadConsole, ReadDiagnostics, OpenConsole, *ABOUT_HOST)
 

@@ -270,8 +270,8 @@ class Hypervisor(Protocol):
         for the host. May be below 0."""
         ...
 
-    async def write_probe(self, name: str) -> None:
-        """Write a test file on the instance store; and a test object in the pool of root disks, where it has one."""
+    async def write_probe(self, name: str, *, in_pool: bool = False) -> None:
+        """Write a test file on the instance store; with `in_pool`, a test object in the pool of root disks too."""
         ...
 
     async def sees_probe(self, name: str) -> bool:
@@ -282,7 +282,12 @@ class Hypervisor(Protocol):
         """The same of the test object; False where it has no such pool."""
         ...
 
-    async def remove_probe(self, name: str) -> None: ...
+    async def remove_probe(self, name: str, *, in_pool: bool = False) -> None: ...
+
+    async def root_disks(self) -> tuple[str, tuple[str, ...]]:
+        """The pool of root disks that this host works with, and the instances of which there is one, whichever host
+        they run on. Empty where it has no such pool."""
+        ...
 
     async def local_files(self, instance_id: str) -> LocalFiles:
         """What of the guest lies on this host's instance store: its disks with their sizes, and its config drive."""

@@ -1,9 +1,10 @@
-"""What is done with the root disk of a guest that is resized, or moves while it is off."""
+"""What is done with the root disk of a guest that is resized, or moves while it is off; and which of them lie in a
+pool."""
 
 from __future__ import annotations
 
 from droveway.domain.wire import Count, ShortText
-from droveway.ports.replies import GuestStatus
+from droveway.ports.replies import GuestStatus, RootDisks
 from droveway.ports.verb import VerbWithReply
 
 
@@ -29,3 +30,7 @@ class ForgetKept(VerbWithReply[GuestStatus], frozen=True, tag="forget_kept"):
     """Delete the copy of that mark."""
 
     mark: ShortText
+
+
+class ListRootDisks(VerbWithReply[RootDisks], frozen=True, tag="list_root_disks"):
+    """Read-only: which instances have a root disk in the pool that this host works with. About no guest."""

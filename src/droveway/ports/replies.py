@@ -117,6 +117,14 @@ class HostInventory(msgspec.Struct, frozen=True, tag="belongings"):
     boot_id: ShortText = ""
 
 
+class RootDisks(msgspec.Struct, frozen=True, tag="root_disks"):
+    """The instances of which a disk lies in that pool (FSID/NAME), the first FILES_MAX of them; every host of the pool
+    sees the same."""
+
+    pool: ShortText = ""
+    instance_ids: Annotated[tuple[ShortText, ...], LIST] = ()
+
+
 class NetworksApplied(msgspec.Struct, frozen=True, tag="networks_applied"):
     """Which revision of its plan is in force on the host, and what of it is not. -1: none. `tunnel_address` and
     `physical_networks` are the host's own; empty: it has no part in such networks. `wants`: the instances of its plan
@@ -231,6 +239,7 @@ Answer = (
     | ReachResult
     | Tasks
     | HostInventory
+    | RootDisks
     | NetworksApplied
     | Connections
     | ConnectionsRestored

@@ -86,7 +86,8 @@ class Storage(Protocol):
 
     async def fill(self, volume: VolumeSpec, image: ImageRef, ticket: ImageTicket | None) -> None:
         """Let it begin with the bytes of that image, converted from its format to the volume's. Done again, it is done
-        from the beginning. Raises TicketWanted (ports/images.py), StorageRefused when the image is larger."""
+        from the beginning. Raises TicketWanted (ports/images.py), StorageRefused when the image is larger or a host is
+        admitted; then it holds what it held."""
         ...
 
     async def send(self, volume: VolumeSpec, image_id: str, disk_format: str, ticket: ImageTicket | None) -> int:

@@ -52,7 +52,8 @@ def broken_laws(world: World) -> list[str]:
     networks = [] if world.networks is None else world.networks.look()
     of_volumes = [] if world.volumes is None else world.volumes.look()
     found = [*world.fleet.violations, *world.database.broken_laws(), *world.violations, *_survivors(world)]
-    return [*found, *networks, *of_volumes]
+    of_roots = [] if world.root_pools is None else world.root_pools.look()
+    return [*found, *networks, *of_volumes, *of_roots]
 
 
 def _survivors(world: World) -> list[str]:
@@ -96,7 +97,8 @@ def unsettled(world: World) -> list[str]:
     rows = world.database.look(StoreSnapshot)
     looks = (_open, _hosts, _places, _rescued, _stopped, _leftovers, network_laws.at_rest)
     of_volumes = [] if world.volumes is None else world.volumes.at_rest()
-    return [reason for look in looks for reason in look(world, rows)] + of_volumes
+    of_roots = [] if world.root_pools is None else world.root_pools.at_rest()
+    return [reason for look in looks for reason in look(world, rows)] + of_volumes + of_roots
 
 
 def _open(world: World, rows: StoreSnapshot) -> list[str]:
@@ -254,7 +256,8 @@ def passing(world: World) -> list[str]:
     """What a command that comes very late may leave, and what goes by itself: a guest that is expected is dismissed
     after the host's next report, a test file is swept by the hosts when it is old."""
     probes = [name for store in world.fleet.stores.values() for name in store.probes]
-    return [f"the test file {name} is left" for name in probes] + admitted(world)
+    objects = [f"the test object {name} is left in {pool}" for pool, name in world.fleet.roots.probes]
+    return [f"the test file {name} is left" for name in probes] + objects + admitted(world)
 
 
 def admitted(world: World) -> list[str]:

@@ -279,6 +279,7 @@ class Host:
             disk_gb=60,
             cpu_level=world.rng.choice(world.cpu_levels),
             store=world.store_of(name),
+            root_pool="" if world.root_pools is None else world.root_pools.of_host(name),
         )
         self.fences = DiskFences()
         self.boot_id, self.clock = world.names.uuid(), SimClock(world.loop, world.rng)

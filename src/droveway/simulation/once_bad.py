@@ -8,6 +8,8 @@ from pathlib import Path
 WITH_NETWORKS = "# Of worlds that may have networks:"  # behind that line
 WITH_VOLUMES = "# Of worlds that may have volumes:"  # likewise
 
+WITH_ROOT_POOLS = "# Of worlds that may have root disks in a pool:"  # likewise
+
 
 @cache
 def _lines() -> tuple[str, ...]:
@@ -28,6 +30,12 @@ def before_networks() -> frozenset[int]:
 def before_volumes() -> frozenset[int]:
     """Those of worlds that had no volumes yet."""
     return _before(WITH_VOLUMES)
+
+
+@cache
+def before_root_pools() -> frozenset[int]:
+    """Those of worlds that had no pools of root disks yet."""
+    return _before(WITH_ROOT_POOLS)
 
 
 def _before(line: str) -> frozenset[int]:

@@ -56,6 +56,7 @@ ACTIONS: dict[str, Any] = {
     RESCUE: {"rescue": None},
     UNRESCUE: {"unrescue": None},
 }
+VERSIONS = {REBUILD: "2.93"}  # from which on one that begins from a volume is rebuilt
 SERVERS = "/compute/v2.1/servers"
 FITS_NOWHERE, IN_A_GROUP = 0.04, 0.3  # of the creations
 TAKEN_AT_ONCE = 0.6  # of the second instances of those that are rebooted together
@@ -120,7 +121,7 @@ class UserWorkload:
         elif act == TOGETHER:
             await self._together(row.id, world.rng.choice(rows).id)
         else:
-            await self._ask(act, row.id, "POST", f"{SERVERS}/{row.id}/action", ACTIONS[act])
+            await self._ask(act, row.id, "POST", f"{SERVERS}/{row.id}/action", ACTIONS[act], VERSIONS.get(act, VERSION))
 
     async def _create(self) -> None:
         self._names += 1

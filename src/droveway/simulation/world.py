@@ -27,7 +27,7 @@ from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestC
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.drivers.network.simulated import SimulatedNetwork
 from droveway.drivers.storage.simulated import SimulatedStorage
-from droveway.simulation import guest_networks, guest_volumes
+from droveway.simulation import guest_networks, guest_volumes, root_pools
 from droveway.simulation.apis import DATA, IMAGE_ID, SHA512, Apis
 from droveway.simulation.database import Database
 from droveway.simulation.hearts import HeartProcess
@@ -130,6 +130,7 @@ class World:
         self.cpu_levels = self.rng.choice([(1,), (1,), (1,), (1, 1, 1, 2)])
         self.networks = guest_networks.GuestNetworks(self) if guest_networks.are_played(seed) else None
         self.volumes = guest_volumes.GuestVolumes(self) if guest_volumes.are_played(seed) else None
+        self.root_pools = root_pools.RootPools(self) if root_pools.are_played(seed) else None
         self._stores_apart = stores_are_apart(seed)
         self.hosts = {name: Host(self, name) for name in (f"h{i}" for i in range(self.rng.randint(3, 5)))}
         self.control_names = [f"c{i}" for i in range(self.rng.randint(2, 3))]

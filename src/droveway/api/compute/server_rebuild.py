@@ -14,22 +14,20 @@ from droveway.api.http.bodies import Body
 from droveway.api.http.kinds import FLAG, NAME, of, or_null, text
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import canonical, is_uuid
+from droveway.api.volume import sources
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest
+from droveway.domain.faults import BadRequest, Conflict
 from droveway.domain.model import Flavor, SagaKind
 from droveway.domain.policy import Need
 from droveway.scheduler import image_properties as image_specs
 from droveway.store.compute import guest_data, instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ImageRow, InstanceRow
+from droveway.store.volume import attachments, volumes
 
 USER_DATA_SINCE, KEY_SINCE = 57, 54
 REIMAGE_SINCE, RESCUE_OF_VOLUME_SINCE = 93, 87
 _NO_OTHER_IMAGE = "Unable to rebuild with a different image for a volume-backed server."
-_NO_REBUILD = (
-    "The root disk of this server is a volume, which is not written over by a rebuild here: make a volume of that "
-    "image, and a server that begins from it."
-)
 _UNSET = "\0"  # no name, and no user data
 
 
@@ -65,10 +63,12 @@ class Rebuild(Body, frozen=True, kw_only=True):
 
 async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
     def params(tx: Tx, row: InstanceRow) -> Params:
-        if server_snapshots.begins_from_volume(tx, row):
-            raise BadRequest(_NO_REBUILD if request.version >= REIMAGE_SINCE else _NO_OTHER_IMAGE)
+        root = attachments.root_of(tx, row["id"])
+        if root is not None and request.version < REIMAGE_SINCE:
+            raise BadRequest(_NO_OTHER_IMAGE)
         image = _fitting(tx, request, row, given.image_id)
-        wanted: Params = {
+        more = {} if root is None else _filling(tx, request, root["volume_id"], given.image_id)
+        wanted: Params = more | {
             "image_id": given.image_id,
             "image_properties": image_specs.kept(image["properties"]),
             "preserve_ephemeral": given.preserve_ephemeral,
@@ -102,6 +102,19 @@ async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
         server["user_data"] = None if given.user_data == _UNSET else given.user_data
     location = f"{api.settings.base_url}/compute/v2.1/servers/{server['id']}".encode()
     return Response(202, {"server": server}, headers=[(b"location", location)])
+
+
+def _filling(tx: Tx, request: Request, volume_id: str, image_id: str) -> Params:
+    """Of the volume that it begins from, which is written over. Raises BadRequest, Conflict."""
+    row = volumes.get(tx, volume_id)
+    source = sources.of_image(tx, image_id, request.scope)
+    source.must_fit(row["size_gb"])
+    if attachments.has_snapshots(tx, volume_id):
+        raise Conflict(
+            f"The root volume {volume_id} of this server has snapshots, and would be written over under them: delete "
+            "them first, or create a server of that image."
+        )
+    return {"image_metadata": source.image_metadata}
 
 
 def _fitting(tx: Tx, request: Request, row: InstanceRow, image_id: str) -> ImageRow:

@@ -16,6 +16,7 @@ import structlog
 from droveway.control.engine.changes import Changes
 from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, Through, wait
+from droveway.control.engine.pools_seen import PoolsSeen
 from droveway.control.engine.reading import RunReader
 from droveway.control.engine.run import CANCEL_LOOK_S, Run, record
 from droveway.control.engine.saga import Context, ControlSettings, NotYet, NoValidHost, Saga, TooLate, Undecided
@@ -69,6 +70,7 @@ class Runner(Changes):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._blocked: set[str] = set()
         self._dropped: set[str] = set()  # ours by their row, but a newer owner was met: to be adopted again
+        self._pools = PoolsSeen(clock)
         self._reader = RunReader(store, clock, self._run_of)
         self.dead_owners: Sequence[str] = ()  # kept by the lease loop
 
@@ -148,6 +150,7 @@ class Runner(Changes):
             store=self._store,
             placer=self._placer,
             send=self._send,
+            pools=self._pools,
             error=row["error"],
         )
         return Run(row, story, context)

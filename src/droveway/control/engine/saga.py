@@ -25,6 +25,7 @@ from droveway.store.volume.attachments import HeldVolume
 from droveway.store.work import sagas
 
 if TYPE_CHECKING:
+    from droveway.control.engine.pools_seen import PoolsSeen
     from droveway.control.scheduling.placer import Decision, Placer
 
 
@@ -117,6 +118,7 @@ class Context:
     store: Store
     placer: Placer
     send: Callable[[str, Subject, int, Any, float, str], Awaitable[Any]]  # commands.py
+    pools: PoolsSeen | None = None  # None: nothing is known
     error: str = ""
     host_failed: bool = False  # the step failed because its host refused, or did not answer
     decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host

@@ -87,6 +87,7 @@ def find(tx: Tx, ctx: Context) -> None:
         source=facts.source.name,
         spec=facts.spec,
         probe=f"probe-{ctx.id}",
+        asks_pool=False,
         may_copy=False,
         volumes=facts.volumes,
         ran=instance["vm_state"] == VmState.ACTIVE,
@@ -135,7 +136,8 @@ async def check_destination(ctx: Context) -> None:
     """Its processor is not compared: the guest begins anew there. And the test file is written."""
     move: ColdNotes = ctx.notes
     assert move.after is not None, "a destination was chosen"
-    await ctx.ask(move.destination, CheckDestination(msgspec.structs.replace(move.after, cells=()), "", move.probe))
+    spec = msgspec.structs.replace(move.after, cells=())
+    await ctx.ask(move.destination, CheckDestination(spec, "", move.probe, asks_pool=False))
 
 
 async def look_for_probe(ctx: Context) -> None:

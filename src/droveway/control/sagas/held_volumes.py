@@ -72,9 +72,19 @@ async def admit_all(ctx: Context) -> None:
     the volume must know that the host may be admitted."""
     notes: SpecNotes = ctx.notes
     for one in notes.volumes:
-        await ctx.store.run(_write_host, one.attachment_id, notes.host, None)
-        source = await admit(ctx, one, notes.host)
-        await ctx.store.run(_write_host, one.attachment_id, notes.host, source)
+        await admit_one(ctx, one, notes.host)
+
+
+async def admit_one(ctx: Context, one: HeldVolume, host: str) -> None:
+    await ctx.store.run(_write_host, one.attachment_id, host, None)
+    source = await admit(ctx, one, host)
+    await ctx.store.run(_write_host, one.attachment_id, host, source)
+
+
+async def withdraw_one(ctx: Context, one: HeldVolume, host: str) -> None:
+    """Nothing of the guest has it open there."""
+    await withdraw(ctx, one, host)
+    await ctx.store.run(_write_withdrawn, one.attachment_id, host)
 
 
 def _write_host(tx: Tx, attachment_id: str, host: str, source: DiskSource | None) -> None:

@@ -114,15 +114,19 @@ def release_destination(tx: Tx, ctx: Context) -> None:
 
 
 async def check_destination(ctx: Context) -> None:
-    """It compares the CPU and writes a test file on its instance store."""
+    """It compares the CPU and writes a test file on its instance store; and a test object in the pool of the root disk,
+    unless these two were seen to work with one pool a short while ago."""
     move: MoveNotes = ctx.notes
     assert move.spec is not None
-    await ctx.ask(move.destination, CheckDestination(move.spec, move.source_cpu_xml, move.probe))
+    pool = move.spec.root_pool
+    is_known = ctx.pools is not None and ctx.pools.is_same(pool, move.source, move.destination)
+    asks = move.asks_pool = bool(pool) and not is_known
+    await ctx.ask(move.destination, CheckDestination(move.spec, move.source_cpu_xml, move.probe, asks))
 
 
 async def remove_probe(ctx: Context) -> None:
     """The test file goes, whatever happens."""
-    await ctx.ask(ctx.notes.destination, RemoveProbe(ctx.notes.probe))
+    await ctx.ask(ctx.notes.destination, RemoveProbe(ctx.notes.probe, ctx.notes.asks_pool))
 
 
 async def remove_probe_anywhere(ctx: Context) -> None:
@@ -130,18 +134,21 @@ async def remove_probe_anywhere(ctx: Context) -> None:
     try:
         await remove_probe(ctx)
     except Unreachable:
-        await ctx.ask(ctx.notes.source, RemoveProbe(ctx.notes.probe))
+        await ctx.ask(ctx.notes.source, RemoveProbe(ctx.notes.probe, ctx.notes.asks_pool))
 
 
 async def check_source(ctx: Context) -> None:
     """The guest runs there, and the test file tells whether the two share their store."""
     move: MoveNotes = ctx.notes
-    answer = await ctx.ask(move.source, CheckSource(move.probe))
+    answer = await ctx.ask(move.source, CheckSource(move.probe, move.asks_pool))
     must_pass(of_guest(answer.guest.state, "", ()))  # an agent of before does not look itself
     move.source_boot_id, move.load = answer.boot_id, answer.load
     assert move.spec is not None, "it was found"
     is_shared, needs_store, pool = answer.shared_store, move.spec.needs_store, move.spec.root_pool
-    must_pass((of_pool(move.source, move.destination, pool, is_shared=answer.shared_pool),))
+    if move.asks_pool:
+        must_pass((of_pool(move.source, move.destination, pool, is_shared=answer.shared_pool),))
+        if pool and ctx.pools is not None:
+            ctx.pools.note(pool, move.source, move.destination)
     move.apart = not is_shared and not needs_store
     move.copies_files = not is_shared and needs_store
     asked = ctx.params.get("block_migration")

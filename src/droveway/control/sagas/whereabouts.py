@@ -37,6 +37,7 @@ class MoveNotes(msgspec.Struct):
     spec: GuestSpec | None = None
     source_cpu_xml: str = ""
     probe: str = ""
+    asks_pool: bool = True  # the test object in the pool of its root disk may have been written
     endpoint: MigrationEndpoint | None = None
     network_revision: int = 0  # that has its ports bound to both hosts; 0: they are not
     boot_id: str = ""  # of the destination, when the guest was seen to run there

@@ -199,6 +199,7 @@ class SimulatedStorage:
     async def fill(self, volume: VolumeSpec, image: ImageRef, ticket: ImageTicket | None) -> None:
         await self._begin()
         target = self._volume(volume.volume_id)
+        self._must_be_closed(volume.volume_id, target)
         if image.size_bytes > target.size_bytes:
             raise StorageRefused(
                 f"image {image.id} has {image.size_bytes} bytes, and volume {volume.volume_id} {target.size_bytes}"

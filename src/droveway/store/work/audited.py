@@ -14,6 +14,7 @@ from droveway.domain.audit_findings import (
     Instance,
     Listing,
     Migration,
+    PoolListing,
     Repair,
     Seen,
     StoreSnapshot,
@@ -52,19 +53,25 @@ _OPEN = Prepared(
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-def before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str]]:
-    """The instances at rest; the hosts, those that are up first, each with why it is down."""
+def before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str], dict[str, list[str]]]:
+    """The instances at rest; the hosts, those that are up first, each with why it is down; and the pools of root disks,
+    each with the hosts that are up and work with it."""
     busy = _busy(tx, tx.execute(_OPEN).fetchall())
     # Deleted ones too: what is left of them is held against the host only when nothing has begun since.
     seen = {row.id: (row.fence, row.host) for row in tx.execute(_FENCES) if row.id not in busy}
     known = sorted(hosts.facts_of_all(tx), key=lambda host: not host.is_up)
-    return seen, {host.name: "" if host.is_up else f"it is down: {host.reason}" for host in known}
+    pools: dict[str, list[str]] = {}
+    for host in sorted(known, key=lambda host: host.name):
+        if host.root_pool and host.is_up:
+            pools.setdefault(host.root_pool, []).append(host.name)
+    return seen, {host.name: "" if host.is_up else f"it is down: {host.reason}" for host in known}, pools
 
 
-def rows(tx: Tx, listings: list[Listing]) -> StoreSnapshot:
+def rows(tx: Tx, listings: list[Listing], pools: Sequence[PoolListing] = ()) -> StoreSnapshot:
     found = {row.id: _instance(row) for row in tx.execute(_PLACED)}
     named = {guest.instance_id for listing in listings for guest in listing.guests}
     named.update(*(listing.admitted for listing in listings), *(listing.files for listing in listings))
+    named.update(*(listing.instance_ids for listing in pools))
     opened = list(tx.execute(_OPEN))
     busy = _busy(tx, opened)
     named |= busy
@@ -167,6 +174,15 @@ def _defer_removal(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     return ""
 
 
+def _defer_root_removal(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
+    """Likewise: that host removes it from the pool that it works with."""
+    pool = next((host.root_pool for host in rows.hosts if host.name == finding.where), "")
+    because = _defer_removal(tx, finding, rows) if pool else CHANGED
+    if not because:
+        tx.execute(update(i).where(i.c.id == finding.subject).values(root_pool=pool))
+    return because
+
+
 WRITES: dict[Repair, Write] = {
     Repair.END_TASK: _end_task,
     Repair.FAIL_BUILD: _fail_build,
@@ -174,5 +190,6 @@ WRITES: dict[Repair, Write] = {
     Repair.END_MIGRATION: _end_migration,
     Repair.RELEASE_CLAIM: _end_migration,
     Repair.REMOVE_FILES: _defer_removal,
+    Repair.REMOVE_ROOT_DISK: _defer_root_removal,
     Repair.TIDY_VOLUME: audited_volumes.tidy,
 }

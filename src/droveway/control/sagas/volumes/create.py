@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import msgspec
 
-from droveway.control.engine.saga import Context, Saga, Step, TicketNeeded
-from droveway.control.sagas import tickets
+from droveway.control.engine.saga import Context, Saga, Step
+from droveway.control.sagas.volumes import filling
 from droveway.control.sagas.volumes.asking import ask, fail, message, show_wait, spec_of, stored
 from droveway.control.scheduling import backends as choosing
-from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound, StepFailed
 from droveway.domain.model import ImageRef, SagaKind
 from droveway.domain.volume.messages import Action
 from droveway.domain.volume.model import FromSnapshot, FromVolume, VolumeOrigin, VolumeSpec, VolumeStatus
-from droveway.ports.volume_verbs import CreateVolume, DeleteVolume, FillVolume
+from droveway.ports.volume_verbs import CreateVolume, DeleteVolume
 from droveway.scheduler.backends import to_tenants
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
@@ -105,16 +104,9 @@ def has_image(notes: MakingNotes) -> bool:
 
 
 async def fill_volume(ctx: Context) -> None:
-    """A service that has not got the image answers so, and is asked again with a ticket."""
     notes: MakingNotes = ctx.notes
     assert notes.volume is not None and notes.image is not None, "it is filled from an image"
-    verb = FillVolume(notes.volume, notes.image)
-    try:
-        await ask(ctx, notes.backend, notes.volume.volume_id, verb)
-    except TicketNeeded as needed:
-        host, _ = service_kinds.address_of(notes.backend, service_kinds.VOLUME)
-        ticket = await tickets.to_fetch(ctx, host, notes.image, needed.challenge)
-        await ask(ctx, notes.backend, notes.volume.volume_id, msgspec.structs.replace(verb, ticket=ticket))
+    await filling.fill(ctx, notes.backend, notes.volume, notes.image)
 
 
 def record_available(tx: Tx, ctx: Context) -> None:

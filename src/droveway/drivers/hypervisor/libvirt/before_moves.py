@@ -15,6 +15,7 @@ from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt.facts import check_cpu, cpu_baseline
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt.kept_disks import KeptDisks
+from droveway.drivers.hypervisor.libvirt.root_disks import RootDisks
 from droveway.drivers.hypervisor.promises import check_each, check_off
 from droveway.ports.clock import Clock
 
@@ -30,10 +31,30 @@ class BeforeMoves:
     _connection: LibvirtConnection
     _files: InstanceFiles
     _kept: KeptDisks
+    _pool: RootDisks
     _settings: LibvirtSettings
 
     async def measure(self) -> HostUsage:
         raise NotImplementedError
+
+    async def write_probe(self, name: str, *, in_pool: bool = False) -> None:
+        await self._files.write_probe(name)
+        if in_pool:
+            await self._pool.write_probe(name)
+
+    async def sees_probe(self, name: str) -> bool:
+        return await self._files.sees_probe(name)
+
+    async def sees_probe_in_pool(self, name: str) -> bool:
+        return await self._pool.sees_probe(name)
+
+    async def remove_probe(self, name: str, *, in_pool: bool = False) -> None:
+        await self._files.remove_probe(name)
+        if in_pool:
+            await self._pool.remove_probe(name)
+
+    async def root_disks(self) -> tuple[str, tuple[str, ...]]:
+        return await self._pool.listing()
 
     async def cpu_baseline(self, cpus: Sequence[str]) -> str:
         if not self._use_kvm:

@@ -476,20 +476,6 @@ class LibvirtHypervisor(BeforeMoves):
         for disk in spec.volumes:
             ways.check(disk)
 
-    async def write_probe(self, name: str) -> None:
-        await self._files.write_probe(name)
-        await self._pool.write_probe(name)
-
-    async def sees_probe(self, name: str) -> bool:
-        return await self._files.sees_probe(name)
-
-    async def sees_probe_in_pool(self, name: str) -> bool:
-        return await self._pool.sees_probe(name)
-
-    async def remove_probe(self, name: str) -> None:
-        await self._files.remove_probe(name)
-        await self._pool.remove_probe(name)
-
     async def local_files(self, instance_id: str) -> LocalFiles:
         return await self._arrivals.read(instance_id)
 

@@ -146,14 +146,17 @@ class InstanceFiles:
             await self._make_disk(spec, ticket, name)
 
     async def replace_disk(self, spec: GuestSpec, new: str, documents: Sequence[Document], keeps_local: bool) -> None:
-        """What is new becomes its root disk, by one atomic step, which is the last of those that are not done again."""
+        """What is new becomes its root disk, by one atomic step, which is the last of those that are not done again. A
+        root disk that lies elsewhere is replaced there."""
         directory = Path(self.directory(spec.instance_id))
         gone = (config_drive.NAME, NVRAM, *(() if keeps_local else (EPHEMERAL, SWAP)))
 
         def work() -> None:
-            if (directory / new).exists():
+            is_elsewhere = not spec.has_root_file
+            if is_elsewhere or (directory / new).exists():
                 for name in gone:
                     (directory / name).unlink(missing_ok=True)
+            if not is_elsewhere and (directory / new).exists():
                 (directory / new).replace(directory / "disk")
 
         await self.run(work)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,13 +25,15 @@ from droveway.drivers.storage import image_data, state_file
 from droveway.drivers.storage.child import COPY_S, Programs
 from droveway.drivers.storage.image_data import ImageData
 from droveway.drivers.storage.rbd.cluster import Cluster, RbdSettings
-from droveway.drivers.storage.rbd.image_cache import ImageCache, image_name
+from droveway.drivers.storage.rbd.image_cache import UNFINISHED, ImageCache, image_name
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import Images
 from droveway.ports.storage import StorageDown, StorageRefused
 
 PROBE, PROBE_BYTES, PROBE_KEPT_S, WRITTEN = "probe-", 1 << 20, 600, "droveway.written_s"
+_ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_OF_INSTANCE = re.compile(rf"(?:{UNFINISHED}.*\+)?({_ID})_disk(?:\.[a-z]+)?")
 ANY_GB = 1 << 20  # a disk that may be as large as its image
 CLOSES_WITHIN_S, LOOK_S = 40.0, 0.5  # a client whose host has lost its power is seen for half a minute
 SPACE_WITHIN_S = 5.0
@@ -113,8 +116,9 @@ class PoolDisks:
 
     # -- disks ----------------------------------------------------------------------------------------------------
     async def make(self, spec: GuestSpec, ticket: ImageTicket | None, beside: str = "") -> None:
-        """What is there is left as it is. `beside`: of that name, beside its root disk; one of another image, which was
-        to be dropped when its host did not answer, gives way. Raises TicketWanted, too."""
+        """What is there is left as it is, or made as large as it is to be. `beside`: that name, beside its root disk;
+        one of another image, which was to be dropped when its host did not answer, gives way. Raises TicketWanted, too.
+        """
         await self.check(spec)
         name, size_bytes = _disk(spec.instance_id, beside), spec.disk_gb * GIB
         if spec.image is None and not size_bytes:
@@ -123,6 +127,8 @@ class PoolDisks:
             found = await self._cluster.look(name)
             if found is not None:
                 if not beside or (spec.image is not None and found.parent == image_name(spec.image)):
+                    if found.size_bytes < size_bytes:  # cut off between the two steps below
+                        await self._cluster.resize(name, size_bytes)
                     return
                 await self._remove(name)
             if spec.image is None:
@@ -131,12 +137,9 @@ class PoolDisks:
             wanted = VolumeSpec(spec.instance_id, spec.disk_gb or ANY_GB)
             cached, image_bytes = await self._cache.make(spec.image, wanted, ticket)
             image_data.must_fit(spec.image.id, image_bytes, wanted.size_gb)
-            unfinished = f"new-{self._settings.host}+{name}"  # whatever has its name is as large as it is to be
-            await self._cluster.remove(unfinished)
-            await self._cluster.clone(*cached, unfinished)
+            await self._cluster.clone(*cached, name)
             if image_bytes < size_bytes:
-                await self._cluster.resize(unfinished, size_bytes)
-            await self._cluster.rename(unfinished, name)
+                await self._cluster.resize(name, size_bytes)
 
     async def has(self, instance_id: str) -> bool:
         async with self._faults():
@@ -162,12 +165,20 @@ class PoolDisks:
             await self._remove(_disk(instance_id, beside))
 
     async def remove_all(self, instance_id: str) -> None:
+        """What a host that has ended since had half made of it, too."""
         async with self._faults():
             await self._connect()
             for name in await self._cluster.images():
-                if name == _disk(instance_id) or name.startswith(f"{_disk(instance_id)}."):
+                if _instance_of(name) == instance_id:
                     await self._remove(name)
             await self._cluster.purge()
+
+    async def listing(self) -> tuple[str, tuple[str, ...]]:
+        """The pool, and the instances of which there is a disk, or one half made."""
+        async with self._faults():
+            await self._connect()
+            found = {_instance_of(name) for name in await self._cluster.images()}
+        return self.pool, tuple(sorted(found - {""}))
 
     async def _remove(self, name: str) -> None:
         """Once nobody has it open."""
@@ -241,6 +252,13 @@ class PoolDisks:
             raise HypervisorRefused(fault.reason) from None
         except StorageDown as fault:
             raise HypervisorDown(fault.reason) from None
+
+
+def _instance_of(name: str) -> str:
+    """Whose disk has that name, or was to have it (an older release made them under another one first); empty: images,
+    test objects, and what is not ours."""
+    found = _OF_INSTANCE.fullmatch(name)
+    return "" if found is None else found[1]
 
 
 def _disk(instance_id: str, beside: str = "") -> str:

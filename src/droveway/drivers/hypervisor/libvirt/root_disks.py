@@ -79,6 +79,10 @@ class RootDisks:
         await pool.check(GuestSpec(instance_id, "", 0, 0, 0, root_pool=root_pool))
         await pool.remove_all(instance_id)
 
+    async def listing(self) -> tuple[str, tuple[str, ...]]:
+        """The pool, and the instances of which there is a disk in it."""
+        return ("", ()) if self._pool is None else await self._pool.listing()
+
     # -- test objects ---------------------------------------------------------------------------------------------
     async def write_probe(self, name: str) -> None:
         if self._pool is not None:

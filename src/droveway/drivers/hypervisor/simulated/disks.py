@@ -110,6 +110,7 @@ class SimulatedDisks:
             image_id = store.spares.pop((instance_id, SpareDisk.REBUILD.value), None)
             if image_id is not None:
                 store.images[instance_id] = image_id
+            if image_id is not None or not spec.has_root_file:
                 store.drives.pop(instance_id, None)
             if spec.config_drive and instance_id not in store.drives:
                 store.drives[instance_id] = tuple(documents)

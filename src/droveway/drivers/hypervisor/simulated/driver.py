@@ -537,12 +537,12 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
         host = self._check()
         return (host.resources.disk_gb - host.resources.reserved_disk_gb - host.store.used_gb) * GIB
 
-    async def write_probe(self, name: str) -> None:
+    async def write_probe(self, name: str, *, in_pool: bool = False) -> None:
         await self._touch()
         host, now_s = self._check_on(), self._fleet.clock.monotonic_s()
         host.store.probes[name] = now_s
-        if host.resources.root_pool:
-            self._fleet.roots.probes[host.resources.root_pool, name] = now_s
+        if in_pool and host.resources.root_pool:
+            self._fleet.roots.note_probe(host.resources.root_pool, name, now_s)
 
     async def sees_probe(self, name: str) -> bool:
         await self._touch()
@@ -551,11 +551,16 @@ class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     async def sees_probe_in_pool(self, name: str) -> bool:
         return (self._check_on().resources.root_pool, name) in self._fleet.roots.probes
 
-    async def remove_probe(self, name: str) -> None:
+    async def remove_probe(self, name: str, *, in_pool: bool = False) -> None:
         await self._touch()
         host = self._check_on()
         host.store.probes.pop(name, None)
-        self._fleet.roots.probes.pop((host.resources.root_pool, name), None)
+        if in_pool:
+            self._fleet.roots.probes.pop((host.resources.root_pool, name), None)
+
+    async def root_disks(self) -> tuple[str, tuple[str, ...]]:
+        pool = self._check().resources.root_pool
+        return pool, self._fleet.roots.listing(pool)
 
     async def admit(self, spec: GuestSpec) -> None:
         host = self._check()

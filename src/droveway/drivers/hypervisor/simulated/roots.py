@@ -24,6 +24,12 @@ class Roots:
     def delete(self, instance_id: str) -> None:
         self.there.pop(instance_id, None)
 
+    def listing(self, pool: str) -> tuple[str, ...]:
+        return tuple(sorted(instance_id for instance_id, (name, _) in self.there.items() if name == pool))
+
+    def note_probe(self, pool: str, name: str, at_s: float) -> None:
+        self.probes[pool, name] = at_s
+
     def used_gb(self, pool: str) -> int:
         return sum(size_gb for name, size_gb in self.there.values() if name == pool)
 

@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -60,6 +61,7 @@ class NbdExports:
 
     def __init__(self, directory: Path, address: str, certificate: Path) -> None:
         self._directory, self.address, self._certificate = directory, address, certificate
+        self._choosing = threading.Lock()  # a port: volumes are admitted to side by side
 
     # -- what there is --------------------------------------------------------------------------------------------
     def known(self) -> list[str]:
@@ -71,8 +73,10 @@ class NbdExports:
         return msgspec.json.decode(text, type=Export) if text else None
 
     def hosts(self, volume_id: str) -> list[str]:
-        of_volume = self._of_volume(volume_id)
-        return sorted(unquote(name) for name in os.listdir(of_volume)) if of_volume.exists() else []
+        try:
+            return sorted(unquote(name) for name in os.listdir(self._of_volume(volume_id)))
+        except FileNotFoundError:
+            return []
 
     def clients(self, volume_id: str, host: str) -> list[str]:
         """Connections of that host that stand."""
@@ -88,11 +92,16 @@ class NbdExports:
     # -- who may open it ------------------------------------------------------------------------------------------
     def admit(self, volume_id: str, part: Part, host: str, identity: str, *, read_only: bool) -> Export:
         found, kept = self.find(volume_id, host), self._home(volume_id, host) / ADMITTED
-        if found is not None and found.process.is_alive() and state_file.read(kept) == identity:
+        is_same = found is not None and (found.part, found.read_only) == (part, read_only)
+        if found is not None and is_same and found.process.is_alive() and state_file.read(kept) == identity:
             return found
-        state_file.write(kept, identity)
-        port = self._free_port() if found is None else found.port
-        return self._begin(Export(volume_id, host, part, port, read_only))
+        if state_file.read(kept) != identity:
+            state_file.write(kept, identity)
+        with self._choosing:
+            port = self._free_port() if found is None else found.port
+            export = Export(volume_id, host, part, port, read_only)
+            self._keep(export)  # now it is taken
+        return self._begin(export, is_kept=True)
 
     def withdraw(self, volume_id: str, host: str) -> None:
         """Its connections end, and it opens none any more."""
@@ -118,18 +127,19 @@ class NbdExports:
                 self._begin(msgspec.structs.replace(found, part=part))
 
     # -- its server -----------------------------------------------------------------------------------------------
-    def _begin(self, export: Export) -> Export:
-        """In place of the one that is there."""
+    def _begin(self, export: Export, *, is_kept: bool = False) -> Export:
+        """In place of the one that is there. `is_kept`: it is on the disk already."""
         pid_file = self._home_of(export) / "pid"
         self._end(export.volume_id, export.host)
         self._lay_out(export)
-        self._keep(export)
+        if not is_kept:
+            self._keep(msgspec.structs.replace(export, pid=0, started_ticks=0))
         self._run(export, pid_file)
         process = _served_by(pid_file)
         if process is None:
             raise StorageRefused(f"nbdkit does not serve volume {export.volume_id}: {self._words(export)}")
         begun = msgspec.structs.replace(export, pid=process.pid, started_ticks=process.started_ticks)
-        self._keep(begun)
+        self._keep(begun, is_lasting=False)  # the machine's power ends the server, too
         return begun
 
     def _home_of(self, export: Export) -> Path:
@@ -146,14 +156,15 @@ class NbdExports:
             process.end()
         pid_file.unlink(missing_ok=True)
 
-    def _keep(self, export: Export) -> None:
-        state_file.write(self._home_of(export) / "export.json", msgspec.json.encode(export).decode())
+    def _keep(self, export: Export, *, is_lasting: bool = True) -> None:
+        text = msgspec.json.encode(export).decode()
+        state_file.write(self._home_of(export) / "export.json", text, is_lasting=is_lasting)
 
     def _lay_out(self, export: Export) -> None:
         home = self._home_of(export)
-        state_file.write(home / "tls" / "ca-cert.pem", state_file.read(home / ADMITTED))
+        state_file.write(home / "tls" / "ca-cert.pem", state_file.read(home / ADMITTED), is_lasting=False)
         for source, name in (("cert.pem", "server-cert.pem"), ("key.pem", "server-key.pem")):
-            state_file.write(home / "tls" / name, self._own(source))
+            state_file.write(home / "tls" / name, self._own(source), is_lasting=False)
 
     def _own(self, name: str) -> str:
         text = state_file.read(self._certificate / name)
@@ -179,7 +190,7 @@ class NbdExports:
             *within,
             *("file", part.device, *range_of),
         ]
-        with (home / "log").open("wb") as log:
+        with (home / "log").open("wb") as log:  # of its start: in the background it says nothing
             try:
                 done = subprocess.run(
                     ["setsid", "--wait", *command],

@@ -18,6 +18,7 @@ from droveway.ports.storage import StorageDown, StorageRefused
 IMAGE, BASE, UNFINISHED, USED = "image-", "base", "new-", "droveway.used_s"
 NAME_HEX = 32
 KEPT_S = 24 * 3600  # since a volume was last made of it, when none shares data with it
+MARKED_S = 3600  # how late that is noted
 _SECTOR = 512
 
 
@@ -49,7 +50,9 @@ class ImageCache:
             assert found is not None, "it has just been made"
             if BASE not in found.snapshots:
                 await self._cluster.snapshot(name, BASE)
-            await self._cluster.mark(name, USED, str(self._clock.now_us() // 1_000_000))
+            now_s = self._clock.now_us() // 1_000_000
+            if now_s - int(found.marks.get(USED, 0)) > MARKED_S:  # a write to the cluster, which the volume waits for
+                await self._cluster.mark(name, USED, str(now_s))
         return (name, BASE), found.size_bytes
 
     async def _convert(self, image: ImageRef, name: str, volume: VolumeSpec, ticket: ImageTicket | None) -> None:
