@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from keystoneclient.contrib.ec2.utils import Ec2Signer
 from sqlalchemy import select
 from structlog.testing import capture_logs
@@ -21,7 +22,7 @@ from droveway.api.wiring import IdentitySettings
 from droveway.store.identity import keys
 from droveway.store.identity.tables import tokens
 from tests.api.identity_world import People, among_people, names, of_project
-from tests.api.world import NOVA
+from tests.api.world import BASE, NOVA
 
 Key = dict[str, Any]
 
@@ -184,6 +185,19 @@ async def test_a_secret_of_nothing_signs_nothing(tmp_path: Path) -> None:
         await people.world.store.run(keys.update_credential, id_of_access(key["access"]), {"blob": blob})  # of before
         signed = version_2({**key, "secret": ""})
         await people.ask("POST", "/ec2tokens", 401, token=service, json={"credentials": signed})
+
+
+async def test_who_signs_wrongly_elsewhere_locks_nobody_out(tmp_path: Path) -> None:
+    bounds = IdentitySettings(attempts=AttemptBounds(per_user=3, per_address=5, window_s=60))
+    async with among_people(tmp_path, identity=bounds) as people:
+        service, key = await _service(people), await _key(people)
+        bad = {**version_2(key), "signature": "x"}
+        there = httpx.ASGITransport(app=people.world.app, client=("192.0.2.66", 4000))
+        async with httpx.AsyncClient(transport=there, base_url=BASE) as elsewhere:
+            sent: Any = {"headers": {"X-Auth-Token": service}, "json": {"credentials": bad}}
+            codes = [(await elsewhere.post("/identity/v3/ec2tokens", **sent)).status_code for _ in range(4)]
+        assert codes == [401, 401, 401, 429]
+        await people.ask("POST", "/ec2tokens", 200, token=service, json={"credentials": version_2(key)})
 
 
 async def test_wrong_ones_are_bounded_a_key_and_bodies_in_size(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from droveway.api.compute.server_bodies import ServerBodies
 from droveway.api.consoles.sessions import ConsoleSessions
 from droveway.api.http.answers import Answers
 from droveway.api.http.latency import Latency
@@ -183,6 +184,7 @@ class Api:
     consoles: ConsoleSessions = field(init=False)
     attempts: Attempts = field(init=False)
     answers: Answers = field(init=False)
+    server_bodies: ServerBodies = field(default_factory=ServerBodies)
     advertised: Advertised | None = None  # the catalog, where it may be remembered
 
     def __post_init__(self) -> None:

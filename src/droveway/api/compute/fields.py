@@ -35,6 +35,16 @@ class View(msgspec.Struct, frozen=True):
     group_names: dict[str, list[str]] = {}
     volumes: dict[str, list[AttachmentRow]] = {}  # by server
 
+    def beside(self, server_id: str, host: str | None) -> tuple[Any, ...]:
+        """All of it that is about that server, which is on that host."""
+        return (
+            None if host is None else self.places.get(host),
+            self.user_data.get(server_id),
+            self.addresses.get(server_id),
+            self.group_names.get(server_id),
+            self.volumes.get(server_id),
+        )
+
 
 # -- servers ----------------------------------------------------------------------------------------------------------
 _SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))

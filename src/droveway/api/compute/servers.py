@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
 
 from droveway.api.compute import fields, server_access, server_filters, server_intents
 from droveway.api.compute.fields import View
@@ -29,8 +33,8 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, await api.answers.of(request, read))
 
 
-def view_of(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> View:
-    """What details tell beside the rows."""
+def view_of(tx: Tx, api: Api, request: Request, rows: Sequence[Mapping[str, Any]]) -> View:
+    """What details tell beside the rows, of which `id` and `host` are looked at."""
     shows_user_data = request.caller.is_admin and request.version >= USER_DATA_SINCE
     ids, has_networks = [row["id"] for row in rows], api.settings.network.is_on
     return View(
@@ -69,12 +73,34 @@ async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> R
         return Response(200, {"servers": []})
 
     def read(tx: Tx) -> bytes:
+        if table is fields.SERVER_DETAIL and instance_list.is_plain(filters):
+            return encode(paging.listed(api, request, page, "servers", *_details(tx, api, request, filters)))
         rows = _find(tx, filters)
         view = view_of(tx, api, request, rows) if table is fields.SERVER_DETAIL else View(api.settings.base_url)
         items = table.render(rows, request.version, view, is_admin=request.caller.is_admin)
         return encode(paging.listed(api, request, page, "servers", items, rows))
 
     return Response(200, await api.answers.of(request, read))
+
+
+def _details(tx: Tx, api: Api, request: Request, filters: Filters) -> tuple[list[msgspec.Raw], list[dict[str, str]]]:
+    """What is told of each, and the row as far as a page needs it."""
+    unread = instance_list.find_unread(tx, filters)
+    id_at, host_at = unread.names.index("id"), unread.names.index("host")
+    view = view_of(tx, api, request, [{"id": row[id_at], "host": row[host_at]} for row in unread.rows])
+    version, is_admin = request.version, request.caller.is_admin
+    render, asked = fields.SERVER_DETAIL.renderer(version, is_admin=is_admin), (version, is_admin, view.base)
+
+    def body_of(row: tuple[Any, ...]) -> bytes:
+        return encode(render(unread.read(row), view))
+
+    found, ids = [], []
+    for row in unread.rows:
+        server_id = row[id_at]
+        made_of = (asked, row, *view.beside(server_id, row[host_at]))
+        found.append(msgspec.Raw(api.server_bodies.of(made_of, partial(body_of, row))))
+        ids.append({"id": server_id})
+    return found, ids
 
 
 def _find(tx: Tx, filters: Filters) -> Sequence[InstanceRow]:

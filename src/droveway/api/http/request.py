@@ -45,6 +45,7 @@ OF_ONE_VALUE = frozenset(
         b"x-subject-token",
     }
 )
+WITHOUT_BODY = frozenset({"GET", "HEAD"})  # as a rule: then nothing is waited for before the answer is sent
 _MISSING = object()
 
 
@@ -91,7 +92,7 @@ class Request:
         self.refuses_unknown = False
         # What ssl tells of the client's certificate, which is of our CA; None on the public listener.
         self.certificate: Mapping[str, Any] | None = scope.get("state", {}).get("certificate")
-        self.body_ended = False
+        self.body_ended = self.method in WITHOUT_BODY and not has_body(self.headers)
         self._receive = receive
         self._query: list[tuple[str, str]] | None = None
 
@@ -199,6 +200,11 @@ class Request:
                 raise TooLarge(too_large)
             pieces.append(piece)
         return decode(b"".join(pieces))
+
+
+def has_body(headers: Mapping[bytes, bytes]) -> bool:
+    """As HTTP/1.1 has it: without one of these two headers a request has none."""
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 def _combined(headers: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], bytes]:

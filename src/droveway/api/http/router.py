@@ -72,7 +72,8 @@ class Router:
         """The routes of that method and path (they differ in their versions) and the values of its named segments.
         `path` is as it was sent: %2F is a slash within a segment. Raises NotFound, NoSuchMethod."""
         node, values = self._root, {}
-        for segment in map(unquote, _segments(path)):
+        segments = _segments(path)
+        for segment in map(unquote, segments) if "%" in path else segments:
             fixed = node.fixed.get(segment)
             if fixed is not None:
                 node = fixed

@@ -12,7 +12,8 @@ from droveway.domain import name_pattern
 from droveway.domain.model import VmState
 from droveway.store.compute import instances as single
 from droveway.store.engine import order, results, tags
-from droveway.store.engine.prepared import Prepared
+from droveway.store.engine.prepared import Prepared, Rows
+from droveway.store.engine.results import Unread
 from droveway.store.engine.tags import Tags
 from droveway.store.engine.transaction import Tx
 from droveway.store.network.tables import port_addresses
@@ -66,11 +67,25 @@ _PLAIN = (
 _ALL, _OF_PROJECT = Prepared(_PLAIN), Prepared(_PLAIN.where(c.project_id == bindparam("project")))
 
 
+def is_plain(f: Filters) -> bool:
+    """Whether it asks for the newest of a project, or of all: as most lists do."""
+    return f == Filters(project_id=f.project_id, limit=f.limit)
+
+
+def _plain(tx: Tx, f: Filters) -> Rows:
+    plain = _ALL if f.project_id is None else _OF_PROJECT
+    return tx.execute(plain, {"most": f.limit, "project": f.project_id})
+
+
+def find_unread(tx: Tx, f: Filters) -> Unread[InstanceRow]:
+    """The page of instances that a plain `f` asks for."""
+    return results.unread(InstanceRow, _plain(tx, f))
+
+
 def find(tx: Tx, f: Filters) -> list[InstanceRow]:
     """The page of instances that `f` asks for."""
-    if f == Filters(project_id=f.project_id, limit=f.limit):  # as most lists are
-        plain = _ALL if f.project_id is None else _OF_PROJECT
-        return results.every(InstanceRow, tx.execute(plain, {"most": f.limit, "project": f.project_id}))
+    if is_plain(f):
+        return results.every(InstanceRow, _plain(tx, f))
     query = select(instances).where(*_conditions(f))
     keys = _keys(f.sort)
     if f.marker is not None:

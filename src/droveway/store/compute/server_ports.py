@@ -274,7 +274,7 @@ def why_not_in_force(tx: Tx, host: str, revision: int, plugged: Iterable[Nic]) -
 def addresses(tx: Tx, ids: Iterable[str]) -> dict[str, list[Address]]:
     """Of each server that has any, the fixed ones in the order of its interfaces, each before what leads to it."""
     wanted = {"ids": list(ids)}
-    fixed_ones = list(tx.execute(_ADDRESSES, wanted))
+    fixed_ones = list(tx.execute(_ADDRESSES, wanted).tuples())
     floating: dict[tuple[str, str | None], list[str]] = {}
     for port_id, fixed, address in tx.execute(_FLOATING, wanted) if fixed_ones else ():
         floating.setdefault((port_id, fixed), []).append(address)
@@ -289,7 +289,7 @@ def addresses(tx: Tx, ids: Iterable[str]) -> dict[str, list[Address]]:
 def group_names(tx: Tx, ids: Iterable[str]) -> dict[str, list[str]]:
     """The security groups of each server's ports, each once."""
     found: dict[str, list[str]] = {}
-    for instance_id, name in tx.execute(_GROUPS, {"ids": list(ids)}):
+    for instance_id, name in tx.execute(_GROUPS, {"ids": list(ids)}).tuples():
         found.setdefault(instance_id, []).append(name)
     return found
 

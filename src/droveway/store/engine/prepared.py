@@ -89,6 +89,15 @@ class Rows:
         except self._compiled.errors as error:
             self._compiled.fail(self._connection, self._cursor, error)
 
+    def unread(self) -> tuple[list[tuple[Any, ...]], Callable[[Sequence[Any]], dict[str, Any]]]:
+        """All of them as the driver gives them, and what makes one of these what `dicts` has."""
+        names, values = self._compiled.names, self._compiled.values
+        try:
+            found = self._cursor.fetchall()
+        except self._compiled.errors as error:
+            self._compiled.fail(self._connection, self._cursor, error)
+        return found, lambda row: dict(zip(names, row if values is None else values(row), strict=True))
+
     def first(self) -> Any:
         """The first row, or None; the others are not looked at."""
         cursor = self._cursor

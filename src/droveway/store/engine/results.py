@@ -5,8 +5,8 @@ What a statement selects is compared with the type the first time that it is run
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from sqlalchemy import CursorResult, Row
 
@@ -29,6 +29,21 @@ def every(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> l
     if isinstance(found, Rows):
         return cast("list[_R]", found.dicts())
     return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in in_parts(found)])
+
+
+class Unread(NamedTuple, Generic[_R]):
+    """Rows as the driver gave them, of which nothing is decoded yet; `read` makes one of them a row."""
+
+    names: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    read: Callable[[tuple[Any, ...]], _R]
+
+
+def unread(row_type: type[_R], found: Rows) -> Unread[_R]:
+    """For who may know a row already, and need not read it."""
+    names = _names(row_type, found)
+    rows, read = found.unread()
+    return Unread(names, rows, cast("Callable[[tuple[Any, ...]], _R]", read))
 
 
 def parts(row_type: type[_R], found: CursorResult[*tuple[Any, ...]]) -> Iterator[list[_R]]:
