@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.claims import cpu_seconds, median
+from droveway.domain.service_kinds import NETWORK
 from lab import processes
 from lab.cloud import Cloud
 
@@ -12,12 +13,21 @@ ROUNDS = 5
 
 
 def program(cloud: Cloud) -> list[int]:
-    """The pids of the program: supervisor, control with the API, agents. Not libvirtd, not the lab."""
-    found = []
+    """The pids of the program: supervisor, control with the API, hearts, agents. Not libvirtd, not the lab."""
+    return [pid for pids in by_service(cloud).values() for pid in pids]
+
+
+def by_service(cloud: Cloud) -> dict[str, list[int]]:
+    """The same, apart: "networks" and "volumes" for the processes of these services, "servers" for what is needed
+    without them."""
+    found: dict[str, list[int]] = {"servers": [], "networks": [], "volumes": []}
     for one in processes.everyone():
         command = one.command()
-        if str(cloud.config) in command and "droveway.main" in command:
-            found.append(one.pid)
+        if "droveway.main" not in command or not any(str(cloud.home) in word for word in command):
+            continue
+        is_of_network = NETWORK in command or "metadata" in command
+        is_of_volume = any(word.startswith("cinder-") for word in command)
+        found["networks" if is_of_network else "volumes" if is_of_volume else "servers"].append(one.pid)
     return found
 
 
