@@ -53,9 +53,9 @@ class BridgeWorld:
         address = next(ip.address for ip in destination.fixed_ips if (":" in ip.address) == (version == 6))
         guest = self._guests[source.id]
         if not number:
-            return guest.pings(address, wait_s=0.4)
+            return guest.pings(address, wait_s=1.0)
         with self._guests[destination.id].serving(number):
-            return guest.connects(address, number, wait_s=0.5)
+            return guest.connects(address, number, wait_s=1.0)
 
     async def restart(self) -> None:
         await self._host.begin_anew()
