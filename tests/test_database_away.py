@@ -93,6 +93,7 @@ def test_what_was_accepted_runs_once_and_the_rest_was_told_why(cloud: Cloud, num
     assert set(load.answers) <= {202, 503}, (load.answers, load.reasons)
     assert all("database" in reason for reason in load.reasons), load.reasons
     assert not any("127.0.0.1" in reason or "socket" in reason for reason in load.reasons), load.reasons
+    assert processes.wait_for(lambda: compute.call("GET", "/compute/v2.1/servers?limit=1")[0] == 200, ENDS_S)
     for server in load.accepted:
         compute.wait(server, "ACTIVE")
     assert len(set(load.accepted)) == len(load.accepted)
