@@ -7,7 +7,7 @@ import pytest
 from droveway.domain.liveness import DIED, LEFT, State
 from droveway.ports.bus import AgentDisconnected, Beat, HeartDisconnected, Hello
 from droveway.store.fleet import services
-from tests.control.hall import COMPUTE, DetectorHarness, play
+from tests.control.hall import COMPUTE, SETTINGS, DetectorHarness, play
 
 
 def test_a_host_that_is_gone_is_suspect_first_and_then_down() -> None:
@@ -209,3 +209,16 @@ def test_a_heart_without_its_agent_is_no_agent() -> None:
         assert await hall.row("h1") == (False, "dead")
 
     play(story, "h1", "h2")
+
+
+def test_a_host_with_a_grace_hides_no_silence_of_those_that_were_heard_after_it() -> None:
+    async def story(hall: DetectorHarness) -> None:
+        rows = list(await hall.store.read(services.on_hosts))
+        hall.observer.learn([*rows, {**rows[0], "host": "h9"}])  # one that joins, and of which nothing is heard yet
+        await hall.step(0.5)
+        hall.silence("h1", gone=True)
+        await hall.step(SETTINGS.service_down_time_s)
+        assert await hall.row("h1") == (False, "host gone")
+        assert hall.state("h9") is State.ALIVE  # as its row says, and its time is not over
+
+    play(story, "h1", "h2", "h3", "h4")

@@ -124,6 +124,7 @@ class HostObservation(msgspec.Struct):
     quiet_from_s: float  # from when its silence counts: the last beat, or the end of a grace
     zone: str = ""
     services: dict[str, Service] = {}
+    placed_s: float = 0.0  # when it was put last in the order in which hosts are heard: no later than that
     # -- beats
     beat_s: float | None = None  # when the last accepted one arrived
     boot_id: str = ""

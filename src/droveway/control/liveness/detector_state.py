@@ -63,11 +63,11 @@ class DetectorState:
                 granted[host] = seen
             elif seen.held_since_s is not None:
                 self.release(seen)
-        waiting = sorted((self._order | granted).values(), key=lambda seen: seen.quiet_from_s)
         for host, seen in granted.items():
             self._silent.pop(host, None)
             liveness.grant(seen, now_s + self._timing.service_down_time_s)
-        self._order = {seen.host: seen for seen in sorted(waiting, key=lambda seen: seen.quiet_from_s)}
+        waiting = sorted((self._order | granted).values(), key=lambda seen: seen.placed_s)
+        self._order = {seen.host: seen for seen in waiting}
         self._news.update(granted)
 
     def discount(self, since_s: float, until_s: float) -> None:
@@ -142,9 +142,10 @@ class DetectorState:
         """The hosts that have fallen silent since this was last called; from now on `silent` returns them too."""
         fell = []
         for seen in self._order.values():
-            if now_s - seen.quiet_from_s <= after_s:
-                break
-            fell.append(seen)
+            if now_s - seen.placed_s <= after_s:
+                break  # it was heard since then, and so was every host behind it
+            if now_s - seen.quiet_from_s > after_s:
+                fell.append(seen)  # the others have a grace
         for seen in fell:
             del self._order[seen.host]
             self._silent[seen.host] = seen

@@ -1,7 +1,7 @@
 """Receives what hosts send, and keeps it for the failure detector. Nothing here waits, and nothing here decides.
 
-A beat costs microseconds and touches no store. `_order` holds the hosts whose heartbeats arrive, the longest silent
-first, so that the failure detector looks only at those that have become silent, not at all.
+A beat costs microseconds and touches no store. `_order` holds the hosts whose heartbeats arrive, the one heard longest
+ago first, so that the failure detector looks only at those that have become silent, not at all.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class Observer(DetectorState):
 
     def _expect(self, seen: HostObservation) -> HostObservation:
         """One `service_down_time` from now on its silence begins to count."""
-        seen.quiet_from_s = self.now_s() + self._settings.service_down_time_s
+        now_s = self.now_s()
+        seen.quiet_from_s, seen.placed_s = now_s + self._settings.service_down_time_s, now_s
         self._seen[seen.host] = self._order[seen.host] = seen
         self._news.add(seen.host)
         return seen
@@ -191,6 +192,7 @@ class Observer(DetectorState):
         if self._order.pop(host, None) is None or seen.heart_lost:
             self._end_silence(seen)
         self._order[host] = seen
+        seen.placed_s = now_s
         if liveness.note_progress(seen, beat.services, beat.progress, beat.lateness_ms, now_s):
             self._note_services(seen, beat)
         numbers.lateness[bisect_left(LATENESS_BUCKETS_MS, seen.lateness_ms)] += 1
@@ -302,6 +304,7 @@ class Observer(DetectorState):
             seen.wall_us = 0  # a hello does not tell it, and that of an older beat is no match for this moment
             self._order.pop(host, None)
             self._order[host] = seen
+            seen.placed_s = now_s
             self._end_silence(seen)
         self._register(host, hello.service)
         self._nudges.call(f"host:{host}")
