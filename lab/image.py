@@ -118,43 +118,61 @@ def _kernel(cache: Path, work: Path) -> Path:
         return kept
     made = work / "kernel"
     (made / "modules").mkdir(parents=True)
-    unpacked = work / "unpacked"
-    for package in _kernel_packages():
-        _run("apt-get", "-o", "APT::Sandbox::User=root", "-q", "download", package, cwd=work, timeout_s=300)
-    for deb in work.glob("*.deb"):
-        _run("dpkg", "-x", str(deb), str(unpacked), timeout_s=120)
-    kernels = sorted(unpacked.glob("boot/vmlinuz-*"))
-    if not kernels:
+    version = _kernel_version()
+    _download(f"linux-image-{version}", work, made)
+    if not (made / "vmlinuz").exists():
         raise ImageFailed("the kernel package holds no boot/vmlinuz-*")
-    shutil.copy(kernels[0], made / "vmlinuz")
-    for name in MODULES:
-        for found in unpacked.glob(f"**/lib/modules/*/kernel/{name}.ko*"):
-            (made / "modules" / f"{Path(name).name}.ko").write_bytes(_plain_module(found))
+    if not any((made / "modules").iterdir()):
+        _download(f"linux-modules-{version}", work, made)  # apart, on Ubuntu
     made.rename(kept)
     return kept
 
 
-def _kernel_packages() -> list[str]:
-    """The package that holds the newest small kernel, and the one with its modules where that is apart (Ubuntu)."""
+def _download(package: str, work: Path, made: Path) -> None:
+    into = Path(tempfile.mkdtemp(dir=work))
+    _run("apt-get", "-o", "APT::Sandbox::User=root", "-q", "download", package, cwd=into, timeout_s=300)
+    for deb in into.glob("*.deb"):
+        _take_from(deb, made)
+
+
+def _take_from(deb: Path, made: Path) -> None:
+    """The kernel and the modules that are needed, as they come by: unpacking all of a package takes three seconds."""
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as reading,
+        tarfile.open(fileobj=reading.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            kernel = re.search(r"/boot/vmlinuz-", member.name)
+            module = re.search(r"/lib/modules/[^/]*/kernel/(.*)\.ko(\.\w+)?$", member.name)
+            if kernel is None and (module is None or module[1] not in MODULES):
+                continue
+            content = archive.extractfile(member)
+            if content is not None and kernel is not None:
+                (made / "vmlinuz").write_bytes(content.read())
+            elif content is not None and module is not None:
+                (made / "modules" / f"{Path(module[1]).name}.ko").write_bytes(_plain_module(content.read(), module[2]))
+    if reading.returncode:
+        raise ImageFailed(f"dpkg-deb cannot read {deb.name}: exit code {reading.returncode}")
+
+
+def _kernel_version() -> str:
+    """Of the newest small kernel, as packages of it are named."""
     for attempt in ("as it is", "after an update"):
         if attempt == "after an update":
             _run("apt-get", "-o", "DPkg::Lock::Timeout=600", "-q", "update", timeout_s=600)
         for meta in KERNEL_META_PACKAGES:
-            depends = _run("apt-cache", "depends", meta, may_fail=True)
-            found = re.search(r"Depends: (linux-image-(\d\S*))", depends)
+            found = re.search(r"Depends: linux-image-(\d\S*)", _run("apt-cache", "depends", meta, may_fail=True))
             if found:
-                modules = f"linux-modules-{found[2]}"
-                has_modules = "Package:" in _run("apt-cache", "show", modules, may_fail=True)
-                return [found[1], modules] if has_modules else [found[1]]
+                return found[1]
     raise ImageFailed(f"none of the packages {', '.join(KERNEL_META_PACKAGES)} is known to apt")
 
 
-def _plain_module(path: Path) -> bytes:
-    if path.suffix == ".xz":
-        return lzma.decompress(path.read_bytes())
-    if path.suffix == ".zst":
-        return subprocess.run(["zstd", "-dcq", str(path)], check=True, capture_output=True, timeout=30).stdout
-    return path.read_bytes()
+def _plain_module(content: bytes, suffix: str | None) -> bytes:
+    if suffix == ".xz":
+        return lzma.decompress(content)
+    if suffix == ".zst":
+        return subprocess.run(["zstd", "-dcq"], input=content, check=True, capture_output=True, timeout=30).stdout
+    return content
 
 
 # -- the image ----------------------------------------------------------------------------------------------------

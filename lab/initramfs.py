@@ -29,7 +29,7 @@ class Archive:
     def write(self, path: Path) -> None:
         self._inode = -1  # the trailer's inode is 0
         self._entry("TRAILER!!!", 0, b"")
-        path.write_bytes(gzip.compress(bytes(self._out), 9, mtime=0))
+        path.write_bytes(gzip.compress(bytes(self._out), 6, mtime=0))
 
     def _entry(self, name: str, mode: int, content: bytes, device: tuple[int, int] = (0, 0)) -> None:
         self._inode += 1
