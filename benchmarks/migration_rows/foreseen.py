@@ -16,7 +16,7 @@ from lab.cloud import Cloud
 from lab.compute import Compute
 from lab.processes import wait_for
 
-BOOTS_S = 120.0
+BOOTS_S, SETTLE_S = 120.0, 2.0
 ERROR_BAR, RIGHT_BAR = 25.0, 95.0
 
 
@@ -82,10 +82,19 @@ def _made(cloud: Cloud, compute: Compute, kind: Kind) -> str:
     word = "WRITTEN" if kind.writes_mib else "tick 5 "
     said = wait_for(lambda: console.exists() and word in console.read_text(errors="replace"), BOOTS_S)
     assert said, f"{kind.name} has not said {word} within {BOOTS_S:.0f} s"
+    _act(compute, server, "pause", "PAUSED")
     return server
 
 
+def _act(compute: Compute, server: str, action: str, status: str) -> None:
+    """Guests that are not moved rest: what they write would be the machine's load, and not that of a guest."""
+    compute.must("POST", f"/compute/v2.1/servers/{server}/action", {action: None})
+    compute.wait(server, status)
+
+
 def _one(compute: Compute, kind: Kind, server: str) -> Seen:
+    _act(compute, server, "unpause", "ACTIVE")
+    time.sleep(SETTLE_S)
     plan = compute.must("POST", "/droveway/v1/migrations/plan", {"migration": {"server": server, "measure": True}})
     (there,) = plan["hosts"]
     foreseen = next(one["duration_s"] for one in there["predictions"] if one["mode"] == plan["mode"])
@@ -95,5 +104,5 @@ def _one(compute: Compute, kind: Kind, server: str) -> Seen:
     compute.wait(server, "ACTIVE")
     shown = compute.must("GET", "/droveway/v1/migrations/predictions?limit=1")["predictions"][0]
     assert shown["server_id"] == server
-    time.sleep(0.5)
+    _act(compute, server, "pause", "PAUSED")
     return Seen(kind.name, foreseen, shown["duration_ms"] / 1000, ended, plan["way"]["learnt_from"])
