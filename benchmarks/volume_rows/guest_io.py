@@ -27,6 +27,7 @@ from lab.storage import POOL
 
 NOVA, CINDER = "/compute/v2.1", "/volume/v3"
 PAIRS, RATIO_BAR = 10, 0.95
+SIZE_GB = 2  # no other disk of the guest is so large
 BOOTS_S, ROUND_S, LOOK_S = 120.0, 120.0, 0.1
 NODE, TWIN = "measured", "bare-io"
 KINDS = ("sequential writes", "sequential reads", "random reads of 4 KiB", "random writes of 4 KiB")
@@ -35,10 +36,14 @@ SCRIPT = """#!/bin/sh
 (
 echo {program} | base64 -d >/tmp/io; chmod +x /tmp/io
 while :; do
-    until [ -b /dev/vdb ]; do sleep 0.2; done
-    sleep 0.3
-    /tmp/io >/dev/console
-    while [ -b /dev/vdb ]; do sleep 0.2; done
+    for disk in /sys/block/vd*; do
+        [ "$(cat $disk/size 2>/dev/null)" = {sectors} ] || continue
+        sleep 0.3
+        ln -sf /dev/${{disk##*/}} /tmp/disk
+        /tmp/io >/dev/console
+        while [ -e $disk ]; do sleep 0.2; done
+    done
+    sleep 0.2
 done
 ) &
 """
@@ -60,8 +65,12 @@ def measure(cloud: Cloud, compute: Compute) -> Iterator[Claim]:
             bare.end()
     compute.delete(server)
     for number, kind in enumerate(KINDS):
-        own_ms, bare_ms = (median([one[number] / 1e6 for one in found]) for found in rounds)
-        note = f"bare QEMU {bare_ms:.0f} ms, ours {own_ms:.0f} ms; medians of {PAIRS} in turn"
+        own, bare_ones = ([one[number] / 1e6 for one in found] for found in rounds)
+        own_ms, bare_ms = median(own), median(bare_ones)
+        note = (
+            f"bare QEMU {bare_ms:.0f} ms (least {min(bare_ones):.0f}), ours {own_ms:.0f} ms (least {min(own):.0f}); "
+            f"medians of {PAIRS} in turn"
+        )
         yield Claim(f"{kind} in a guest on RBD, speed over bare QEMU", bare_ms / own_ms, RATIO_BAR, "x", note, True)
 
 
@@ -83,7 +92,7 @@ def _server(compute: Compute) -> str:
         target = Path(directory) / "io"
         subprocess.run(["gcc", *COMPILED, "-o", str(target), str(source)], check=True, timeout=60)
         program = base64.b64encode(target.read_bytes()).decode()
-    script = base64.b64encode(SCRIPT.format(program=program).encode()).decode()
+    script = base64.b64encode(SCRIPT.format(program=program, sectors=SIZE_GB << 21).encode()).decode()
     server = compute.create("reads", compute.image_id(), config_drive=True, user_data=script)
     compute.wait(server, "ACTIVE")
     return server
@@ -99,7 +108,7 @@ def _last(text: str, count: int) -> list[int]:
 class _Ours:
     def __init__(self, cloud: Cloud, compute: Compute, server: str) -> None:
         self._compute, self._server, self._rounds = compute, server, 0
-        made = compute.must("POST", f"{CINDER}/volumes", {"volume": {"size": 1}})["volume"]["id"]
+        made = compute.must("POST", f"{CINDER}/volumes", {"volume": {"size": SIZE_GB}})["volume"]["id"]
         self._volume, self._log = str(made), cloud.log
         self._until("available")
         assert wait_for(lambda: "BOOTED" in self._console(), BOOTS_S, LOOK_S), f"it has not booted; see {cloud.log}"
@@ -137,7 +146,7 @@ class _Bare:
     def __init__(self, cloud: Cloud, host: Host, server: str, directory: Path) -> None:
         self._directory, self._rounds = directory, 0
         self._cluster = cloud.storage.ceph()
-        self._cluster.ask("rbd", "create", f"{POOL}/{TWIN}", "--size", "1G")
+        self._cluster.ask("rbd", "create", f"{POOL}/{TWIN}", "--size", f"{SIZE_GB}G")
         xml = host.run("virsh", "-q", "-c", "qemu:///system", "dumpxml", server).stdout
         drive = re.findall(r"<source file='([^']*disk\.config[^']*)'", xml)[0]
         machine = re.findall(r"machine='([^']*)'", xml)[0]
@@ -145,7 +154,7 @@ class _Bare:
             *("qemu-system-x86_64", "-machine", f"{machine},accel=tcg", "-m", "128", "-smp", "1", "-display", "none"),
             *("-nodefaults", "-serial", f"file:{directory}/console", "-qmp", f"unix:{directory}/qmp,server,nowait"),
             *("-drive", f"file={image()},if=virtio,format=qcow2,snapshot=on"),
-            *("-drive", f"file={drive},media=cdrom,format=raw,readonly=on"),
+            *("-drive", f"file={drive},if=virtio,format=raw,readonly=on"),
         )
         with (directory / "words").open("wb") as words:
             self._process = subprocess.Popen(
@@ -174,7 +183,7 @@ class _Bare:
 
         assert wait_for(is_over, ROUND_S, 1.0), f"it does not say how fast its disk is: {self._said()[-300:]}"
         self._qmp.do("device_del", id=NODE)
-        self._qmp.until("DEVICE_DELETED")
+        self._qmp.until_gone(NODE)
         self._qmp.do("blockdev-del", **{"node-name": NODE})
         return found
 
@@ -189,7 +198,7 @@ class _Qmp:
         self._socket.settimeout(ROUND_S)
         self._socket.connect(str(path))
         self._lines = self._socket.makefile("r")
-        self._events: list[str] = []
+        self._gone: set[str] = set()
         json.loads(self._lines.readline())
         self.do("qmp_capabilities")
 
@@ -200,10 +209,13 @@ class _Qmp:
             assert "error" not in answer, f"{command}: {answer}"
             if "return" in answer:
                 return
-            self._events.append(answer["event"])
+            self._note(answer)
 
-    def until(self, event: str) -> None:
-        while event not in self._events:
-            answer = json.loads(self._lines.readline())
-            self._events.append(answer.get("event", ""))
-        self._events.clear()
+    def _note(self, said: dict[str, Any]) -> None:
+        if said.get("event") == "DEVICE_DELETED":
+            self._gone.add(said["data"].get("device", ""))
+
+    def until_gone(self, device: str) -> None:
+        while device not in self._gone:
+            self._note(json.loads(self._lines.readline()))
+        self._gone.clear()

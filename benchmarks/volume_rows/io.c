@@ -66,7 +66,7 @@ static u64 scattered(long disk, long number, int times)
 
 void _start(void)
 {
-    long disk = call(2, (long)"/dev/vdb", 040002, 0, 0); /* O_RDWR | O_DIRECT */
+    long disk = call(2, (long)"/tmp/disk", 040002, 0, 0); /* O_RDWR | O_DIRECT */
     if (disk < 0)
         must(disk, 0);
     u64 written = sequential(disk, 18), read = sequential(disk, 17);

@@ -117,7 +117,7 @@ def _attach(guest: Guest, fault: Fault, volume: str) -> str:
         return volume
 
     _strike(guest, fault, begin, guest.id)
-    guest.soon(lambda: guest.status(volume) in ("in-use", "available"), f"volume {volume} is {guest.status(volume)}")
+    guest.soon(lambda: guest.status(volume) in ("in-use", "available"), f"volume {volume} is to be attached, or not")
     if guest.status(volume) == "available":  # its guest was refused by a server that was just begun again
         assert fault.victim == BYTES and guest.kind == "lvm", "nothing else refuses"
         assert volume not in guest.has()

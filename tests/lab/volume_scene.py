@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lab import processes
+from lab.client import ApiFailed
 from lab.cloud import Cloud
 from lab.compute import Compute, ticks
 from lab.demo import own_cloud
@@ -36,15 +37,27 @@ class Guest:
 
     def soon(self, condition: Callable[[], bool], what: str = "") -> None:
         """Control may be away meanwhile. Looked at seldom: each look costs the program some milliseconds."""
-        assert patiently(condition, SOON_S, LOOK_S), what or f"see {self.cloud.log}"
+
+        def is_so() -> bool:
+            try:
+                return condition()
+            except ApiFailed:  # a host is not connected again yet
+                return False
+
+        assert patiently(is_so, SOON_S, LOOK_S), what or f"see {self.cloud.log}"
 
     def ticks(self) -> list[int]:
         body = {"os-getConsoleOutput": {"length": None}}
         return ticks(self.compute.must("POST", f"{NOVA}/servers/{self.id}/action", body)["output"])
 
     def goes_on(self) -> None:
-        said = len(self.ticks())
-        self.soon(lambda: len(self.ticks()) > said, "it goes on there")
+        said: list[int] = []
+
+        def is_further() -> bool:
+            said.append(len(self.ticks()))
+            return said[-1] > said[0]
+
+        self.soon(is_further, "it goes on")
 
     # -- volumes ------------------------------------------------------------------------------------------------------
     def make(self, kind: str = "volumes", **asked: Any) -> str:
