@@ -42,6 +42,7 @@ class Cloud:
             f'state_path = "{home}"\nlog_level = "warning"\n'
             f'[network]\ndriver = "simulated"\n[network.quota]\n{unlimited}\n'
             f'[api]\nlisten = "127.0.0.1:{self.port}"\nclouds_yaml = "{home}/clouds.yaml"\n'
+            "max_requests_per_s_per_address = 0\nmax_requests_per_s_per_project = 0\n"  # all clients are of one address
         )
         command = [sys.executable, "-m", "droveway.main", "control", "--config", f"{home}/droveway.toml"]
         self.process = start(command, self.said)

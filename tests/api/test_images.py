@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +218,19 @@ async def test_errors_are_text_for_people_and_json_for_clients(tmp_path: Path) -
         path = f"{IMG}/images/nowhere"
         plain = await world.ask("GET", path, token=token, headers={"Accept": "text/plain"})
         assert plain.headers["content-type"].startswith("text/plain")
-        for accept in ("application/json", "", "*/*", "text/html, application/*;q=0.5"):
+        for accept in ("application/json", "application/*", "application/json, */*;q=0.5"):
             asked = await world.ask("GET", path, token=token, headers={"Accept": accept})
             assert asked.json()["code"] == "404 Not Found"
             assert reason(asked) == reason(plain)
+        for accept in ("", "*/*", "text/html, application/*;q=0.5"):  # as glanceclient asks: it is no page of JSON
+            asked = await world.ask("GET", path, token=token, headers={"Accept": accept})
+            assert asked.headers["content-type"].startswith("text/html")
+            lines = [re.sub("<.+?>", "", line.strip()) for line in asked.text.splitlines()]
+            assert [line for line in lines if line] == [
+                "404 Not Found",
+                "404 Not Found",
+                reason(plain).splitlines()[-1],
+            ]
 
 
 async def test_schemas_name_what_may_be_set(tmp_path: Path) -> None:

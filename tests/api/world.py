@@ -88,7 +88,8 @@ class World:
             control=self.control,
         )
         self.app: App = build_app(self.api)
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=BASE)
+        takes = {"Accept": "application/json"}
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=BASE, headers=takes)
 
     async def _checks_pass(self, saga_id: str) -> tuple[bool, str]:
         return True, ""

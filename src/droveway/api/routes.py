@@ -529,7 +529,7 @@ ROUTES = (
     Route("GET",    NET + "/extensions", network_discovery.list_extensions, TOKEN),
     Route("GET",    NET + "/extensions/{alias}", network_discovery.show_extension, TOKEN),
     Route("GET",    NET + "/availability_zones", network_discovery.list_zones, READER),
-    Route("GET",    NET + "/agents", network_discovery.list_agents, ADMIN),
+    Route("GET",    NET + "/agents", network_discovery.list_agents, READER),
     Route("GET",    NET + "/agents/{id}", network_discovery.show_agent, ADMIN),
     Route("GET",    NET + "/quotas", network_quotas.listing, ADMIN),
     Route("GET",    NET + "/quotas/tenant", network_quotas.tenant, READER),

@@ -18,6 +18,7 @@ import structlog
 
 from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
+from droveway.control.loops import turns
 from droveway.domain import service_kinds
 from droveway.domain.audit import audit, worst_first
 from droveway.domain.audit_findings import Finding, Listing, PoolListing, Repair, StoreSnapshot
@@ -229,7 +230,7 @@ class Audit:
         with contextlib.suppress(TimeoutError, Busy):  # what was not done is found again
             async with asyncio.timeout(COMPARE_MAX_S):
                 for some in (names[k : k + HOSTS_AT_ONCE] for k in range(0, len(names), HOSTS_AT_ONCE)):
-                    await asyncio.gather(*(self._compare(_report(seen.listings[host])) for host in some))
+                    await turns.all_of(self._compare(_report(seen.listings[host])) for host in some)
         return refused
 
 

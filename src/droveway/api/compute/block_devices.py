@@ -173,8 +173,9 @@ class RootVolume(msgspec.Struct, frozen=True):
     min_ram_mb: int = 0
 
 
-def root_of(tx: Tx, request: Request, disks: Sequence[Disk]) -> RootVolume:
-    """Raises BadRequest when none of them can be begun from."""
+def root_of(tx: Tx, request: Request, disks: Sequence[Disk], *, names_image: bool) -> RootVolume:
+    """Raises BadRequest when none of them can be begun from. With an image named beside it a volume that is not known
+    to boot is taken, as Nova does: what it begins from may come over the network."""
     root = next((one for one in disks if one.boot_index == 0), None)
     if root is None:
         raise BadRequest("Invalid imageRef provided.")
@@ -189,7 +190,7 @@ def root_of(tx: Tx, request: Request, disks: Sequence[Disk]) -> RootVolume:
             raise BadRequest(f"{INVALID}Block Device {root.id or BLANK} is not bootable.")
     except NotFound as fault:
         raise BadRequest(f"{INVALID}{fault.reason}") from None
-    if not found.bootable:
+    if not found.bootable and not names_image:
         raise BadRequest(f"Block Device {root.id} is not bootable.")
     return RootVolume(found.image_metadata, int(found.image_metadata.get("min_ram") or 0))
 

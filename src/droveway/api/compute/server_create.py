@@ -86,7 +86,7 @@ def _root(tx: Tx, request: Request, wanted: ServerRequest, flavor: Flavor) -> Ro
     if image is not None and not begins_from(disks):
         check_image(image, flavor)
         return Root(disks, image["properties"], wanted.image_id, image["virtual_size_bytes"] or 0)
-    volume = block_devices.root_of(tx, request, disks)
+    volume = block_devices.root_of(tx, request, disks, names_image=image is not None)
     properties = block_devices.without_mapping(image["properties"] if image is not None else volume.properties)
     if flavor.ram_mb < (image["min_ram_mb"] if image is not None else volume.min_ram_mb):
         raise BadRequest("Flavor's memory is too small for requested image.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from http import HTTPStatus
 
 from droveway.api.http.request import Request, Response
@@ -149,10 +150,16 @@ def _placement(request: Request, status: int, title: str, reason: str, kind: typ
 
 
 def _image(request: Request, status: int, title: str, reason: str) -> Response:
-    """JSON, which is where clients look for the reason; plain text for one that takes no JSON."""
-    accept = request.header(b"accept") or "*/*"
-    if any(kind in accept.lower() for kind in ("json", "*/*", "application/*")):
+    """As Glance has it: JSON for a client that names it, a page for one that takes anything (glanceclient looks for a
+    reason in each, and in JSON expects none of texts alone), and plain text for the others."""
+    accept = (request.header(b"accept") or "*/*").lower()
+    if "json" in accept or ("application/*" in accept and "html" not in accept):
         return Response(status, {"code": f"{status} {title}", "title": title, "message": reason})
+    if any(kind in accept for kind in ("*/*", "text/html", "text/*")):
+        head = f"{status} {title}"
+        page = f"<html>\n <head>\n  <title>{head}</title>\n </head>\n <body>\n  <h1>{head}</h1>\n  "
+        page += f"{escape(reason, quote=False)}<br /><br />\n\n\n\n </body>\n</html>"
+        return Response(status, body=page.encode(), headers=[(b"content-type", b"text/html; charset=UTF-8")])
     return Response(
         status,
         body=f"{status} {title}\n\n{reason}\n".encode(),

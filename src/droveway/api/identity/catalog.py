@@ -6,6 +6,7 @@ GET, PATCH, DELETE    /v3/regions/{id}, /v3/services/{id}, /v3/endpoints/{id}; P
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from msgspec import UNSET, UnsetType
@@ -228,10 +229,13 @@ def _url(path: str, value: Any) -> str:
     url = as_text(path, value, URL_MAX, 1)
     if any(character.isspace() or not character.isprintable() for character in url):
         raise BadRequest(f"Invalid input for {path}: a URL has no spaces, and nothing that is not printed.")
+    if _SCHEME.match(url) is None:
+        raise BadRequest(f"Invalid input for {path}: a URL begins with its scheme, such as https:.")
     return url
 
 
-URL = of(_url, type="string", minLength=1, maxLength=URL_MAX, pattern=r"^[^\s]*$")
+_SCHEME = re.compile(r"[a-zA-Z0-9+.-]+:.")
+URL = of(_url, type="string", minLength=1, maxLength=URL_MAX, pattern=r"^[a-zA-Z0-9+.-]+:[^\s]+$")
 INTERFACE = one_of(catalog.INTERFACES)
 
 

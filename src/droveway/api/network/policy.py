@@ -23,13 +23,19 @@ def project_of(request: Request, given: Any, what: str) -> str:
     return request.project_of(named.pop(), what) if named else own
 
 
+ON_ANYWAY = frozenset({"port_security_enabled"})  # what nobody says; all others that are flags are off then
+
+
 def only_admin(request: Request, given: Body, names: Iterable[str], action: str) -> None:
-    """Raises PolicyNotAuthorized where the caller is none and says one of these members."""
+    """Raises PolicyNotAuthorized where the caller is none and says one of these members; of what is made, other than
+    what it would be anyway."""
     if request.caller.is_admin:
         return
-    wanted = set(names)
+    wanted, is_new = set(names), action.startswith("create_")
     for member in members(type(given)):
-        if member.name in wanted and getattr(given, member.attribute) not in (UNSET, None):
+        value = getattr(given, member.attribute)
+        is_usual = is_new and value is (member.name in ON_ANYWAY)
+        if member.name in wanted and value not in (UNSET, None) and not is_usual:
             refuse(action, member.name)
 
 

@@ -34,7 +34,7 @@ class Calls(NamedTuple):
 def _set(tx: Tx, of: str, request: Request, change: Callable[[list[str]], list[str]]) -> list[str]:
     row = stored.row_of(tx, of, request.params["id"], request.scope)
     policy.own(request, row, "update_tags")
-    tags = change(row["tags"])
+    tags = sorted(set(change(row["tags"])))  # in the order in which Neutron has them
     if len(tags) > TAGS_MAX:
         raise InvalidInput(f"Invalid input for tags. Reason: a resource has at most {TAGS_MAX} tags.")
     if tags != row["tags"]:

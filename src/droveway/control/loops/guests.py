@@ -19,6 +19,7 @@ from droveway.control.engine.saga import ControlSettings, NotYet
 from droveway.control.liveness.admission import Admission
 from droveway.control.liveness.observer import Observer
 from droveway.control.loops import guest_rows as rows
+from droveway.control.loops import turns
 from droveway.control.loops.guest_rows import POWER, RUNS, GuestRows, instance_was_lost, runs_in
 from droveway.control.loops.returning import ReturningHosts
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
@@ -154,7 +155,7 @@ class GuestsLoop:
                 by_host.setdefault(notice.host, []).append((instance, notice))
         each = list(by_host.values())
         for some in (each[i : i + HOSTS_AT_ONCE] for i in range(0, len(each), HOSTS_AT_ONCE)):
-            await asyncio.gather(*(self._look_at_host(notices) for notices in some))
+            await turns.all_of(self._look_at_host(notices) for notices in some)
 
     async def _look_at_host(self, changed: list[tuple[InstanceRow, GuestChanged]]) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):  # it will report again
@@ -172,7 +173,7 @@ class GuestsLoop:
         """What is read may have changed until a host has its turn; each remedy looks whether it has."""
         facts = await self._store.read(rows.facts, reports)
         for some in (reports[i : i + HOSTS_AT_ONCE] for i in range(0, len(reports), HOSTS_AT_ONCE)):
-            await asyncio.gather(*(self._reconcile(report, facts) for report in some))
+            await turns.all_of(self._reconcile(report, facts) for report in some)
 
     async def _reconcile(self, report: Report, facts: GuestRows) -> bool:
         """False: it was not compared to the end."""
@@ -224,7 +225,7 @@ class GuestsLoop:
                     by_host.setdefault(host, []).append((resting[instance_id], guest))
         each = list(by_host.items())
         for some in (each[i : i + HOSTS_AT_ONCE] for i in range(0, len(each), HOSTS_AT_ONCE)):
-            await asyncio.gather(*(self._look_at_hidden(host, guests) for host, guests in some))
+            await turns.all_of(self._look_at_hidden(host, guests) for host, guests in some)
 
     async def _look_at_hidden(self, host: str, guests: list[tuple[InstanceRow, Guest]]) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):  # it will report again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from droveway.drivers.hypervisor.promises import check_not_moving, check_off, ch
 from droveway.drivers.hypervisor.simulated.fleet import Fleet, GuestEnd, SimulatedHost, Span
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.hypervisor import HypervisorRefused
-from droveway.ports.images import ImageRefused
+from droveway.ports.images import ImageRefused, Images
 from droveway.ports.replies import DiskCopied
 
 FORMAT, ROOT = "raw", "disk"
@@ -29,6 +30,7 @@ class SimulatedDisks:
     _fleet: Fleet
     _host: SimulatedHost
     _images: SimulatedImages | None
+    _uploads: Images | None
 
     async def _act(self, instance_id: str, span: Span, act: Callable[[], None], *, on_store: bool = False) -> None:
         raise NotImplementedError
@@ -61,16 +63,30 @@ class SimulatedDisks:
 
     async def send_copy(self, instance_id: str, copy: str, ticket: ImageTicket | None) -> None:
         data = self._host.store.copies.get((instance_id, copy))
-        if self._images is None or data is None:
+        if data is None:
             raise HypervisorRefused(f"Image {copy} cannot be sent from host {self._host.name}.")
-        source = Path(f"/copies/{copy}")
-        self._images.files[source] = bytearray(data)
         try:
-            await self._images.send(copy, source, ticket)
+            if self._images is not None:
+                await self._send_in_memory(self._images, copy, data, ticket)
+            elif self._uploads is not None:  # to a real API
+                with tempfile.NamedTemporaryFile() as file:
+                    file.write(data)
+                    file.flush()
+                    await self._uploads.send(copy, Path(file.name), ticket)
+            else:
+                raise HypervisorRefused(f"Image {copy} cannot be sent from host {self._host.name}.")
         except ImageRefused as fault:
             raise HypervisorRefused(fault.reason) from None
+
+    async def _send_in_memory(
+        self, images: SimulatedImages, copy: str, data: bytes, ticket: ImageTicket | None
+    ) -> None:
+        source = Path(f"/copies/{copy}")
+        images.files[source] = bytearray(data)
+        try:
+            await images.send(copy, source, ticket)
         finally:
-            self._images.files.pop(source, None)
+            images.files.pop(source, None)
 
     async def drop_copy(self, instance_id: str, copy: str) -> None:
         def act() -> None:

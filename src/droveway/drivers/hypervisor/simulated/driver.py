@@ -69,7 +69,7 @@ from droveway.drivers.hypervisor.simulated.volumes import SimulatedVolumes
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.consoles import ConsoleStream
 from droveway.ports.hypervisor import AS_USUAL, NO_FILES, HypervisorDown, HypervisorRefused
-from droveway.ports.images import ImageRefused
+from droveway.ports.images import ImageRefused, Images
 
 __all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHypervisor"]
 
@@ -82,9 +82,12 @@ _CPU = re.compile(r'<cpu level="(\d+)"')
 class SimulatedHypervisor(SimulatedDisks, SimulatedVolumes):
     """Answers droveway.ports.hypervisor.Hypervisor for one host of the fleet."""
 
-    def __init__(self, fleet: Fleet, host: str, images: SimulatedImages | None = None) -> None:
-        """`images`: where it fetches them from; without, it sees them all."""
-        self._fleet, self._images = fleet, images
+    def __init__(
+        self, fleet: Fleet, host: str, images: SimulatedImages | None = None, uploads: Images | None = None
+    ) -> None:
+        """`images`: where it fetches them from, and sends them to; without, it sees them all, and those that are made
+        of its disks go to `uploads`."""
+        self._fleet, self._images, self._uploads = fleet, images, uploads
         self._base_turns: dict[str, asyncio.Lock] = {}
         self._host: SimulatedHost = fleet.hosts[host]
         self._boot = 0  # the boot of the host in which this client lives; 0 is none

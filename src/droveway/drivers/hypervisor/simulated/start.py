@@ -20,14 +20,14 @@ from droveway.ports.images import Images
 
 
 def make(config: Config, hosts: Sequence[HostConfig], images: Callable[[str], Images]) -> list[MadeHypervisor]:
-    """They see every image: `images` is for hosts that keep files."""
+    """They see every image; those that are made of their disks are sent to an API by `images`."""
     copy_s = max(host.simulated_copy_s for host in hosts)
     fleet = Fleet(SystemClock(), SystemChance(), Durations(copy=(copy_s, copy_s)))
     for host in hosts:
         fleet.add_host(host.name, root_pool=f"simulated/{host.images_rbd_pool}" if host.images_type else "")
     _keep_disks(fleet, Path(config.state_path))
     boot_id = SystemNames().uuid()
-    return [MadeHypervisor(SimulatedHypervisor(fleet, host.name), boot_id) for host in hosts]
+    return [MadeHypervisor(SimulatedHypervisor(fleet, host.name, uploads=images(host.name)), boot_id) for host in hosts]
 
 
 def _keep_disks(fleet: Fleet, directory: Path) -> None:
