@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from droveway.domain.model import SagaKind
@@ -84,3 +86,28 @@ async def test_under_snapshots_nothing_is_written_over() -> None:
         row = await world.store.read(instances.get, server)
         assert "has snapshots" in row["fault"]["message"]
         assert await world.has(server) == [root]
+
+
+@pytest.mark.parametrize("silent_at", ["WithdrawVolume", "AdmitVolume"])
+async def test_one_that_is_deleted_meanwhile_does_not_wait_for_its_backend(silent_at: str) -> None:
+    """Before the point of no return, and behind it."""
+    async with with_volumes() as world:
+        root = await world.volume()
+        server = await world.boot(root=root)
+        world.commands.clear()
+        image = await world.store.run(an_image)
+        params = {"image_id": image, "image_metadata": {"image_id": image}}
+        await world.store.run(instances.intend, server, SagaKind.REBUILD, params)
+        async with asyncio.timeout(10):
+            while not world.commands or world.commands[-1][1] != COMMANDS[COMMANDS.index(silent_at) - 1]:
+                await asyncio.sleep(0)
+        world.pool.down = "nobody answers"
+        async with asyncio.timeout(10):
+            while world.commands[-1][1] != silent_at:
+                await asyncio.sleep(0.002)
+        deletion = await world.store.run(instances.intend, server, SagaKind.DELETE, {})
+        assert (await world.ended(deletion))[0] == "done"
+        world.pool.down = ""
+        await world.quiet()
+        assert (await world.row(root))["status"] == "available"
+        assert world.opened(root) == ([], [])

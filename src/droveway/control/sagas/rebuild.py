@@ -19,9 +19,11 @@ import msgspec
 from droveway.control.engine.saga import Context, Saga, Step, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import held_volumes, spare_disks
+from droveway.control.sagas.deleted_next import is_deleted_next
 from droveway.control.sagas.power import must_run, record_failure, record_running, record_stopped, set_idle
 from droveway.control.sagas.spare_disks import SpareNotes
 from droveway.control.sagas.volumes import filling
+from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.guest_data import Document, GuestKey
 from droveway.domain.model import GuestState, ImageRef, SagaKind, SpareDisk, TaskState, VmState
 from droveway.ports.bus import ReplaceDisk, Start, Stop
@@ -89,10 +91,16 @@ async def withdraw_root(ctx: Context) -> None:
 
 
 async def admit_root(ctx: Context) -> None:
-    """As the guest opens it from then on."""
+    """As the guest opens it from then on. Its backend is not waited for where the server is deleted next: its row says
+    that the host may be admitted, and its guest is not started."""
     notes: RebuildNotes = ctx.notes
     assert notes.root is not None and notes.spec is not None, "it begins from a volume"
-    await held_volumes.admit_one(ctx, notes.root, notes.host)
+    try:
+        await held_volumes.admit_one(ctx, notes.root, notes.host)
+    except (StepFailed, Unreachable):
+        if not await is_deleted_next(ctx):
+            raise
+        return
     disks = await ctx.store.read(attachments.disks, ctx.instance_id)
     notes.spec = msgspec.structs.replace(notes.spec, volumes=disks)
 
@@ -144,7 +152,8 @@ def starts(notes: SpareNotes) -> bool:
 
 
 async def start_guest(ctx: Context) -> None:
-    must_run(ctx, await ctx.ask(ctx.notes.host, Start(ctx.notes.spec), ctx.settings.long_command_timeout_s))
+    if not await is_deleted_next(ctx):
+        must_run(ctx, await ctx.ask(ctx.notes.host, Start(ctx.notes.spec), ctx.settings.long_command_timeout_s))
 
 
 def record(tx: Tx, ctx: Context) -> None:
