@@ -29,12 +29,14 @@ BIN = Path(sys.executable).parent
 CORES = os.cpu_count() or 1
 PART_S = 30 * 60.0  # what a command of a part may take; each test has a bound of its own, in pyproject.toml
 ENDS_S = 90.0  # what a part has to take its hosts and servers down after Ctrl-C
-SEEDS, SEEDS_QUICK = 200, 200
+SEEDS, SEEDS_QUICK = 200, 150  # beside them every seed that was ever bad: some 50
 ELSEWHERE = {"test_tidy.py", "test_config.py"}  # they stand beside the tests of the whole program and are of units
 PYTEST = (
     *(sys.executable, "-m", "pytest"),
     *("-p", "lab.failed_tests", "-p", "lab.marked_tests", "--durations=10", "--durations-min=5"),
 )
+BESIDE_PARTS = "not lab and not servers and not alone"  # of other parts
+QUICK = f"{BESIDE_PARTS} and not slow"
 TESTS_FAILED = 1  # pytest's exit code: it ran to its end
 AGAIN_MAX = 12  # tests that are played once more; when more fail, something is plainly wrong
 
@@ -76,7 +78,7 @@ def _programs() -> list[str]:
 
 def _tests(name: str, marked: str, *arguments: str, workers: int = 0, niceness: int = 0) -> Part:
     several = ("-n", str(workers), "--dist", "worksteal" if name == "units" else "loadfile") if workers else ()
-    excluded = marked or "not lab and not servers and not alone"
+    excluded = marked or BESIDE_PARTS
     return Part(name, ((*PYTEST, "-m", excluded, *several, *arguments),), niceness)
 
 
@@ -85,7 +87,7 @@ def lanes(*, quick: bool, full: bool) -> tuple[list[list[Part]], list[Part]]:
     beside = [f"--ignore={path}" for path in _programs()]
     if quick:
         units = _tests(
-            "units", "", "tests", "--ignore=tests/simulation", "--ignore=tests/lab", *beside, workers=CORES + 1
+            "units", QUICK, "tests", "--ignore=tests/simulation", "--ignore=tests/lab", *beside, workers=CORES
         )
         return [[_lint(), _simulation(SEEDS_QUICK)], [units]], []
     more = ("--full",) if full else ()

@@ -22,6 +22,8 @@ from tests.drivers.storage_server_worlds import RbdWorld
 from tests.drivers.storage_world import GIB, S1, V1, V2, StorageWorld
 from tests.drivers.storage_worlds import MARKS, play
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 B1, B2, B3 = (f"{number:08x}-0000-4000-8000-00000000cccc" for number in (1, 2, 3))
 ONE, OTHER = VolumeSpec(V1, 1), VolumeSpec(V2, 1)

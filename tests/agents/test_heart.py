@@ -32,6 +32,8 @@ from tests.agents.heart_worlds import (
     signalled,
 )
 
+pytestmark = pytest.mark.slow
+
 EX_CONFIG = 78
 KERNEL_TELLS_S = 0.05
 MEMORY_MAX_KIB = 6 * 1024

@@ -16,6 +16,8 @@ from droveway.drivers.bus import beats
 from lab.processes import wait_for
 from tests.agents.heart_worlds import INTERVAL_S, SOON_S, HeartDirectory, RecordingControlBus, play
 
+pytestmark = pytest.mark.slow
+
 HOSTS = [f"s{number}" for number in range(400)]
 
 

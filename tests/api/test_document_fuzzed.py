@@ -20,6 +20,8 @@ from droveway.api import openapi
 from droveway.api.routes import ROUTES
 from tests.api.test_fuzz import Fuzzed
 
+pytestmark = pytest.mark.slow
+
 EVERY = 24  # each so many-th call is asked by default
 FEW, MANY = 2, 10  # requests of a call
 METHODS = ("get", "put", "post", "delete", "patch")

@@ -18,6 +18,8 @@ from droveway.api.routes import ROUTES
 from droveway.api.wiring import NetworkSettings
 from tests.api.world import BASE, IMG, NOVA, V3, World, booted, make_image, make_server
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = settings(
     max_examples=250,
     deadline=None,

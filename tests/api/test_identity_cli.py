@@ -12,6 +12,8 @@ from tests.api.test_services_cli import Served
 from tests.api.world import World
 from tests.openstack_process import OpenstackProcess
 
+pytestmark = pytest.mark.slow
+
 
 class Cloud(Served):
     """With a catalog that names the port on which it is served."""

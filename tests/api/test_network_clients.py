@@ -14,6 +14,8 @@ from tests.api.test_services_cli import Served
 from tests.api.world import World
 from tests.openstack_process import OpenstackProcess
 
+pytestmark = pytest.mark.slow
+
 CLONE = Path(__file__).parents[2]
 
 

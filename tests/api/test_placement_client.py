@@ -12,6 +12,8 @@ import pytest
 
 from tests.api.test_services_cli import Served
 
+pytestmark = pytest.mark.slow
+
 A_MINUTE_S = 60.0
 CLIENT = Path(sys.executable).with_name("openstack")
 

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from tests.api.test_network_clients import Cloud
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:

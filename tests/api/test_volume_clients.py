@@ -19,6 +19,8 @@ from tests.api.volume_world import FAST, SLOW, VolumeWorld, add_backend
 from tests.api.world import World
 from tests.openstack_process import OpenstackProcess
 
+pytestmark = pytest.mark.slow
+
 
 class Cloud(Served):
     """With two backends, and a catalog that names the port on which it is served."""

@@ -24,6 +24,8 @@ from droveway.ports.hypervisor import HypervisorRefused
 from lab import cloudinit
 from tests.drivers.test_instance_files import on_hosts, spec
 
+pytestmark = pytest.mark.slow
+
 NET, MAC = "6f1f2a35-0000-4f0e-9d53-2d0f4c6d7b11", "fa:16:3e:01:02:03"
 SUBNETS = (
     PlannedSubnet("s4", "10.1.0.0/24", "10.1.0.1", ("10.1.0.2",), (("192.168.7.0/24", "10.1.0.9"),)),

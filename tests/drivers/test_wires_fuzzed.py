@@ -24,6 +24,8 @@ from droveway.drivers.bus.socket_frames import decode_from_agent, decode_from_co
 from droveway.drivers.membership import etcd_wire, memcached_wire
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
+pytestmark = pytest.mark.slow
+
 QUICK = settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 WORDS = [
     b"MSG",

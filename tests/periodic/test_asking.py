@@ -21,6 +21,8 @@ from tests.api.world import in_world, reason
 from tests.control.world import world
 from tests.test_starts import SOON_S, Program
 
+pytestmark = pytest.mark.slow
+
 
 async def test_control_answers_for_itself_and_asks_the_agent_for_a_host() -> None:
     def tasks(name: str) -> PeriodicTasks:

@@ -22,6 +22,8 @@ from droveway.periodic.tasks import PeriodicTasks, TaskStatus
 from lab.processes import everyone, wait_for
 from tests.periodic import work
 
+pytestmark = pytest.mark.slow
+
 ENDS_S = 30.0  # what a killed process takes to be gone on a busy machine
 FLOOD = f"yes | head -c {1 << 28}"
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from droveway.scheduler.columns import Columns
 from droveway.scheduler.plan import failing_rules, first_failing, fit_cells, have_headroom, place, place_many, reason
 from tests.scheduler import reference, strategies
 from tests.scheduler.effort import effort
+
+pytestmark = pytest.mark.slow
 
 DEFAULT = PlacementSettings()
 

@@ -26,6 +26,8 @@ from droveway.store.network.tables import rbac_policies
 from droveway.store.schema import events, metadata, migrations
 from tests.store import databases
 
+pytestmark = pytest.mark.slow
+
 
 def bring_to(url: str, revision: str) -> None:
     config = Config()
