@@ -46,6 +46,7 @@ NEEDED = (
 )
 START_S = 5.0
 LIBVIRTD_S = 20.0
+TCP_RETRIES = 6  # 25 s; QEMU stands still as long as the kernel tries, when its last words go to a host that is cut off
 GUESTS_END_S, VISITORS_END_S = 3.0, 1.0
 END_S = 5.0
 OUTSIDE = "172.24.4.1/24"  # who is outside, and the way out for the cloud's routers
@@ -342,6 +343,8 @@ class Lab:
         network.plug(self.control, host.name, host.netns, "eth0")
         network.plug(self.outside, host.name, host.netns, OUTER_DEVICE)
         network.build(host.netns, "link set lo up", f"addr add {host.address}/24 dev eth0", "link set eth0 up")
+        with network.inside(host.netns):
+            Path("/proc/sys/net/ipv4/tcp_retries2").write_text(f"{TCP_RETRIES}\n")
         self._start_init(host)
 
     def _start_init(self, host: Host) -> None:

@@ -13,8 +13,10 @@ from benchmarks.network_rows.simulated_ports import network_id
 from lab.cloud import Cloud
 from lab.compute import Compute
 from lab.demo import own_cloud
+from lab.processes import wait_for
+from lab.quickstart import NETWORK
 
-SETTLE_S, ENDS_S = 5.0, 180.0
+SETTLE_S, ENDS_S, READY_S = 5.0, 180.0, 30.0
 LOOK_AFTER_S = 0.35
 
 
@@ -28,8 +30,15 @@ def real_cloud(*, apart: bool = False, storage: str | None = None) -> Iterator[t
             cloud.instances = cloud.lab.directory / "instances"
         cloud.up(simulated=False, foreground=False, quiet=True)
         compute = Compute(cloud.port, cloud.clouds_yaml)
+        assert wait_for(lambda: _has_networks(cloud, compute), READY_S), "the network agents are not up"
         yield cloud, compute
         compute.close()
+
+
+def _has_networks(cloud: Cloud, compute: Compute) -> bool:
+    """Its hosts can carry servers before they can carry interfaces."""
+    found = compute.must("GET", f"{NETWORK}/agents")["agents"]
+    return len([one for one in found if one["alive"]]) >= len(cloud.lab.hosts)
 
 
 def flavor(compute: Compute, ram_mb: int, disk_gb: int = 1) -> str:
