@@ -17,11 +17,11 @@ from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Command, Report
 from droveway.ports.control import RepairResult
 from droveway.ports.replies import Answer, ConsoleText, HostInventory
-from droveway.store.compute import instances, migrations
+from droveway.store.compute import file_cleanups, instances, migrations
 from droveway.store.fleet import hosts
 from droveway.store.schema import instances as i
 from droveway.store.schema import migrations as m
-from droveway.store.work import sagas
+from droveway.store.work import audited, sagas
 from tests.control.world import DirectBus, World, world
 
 STRANGER = "00000000-0000-4000-8000-000000000001"
@@ -115,6 +115,16 @@ async def test_what_was_forgotten_ends_in_the_way_it_ends_anyway() -> None:
         assert (await row(w, building))["vm_state"] == "error"
         assert "an audit found" in (await row(w, building))["fault"]["message"]
         assert await kinds(w) == []
+
+
+async def test_files_that_a_host_is_about_to_delete_are_held_against_nobody() -> None:
+    """It may do so between its answer and the second look at the rows (seed 759130412)."""
+    async with told() as w:
+        instance_id = await w.create()
+        await w.do(instance_id, SagaKind.DELETE)
+        assert instance_id in (await w.store.read(audited.before))[0]
+        await w.store.run(file_cleanups.defer, "h1", instance_id, "", when_deleted=True)
+        assert instance_id not in (await w.store.read(audited.before))[0]
 
 
 async def test_files_of_a_deleted_server_go_and_unknown_ones_stay() -> None:

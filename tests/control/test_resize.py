@@ -12,10 +12,11 @@ from droveway.domain.faults import Conflict
 from droveway.domain.model import Flavor, SagaKind, of_instance
 from droveway.domain.resize import refusal, sizes_of
 from droveway.store.compute import instances, migrations
-from droveway.store.fleet import services
+from droveway.store.fleet import declared, services
 from droveway.store.volume import attachments
 from droveway.store.work import events, sagas
 from tests.control.test_apart import ApartWorld
+from tests.control.test_declared_gone import declare, is_up, off, until
 from tests.control.volume_world import VolumeWorld
 from tests.control.world import World, world
 
@@ -207,6 +208,28 @@ async def test_one_whose_host_went_down_before_it_was_confirmed_starts_again_and
         kinds = [one["kind"] for one in await w.store.read(events.of_subject, of_instance(instance_id))]
         assert "instance" in kinds
         assert await attempt(w, instance_id, SagaKind.REVERT_RESIZE) == ("done", "")
+        await w.check(instance_id)
+
+
+async def test_a_confirmation_waits_for_a_host_that_was_declared_gone_and_leaves_no_copy() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        await w.do(instance_id, SagaKind.COLD_MIGRATION)
+        there = (await row(w, instance_id))["host"]
+        back = off(w, there)
+        await w.store.run(declare, there)
+        saga_id = await w.store.run(instances.intend, instance_id, SagaKind.CONFIRM_RESIZE, {})
+
+        async def waits() -> bool:
+            return "declared gone" in ((await w.store.read(sagas.get, saga_id))["blocked"] or "")
+
+        await until(waits)
+        back()
+        await w.store.run(declared.readmit, there)
+        await until(lambda: is_up(w, there))
+        await w.report()
+        await w.quiet()
+        assert (await row(w, instance_id))["vm_state"] == "active"
         await w.check(instance_id)
 
 

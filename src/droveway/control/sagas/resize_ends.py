@@ -6,8 +6,6 @@ Nothing is held for it on its former host meanwhile: a revert finds room there, 
 
 from __future__ import annotations
 
-import contextlib
-
 import msgspec
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, Step, require
@@ -15,6 +13,7 @@ from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import cold_migration as cold
 from droveway.control.sagas import held_volumes, local_files
 from droveway.control.sagas.cold_migration import ColdNotes
+from droveway.control.sagas.deleted_next import is_deleted_next
 from droveway.control.sagas.live_migration import must_pass
 from droveway.control.scheduling import before_move, requests
 from droveway.domain import move_checks
@@ -59,9 +58,13 @@ def _end(tx: Tx, ctx: Context, instance: InstanceRow, status: MigrationStatus, v
 
 
 async def forget_kept(ctx: Context) -> None:
-    """On a host that was declared gone it stays, which harms nobody: a copy bears the mark of its move."""
-    with contextlib.suppress(DeclaredGone):
+    """Waited for where its host was declared gone, too: once that is back nobody else would find the copy. With a
+    server that is deleted next all of it goes."""
+    try:
         await ctx.ask(ctx.notes.host, ForgetKept(ctx.notes.mark), ctx.settings.long_command_timeout_s)
+    except DeclaredGone:
+        if not await is_deleted_next(ctx):
+            raise
 
 
 def record_refusal(tx: Tx, ctx: Context) -> None:

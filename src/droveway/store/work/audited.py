@@ -39,7 +39,7 @@ IDS_AT_ONCE = 500
 _INSTANCE = tuple(i.c[name] for name in Instance.__struct_fields__)
 _PLACED = Prepared(select(*_INSTANCE).where(or_(i.c.deleted.is_(False), i.c.host.is_not(None))))
 _BY_IDS = Prepared(select(*_INSTANCE).where(in_list(i.c.id, "ids")))
-_FENCES = Prepared(select(i.c.id, i.c.fence, i.c.host))
+_FENCES = Prepared(select(i.c.id, i.c.fence, i.c.host, i.c.deleted))
 _MIGRATIONS = Prepared(
     select(*(m.c[name] for name in Migration.__struct_fields__)).where(
         or_(m.c.holds_claim.is_(True), one_of(m.c.status, [status.value for status in migrations.UNDER_WAY]))
@@ -57,8 +57,14 @@ def before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str], dict[str, list[str]
     """The instances at rest; the hosts, those that are up first, each with why it is down; and the pools of root disks,
     each with the hosts that are up and work with it."""
     busy = _busy(tx, tx.execute(_OPEN).fetchall())
-    # Deleted ones too: what is left of them is held against the host only when nothing has begun since.
-    seen = {row.id: (row.fence, row.host) for row in tx.execute(_FENCES) if row.id not in busy}
+    # Deleted ones too: what is left of them is held against the host only when nothing has begun since. Where
+    # their files are still to be deleted, a host may delete them between its answer and the second look.
+    owed = file_cleanups.instance_ids(tx)
+    seen = {
+        row.id: (row.fence, row.host)
+        for row in tx.execute(_FENCES)
+        if row.id not in busy and not (row.deleted and row.id in owed)
+    }
     known = sorted(hosts.facts_of_all(tx), key=lambda host: not host.is_up)
     pools: dict[str, list[str]] = {}
     for host in sorted(known, key=lambda host: host.name):
