@@ -38,7 +38,7 @@ echo {program} | base64 -d >/tmp/io; chmod +x /tmp/io
 while :; do
     for disk in /sys/block/vd*; do
         [ "$(cat $disk/size 2>/dev/null)" = {sectors} ] || continue
-        sleep 0.3
+        sleep 2 # until whoever gave it that is at rest again
         ln -sf /dev/${{disk##*/}} /tmp/disk
         /tmp/io >/dev/console
         while [ -e $disk ]; do sleep 0.2; done
