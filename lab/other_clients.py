@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -14,6 +15,15 @@ NEEDS = {
     "ansible": ("ansible==12.3.0", "openstacksdk==4.8.0"),
     "libcloud": ("apache-libcloud==3.9.1",),
     "neutron-lib": ("neutron-lib==5.0.1",),
+    "openstacksdk": ("openstacksdk==4.22.0", "fixtures", "oslotest", "requests-mock", "testtools"),
+    "rally": ("rally-openstack==4.1.0",),
+}
+OF_NPM = {"pkgcloud": "pkgcloud@2.2.0"}
+PACKAGES = {  # of Debian
+    "fog": "ruby-fog-openstack",
+    "gophercloud": "golang-github-gophercloud-gophercloud-dev",
+    "packer": "packer",
+    "prometheus": "prometheus",
 }
 GOPHERCLOUD = Path("/usr/share/gocode/src/github.com/gophercloud/gophercloud")  # golang-github-gophercloud-…-dev
 MADE_S = 600.0
@@ -29,6 +39,32 @@ def environment(name: str) -> Path:
         _run(str(made / "bin/python"), "-m", "pip", "--disable-pip-version-check", "-q", "install", *NEEDS[name])
         (made / "complete").touch()
     return made / "bin"
+
+
+def of_npm(name: str) -> Path:
+    """The directory that has it among its modules. Raises OSError, CalledProcessError, TimeoutExpired."""
+    made = HOME / name
+    if not (made / "complete").exists():
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+        _run("npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", str(made), OF_NPM[name])
+        (made / "complete").touch()
+    return made
+
+
+def version(name: str) -> str:
+    """As its page tells it. Raises OSError where it is not installed, and cannot be; CalledProcessError."""
+    if name in PACKAGES:
+        done = subprocess.run(
+            ("dpkg-query", "-W", "-f", "${Version}", PACKAGES[name]), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise FileNotFoundError(f"install {PACKAGES[name]}")
+        return done.stdout.split(":")[-1].partition("-")[0].partition("+")[0]
+    if name == "openstack":
+        return importlib.metadata.version("python-openstackclient")
+    wanted = NEEDS[name][0] if name in NEEDS else OF_NPM[name]
+    return wanted.replace("@", "==").partition("==")[2]
 
 
 def go_program(source: Path) -> Path:

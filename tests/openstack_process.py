@@ -30,7 +30,7 @@ class OpenstackProcess:
 
     def run(self, *words: str, fails: bool = False) -> Any:
         """What the command answers: JSON where it has some, else its text. Of one that fails, what it says."""
-        is_shown = not fails and {"list", "show", "create"} & set(words)
+        is_shown = not fails and {"list", "show", "create"} & set(words) and words[:2] != ("console", "log")
         self._asked.write(json.dumps([*words, *(["-f", "json"] if is_shown else [])]) + "\n")
         self._asked.flush()
         code, out, err = json.loads(self._answers.readline())

@@ -2,59 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-import yaml
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from openstack.config import loader
-from openstack.connection import Connection
 
-from lab import other_clients
-from lab.processes import wait_for
-from tests.openstack_process import OpenstackProcess
-from tests.test_starts import SOON_S, Program, upload
-
-CLONE = Path(__file__).parents[1]
-CLIENT_S = 600.0
-
-
-class Cloud(Program):
-    """With networks; `openstack` is the command, in a process that stays."""
-
-    def configure(self, more: str = "", api: str = "") -> None:
-        super().configure('[network]\ndriver = "simulated"\n' + more, api)
-        told = self.config.read_text()
-        services = 'services = ["nova-compute", "neutron-linuxbridge-agent"]\nnetwork = "simulated"\n'
-        services += 'physical_networks = ["physnet1:eth1"]\n'
-        for number, name in enumerate(("s1", "s2"), 1):
-            here = f'name = "{name}"\n'
-            told = told.replace(here, f'{here}{services}tunnel_address = "192.0.2.{number}"\n')
-        self.config.write_text(told)
-
-    def open(self) -> None:
-        self.start()
-        compute = self.is_up()
-        upload(self, compute)
-        compute.close()
-        self._shell = OpenstackProcess(self.home / "clouds.yaml")
-        self.openstack = self._shell.run
-        assert wait_for(lambda: len(self.openstack("network", "agent", "list")) == 2, SOON_S), self.said.read_text()
-
-    def close(self) -> None:
-        self._shell.close()
-        assert self.running is not None
-        self.running.terminate()
-        self.running.wait(SOON_S)
-
-    def connection(self) -> Connection:
-        files = loader.OpenStackConfig(config_files=[str(self.home / "clouds.yaml")], load_envvars=False)
-        return Connection(config=files.get_one("droveway"))
+from tests.clients_cloud import Cloud
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +19,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="module")
 def outside(cloud: Cloud) -> str:
-    """The one way out; its name."""
-    flat = ("--external", "--provider-network-type", "flat", "--provider-physical-network", "physnet1")
-    cloud.openstack("network", "create", "outside", *flat)
-    cloud.openstack("subnet", "create", "so", "--network", "outside", "--subnet-range", "198.51.100.0/24", "--no-dhcp")
-    return "outside"
+    return cloud.make_outside()
 
 
 OF_ITS_OWN_PARTS = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
@@ -218,55 +166,3 @@ def test_openstacksdk_changes_servers(cloud: Cloud) -> None:
         assert [one.action for one in actions] == ["unlock", "lock", "create"]
         assert c.compute.get_server_action(actions[0].request_id, made.id).events
         assert c.delete_server(made.id, wait=True)
-
-
-# -- the others, each in an environment of its own that is made when it is missing -------------------------------------
-def had(make: Callable[[], Path]) -> Path:
-    try:
-        return make()
-    except (OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"it cannot be had here: {error}")
-
-
-@pytest.fixture
-def password(cloud: Cloud) -> str:
-    found = yaml.safe_load((cloud.home / "clouds.yaml").read_text())["clouds"]["droveway"]["auth"]["password"]
-    return str(found)
-
-
-@pytest.fixture
-def key() -> str:
-    public = ed25519.Ed25519PrivateKey.generate().public_key()
-    line = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return f"{line.decode()} me"
-
-
-def works(*command: str | Path, **env: str) -> None:
-    done = subprocess.run(
-        command, env=os.environ | env, cwd=CLONE, capture_output=True, text=True, check=False, timeout=CLIENT_S
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-
-
-@pytest.mark.full
-@pytest.mark.timeout(900)
-def test_ansible_makes_changes_nothing_twice_and_takes_away(cloud: Cloud, outside: str, key: str) -> None:
-    bin_ = had(lambda: other_clients.environment("ansible"))
-    config = {"OS_CLIENT_CONFIG_FILE": str(cloud.home / "clouds.yaml"), "PATH": f"{bin_}:{os.environ['PATH']}"}
-    works(bin_ / "ansible-playbook", "tests/clients/ansible.yml", "-e", json.dumps({"key": key}), **config)
-    assert cloud.openstack("port", "list", "--device-owner", "compute:nova") == []
-
-
-@pytest.mark.full
-@pytest.mark.timeout(900)
-def test_libcloud_waits_for_the_addresses_of_a_node(cloud: Cloud, outside: str, password: str, key: str) -> None:
-    bin_ = had(lambda: other_clients.environment("libcloud"))
-    works(bin_ / "python", "tests/clients/with_libcloud.py", f"http://127.0.0.1:{cloud.port}", password, key)
-
-
-@pytest.mark.full
-@pytest.mark.timeout(900)
-def test_gophercloud_makes_ports_and_attaches_them(cloud: Cloud, outside: str, password: str) -> None:
-    program = had(lambda: other_clients.go_program(CLONE / "tests/clients/with_gophercloud.go"))
-    ids = (cloud.openstack("image", "show", "tiny")["id"], cloud.openstack("network", "show", outside)["id"])
-    works(program, f"http://127.0.0.1:{cloud.port}", password, *ids)

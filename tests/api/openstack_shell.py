@@ -16,7 +16,10 @@ def main() -> None:
     for line in sys.stdin:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = shell.OpenStackShell().run(json.loads(line))
+            try:
+                code = shell.OpenStackShell().run(json.loads(line))
+            except SystemExit as end:  # of words that the command does not know
+                code = end.code
         answers.write(json.dumps([code, out.getvalue(), err.getvalue()]) + "\n")
         answers.flush()
 

@@ -255,3 +255,20 @@ async def test_lifespan_clears_up_before_the_first_request(tmp_path: Path) -> No
         await world.app({"type": "lifespan"}, receive, send)
         assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
         assert not list(world.images.iterdir())
+
+
+async def test_nothing_is_waited_for_where_a_request_has_no_body(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
+        token, sent = await world.token(), []
+        scope = {"type": "http", "method": "GET", "path": f"{NOVA}/servers", "query_string": b""}
+
+        async def receive() -> dict[str, Any]:
+            raise AssertionError("there is no body")
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        for length in ([], [(b"content-length", b"0")]):
+            sent.clear()
+            await world.app({**scope, "headers": [(b"x-auth-token", token.encode()), *length]}, receive, send)
+            assert sent[0]["status"] == 200
