@@ -9,6 +9,7 @@ import pytest
 from droveway.domain.model import SagaKind
 from droveway.drivers.storage.simulated import SimulatedPool
 from droveway.store.compute import instances
+from droveway.store.volume import volumes
 from tests.control.test_begun_from_volumes import an_image, new_snapshots
 from tests.control.volume_world import VolumeWorld, with_volumes
 from tests.control.world import Break
@@ -111,3 +112,14 @@ async def test_one_that_is_deleted_meanwhile_does_not_wait_for_its_backend(silen
         await world.quiet()
         assert (await world.row(root))["status"] == "available"
         assert world.opened(root) == ([], [])
+
+
+async def test_what_is_read_only_is_not_written_over() -> None:
+    async with with_volumes() as world:
+        root = await world.volume()
+        await world.store.run(volumes.set_, root, read_only=True)
+        server = await world.boot(root=root)
+        ended, _ = await rebuilt(world, server)
+        assert ended == "undone" and bytes_of(world.pool, root) == b""
+        assert "is read-only" in (await world.store.read(instances.get, server))["fault"]["message"]
+        assert await world.has(server) == [root]

@@ -55,6 +55,7 @@ def find_guest(tx: Tx, ctx: Context) -> None:
         spec = msgspec.structs.replace(spec, image=image)
     else:
         held_volumes.must_be_usable(volumes.get(tx, root.volume.volume_id))
+        require(not root.read_only, f"volume {root.volume.volume_id} is read-only: it is not filled anew")
         snapshots = attachments.has_snapshots(tx, root.volume.volume_id)
         require(not snapshots, f"volume {root.volume.volume_id} has snapshots: it is not filled anew under them")
     starts = instance["vm_state"] != VmState.STOPPED
