@@ -6,7 +6,7 @@ place.
 
 One that begins from a volume is ended first, and its host is not admitted while the backend fills that volume: it makes
 the new content beside the old one, and refuses or replaces it as a whole (ports/storage.py). The write that is the
-pivot is saved with that answer.
+pivot is saved with that answer; where it never came, the undoing asks for it again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.control.engine.saga import Context, Saga, Step, require
+from droveway.control.engine.saga import Context, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import held_volumes, spare_disks
 from droveway.control.sagas.deleted_next import is_deleted_next
@@ -112,6 +112,18 @@ async def fill_root(ctx: Context) -> None:
     await filling.fill(ctx, notes.root.backend, notes.root.volume, notes.image)
 
 
+async def fill_to_the_end(ctx: Context) -> None:
+    """It was turned back while its backend may have filled the volume, or fills it still: where that is not refused the
+    server is of that image after all. What is deleted next needs neither."""
+    if await is_deleted_next(ctx):
+        return
+    try:
+        await fill_root(ctx)
+    except StepFailed:  # it holds what it held
+        return
+    raise TooLate
+
+
 # -- its own disk -----------------------------------------------------------------------------------------------------
 async def prepare_disk(ctx: Context) -> None:
     await spare_disks.prepare(ctx, SpareDisk.REBUILD)
@@ -180,7 +192,7 @@ REBUILD = Saga(
         ),
         Step("end_guest", do=end_guest, needed=has_volume, undo=start_again, did=has_volume),
         Step("withdraw_root", do=withdraw_root, needed=has_volume, undo=admit_root, did=has_volume),
-        Step("fill_root", do=fill_root, needed=has_volume, harmless=True),
+        Step("fill_root", do=fill_root, needed=has_volume, undo=fill_to_the_end, did=has_volume),
         Step("become", write=become, pivot=True),
         Step("replace_disk", do=replace_disk),
         Step("admit_root", do=admit_root, needed=has_volume),
