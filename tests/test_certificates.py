@@ -27,7 +27,7 @@ from droveway.domain.liveness import Timing
 from droveway.domain.why import CloudFacts, explain
 from droveway.pki import x509
 from droveway.pki.authority_files import make_files, read_files
-from droveway.pki.host_files import look, wall_us
+from droveway.pki.host_files import Settings, lay_out, look, wall_us
 from droveway.store.fleet import certificates, declared, services
 from droveway.store.schema import certificates as table
 from tests.certified import Cloud, ask, dies, done, join, revoked_serials, rows, run, serving, shown, token_of
@@ -172,6 +172,21 @@ def test_libvirt_finds_it_and_files_of_others_are_left(cloud: Cloud, tmp_path: P
     told = done(COMMANDS["join"], *words, "--peer-uri", "qemu+tls://10.0.0.8/system")  # the token is still good
     assert "names h8 and not 10.0.0.8" in told
     assert "--address 10.0.0.8" in told
+
+
+def test_what_a_host_has_of_its_own_for_its_streams_stays_and_holds_no_renewal_up(tmp_path: Path) -> None:
+    home, pki = tmp_path / "tls", tmp_path / "pki"
+    (home / "current").mkdir(parents=True)
+    for name in ("current/cert.pem", "current/key.pem", "ca.pem", "revoked.pem"):
+        (home / name).write_text("first")
+    settings, own = Settings("h1", str(home), "", str(pki)), pki / "libvirt-migrate" / "client-cert.pem"
+    assert lay_out(settings) and not lay_out(settings)
+    own.write_text("of the operator")
+    (home / "current" / "cert.pem").write_text("renewed")
+    assert lay_out(settings) and not lay_out(settings)
+    assert own.read_text() == "of the operator"
+    assert "first" in (own.parent / "server-cert.pem").read_text()
+    assert "renewed" in (pki / "libvirt" / "servercert.pem").read_text()
 
 
 # -- renewing ---------------------------------------------------------------------------------------------------------

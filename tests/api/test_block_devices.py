@@ -309,7 +309,7 @@ async def test_what_is_not_done_to_a_server_that_begins_from_a_volume_is_refused
         assert (await act(s, server, "rescue", 87, rescue_image_ref=s.image)).status_code == 200
 
 
-async def test_from_2_93_on_its_root_volume_is_filled_anew_unless_it_has_snapshots(
+async def test_from_2_93_on_its_root_volume_is_filled_anew_unless_it_has_snapshots_or_is_read_only(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path) as s:
@@ -318,6 +318,10 @@ async def test_from_2_93_on_its_root_volume_is_filled_anew_unless_it_has_snapsho
         reply = await act(s, server, "rebuild", 93, imageRef=s.image)
         assert (reply.status_code, "has snapshots" in reason(reply)) == (409, True), reply.text
         await s.world.store.run(snapshots.remove, "11111111-0000-4000-8000-000000000001")
+        await s.world.store.run(volumes.set_, root, read_only=True)
+        reply = await act(s, server, "rebuild", 93, imageRef=s.image)
+        assert (reply.status_code, "is read-only" in reason(reply)) == (409, True), reply.text
+        await s.world.store.run(volumes.set_, root, read_only=False)
         reply = await act(s, server, "rebuild", 93, imageRef=s.image, name="anew")
         assert reply.status_code == 202, reply.text
         saga = await s.world.store.read(sagas.active_of, of_instance(server))

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from keystoneclient.contrib.ec2.utils import Ec2Signer
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
+from droveway.api.identity import attempts
 from droveway.api.identity.attempts import AttemptBounds
 from droveway.api.identity.credentials import id_of_access
 from droveway.api.wiring import IdentitySettings
@@ -218,3 +220,19 @@ async def test_wrong_ones_are_bounded_a_key_and_bodies_in_size(tmp_path: Path) -
         ):
             await people.ask("POST", "/ec2tokens", 400, token=service, json={"credentials": {**version_2(bobs), **big}})
         await people.log_in("alice", None)  # logins of people are counted apart
+
+
+async def test_signatures_of_made_up_keys_do_not_let_wrong_passwords_be_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts are kept of so many keys alone: those of people's logins are others."""
+    monkeypatch.setattr(attempts, "KEYS_MAX", 5)
+    bounds = IdentitySettings(attempts=AttemptBounds(per_user=2, per_address=50, window_s=60))
+    async with among_people(tmp_path, identity=bounds) as people:
+        service = await _service(people)
+        for _ in range(2):
+            await people.log_in("alice", None, 401, password="wrong")
+        for number in range(5):
+            bad = {"access": str(number), "signature": "x"}
+            await people.ask("POST", "/ec2tokens", 401, token=service, json={"credentials": bad})
+        await people.log_in("alice", None, 429)

@@ -16,7 +16,8 @@ from droveway.domain.model import SagaKind
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Command, Report
 from droveway.ports.control import RepairResult
-from droveway.ports.replies import Answer, ConsoleText, HostInventory
+from droveway.ports.kept_disk_verbs import ListRootDisks
+from droveway.ports.replies import Answer, ConsoleText, HostInventory, RootDisks
 from droveway.store.compute import file_cleanups, instances, migrations
 from droveway.store.fleet import hosts
 from droveway.store.schema import instances as i
@@ -235,6 +236,30 @@ async def test_an_agent_that_answers_nonsense_is_named(answer: Answer, because: 
         found = await Audit(w.store, bus, w.clock, compares_nothing, PlacementSettings())()
         assert [one.host for one in found.not_looked_at] == ["h1"]
         assert because in found.not_looked_at[0].because
+
+
+class PoolWorld(World):
+    root_pool = "sim/vms"
+
+
+class OddPool(DirectBus):
+    """What h1 answers where it is asked for its pool."""
+
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
+        if host == "h1" and isinstance(command.verb, ListRootDisks):
+            return RootDisks(PoolWorld.root_pool, ("\0",))
+        return await super().command(host, command, timeout_s, service)
+
+
+async def test_a_pool_is_asked_for_at_the_next_host_where_one_names_what_is_no_name() -> None:
+    """No database can be asked for it."""
+    w = PoolWorld()
+    await w.open()
+    try:
+        found = await Audit(w.store, OddPool(w), w.clock, compares_nothing, PlacementSettings())()
+        assert (found.findings, found.not_looked_at) == ([], [])
+    finally:
+        await w.close()
 
 
 async def test_over_claims_are_reported_with_their_numbers() -> None:

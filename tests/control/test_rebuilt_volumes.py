@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, SagaStatus
 from droveway.drivers.storage.simulated import SimulatedPool
 from droveway.store.compute import instances
+from droveway.store.volume import volumes
+from droveway.store.work import sagas
 from tests.control.test_begun_from_volumes import an_image, new_snapshots
 from tests.control.volume_world import VolumeWorld, with_volumes
 from tests.control.world import Break
@@ -71,7 +73,7 @@ async def test_whatever_breaks_it_is_of_one_image_or_of_the_other(at: int, break
         if ended == "done":
             assert volume["image_id"] == image and bytes_of(world.pool, root) != b""
         else:
-            assert volume["image_id"] is None and at <= BEFORE_PIVOT
+            assert volume["image_id"] is None and at <= BEFORE_PIVOT and bytes_of(world.pool, root) == b""
         assert await world.has(server) == [root, more]
         await world.check(server)
 
@@ -111,3 +113,40 @@ async def test_one_that_is_deleted_meanwhile_does_not_wait_for_its_backend(silen
         await world.quiet()
         assert (await world.row(root))["status"] == "available"
         assert world.opened(root) == ([], [])
+
+
+async def test_what_is_read_only_is_not_written_over() -> None:
+    async with with_volumes() as world:
+        root = await world.volume()
+        await world.store.run(volumes.set_, root, read_only=True)
+        server = await world.boot(root=root)
+        ended, _ = await rebuilt(world, server)
+        assert ended == "undone" and bytes_of(world.pool, root) == b""
+        assert "is read-only" in (await world.store.read(instances.get, server))["fault"]["message"]
+        assert await world.has(server) == [root]
+
+
+async def test_one_that_is_cancelled_while_its_volume_is_filled_is_of_the_new_image() -> None:
+    async with with_volumes() as world:
+        root, gate = await world.volume(), asyncio.Event()
+        server = await world.boot(root=root)
+        world.commands.clear()
+
+        async def pause() -> None:
+            if world.commands and world.commands[-1][1] == "FillVolume":
+                await gate.wait()
+
+        world.pool.pause = pause
+        image = await world.store.run(an_image)
+        params = {"image_id": image, "image_metadata": {}}
+        rebuild = await world.store.run(instances.intend, server, SagaKind.REBUILD, params)
+        async with asyncio.timeout(10):
+            while not world.commands or world.commands[-1][1] != "FillVolume":
+                await asyncio.sleep(0.002)
+            await world.store.run(sagas.cancel, rebuild, "by hand")
+            while (await world.store.read(sagas.get, rebuild))["status"] != SagaStatus.BACKWARD:
+                await asyncio.sleep(0.002)
+        gate.set()
+        assert (await world.ended(rebuild))[0] == "done"
+        assert (await world.row(root))["image_id"] == image and bytes_of(world.pool, root) != b""
+        assert await world.has(server) == [root]

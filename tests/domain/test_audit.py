@@ -176,6 +176,12 @@ CASES = (
     # -- root disks in a pool, as h2 says
     Case("its root disk is there", set(), (row(root_pool="p"),), pools=(PoolListing("h2", "p", ("a",)),)),
     Case("its root disk is not", {("lost root disk", "h2")}, (row(root_pool="p"),), pools=(PoolListing("h2", "p"),)),
+    Case(
+        "it may be behind what one answer holds",
+        set(),
+        (row(root_pool="p"),),
+        pools=(PoolListing("h2", "p", is_whole=False),),
+    ),
     Case("one that is built has none yet", set(), (row(root_pool="p"),), pools=(PoolListing("h2", "p"),), rows=BUSY),
     Case("one whose boot failed has none", set(), (ERROR,), (on("h1"),), pools=(PoolListing("h2", "p"),)),
     Case("of one that is deleted", {("root disk left", "h2")}, (GONE,), pools=IN_P, listings=(on("h1"),)),

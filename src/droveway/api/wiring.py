@@ -182,7 +182,8 @@ class Api:
     image_streams: Counter[str] = field(default_factory=Counter)  # under way, by host
     latency: Latency = field(default_factory=Latency)
     consoles: ConsoleSessions = field(init=False)
-    attempts: Attempts = field(init=False)
+    attempts: Attempts = field(init=False)  # of people to log in
+    signed_attempts: Attempts = field(init=False)  # by signatures, of which a stranger makes up any number of keys
     answers: Answers = field(init=False)
     server_bodies: ServerBodies = field(default_factory=ServerBodies)
     advertised: Advertised | None = None  # the catalog, where it may be remembered
@@ -190,6 +191,7 @@ class Api:
     def __post_init__(self) -> None:
         self.answers = Answers(self.store)
         self.attempts = Attempts(self.settings.identity.attempts)
+        self.signed_attempts = Attempts(self.settings.identity.attempts)
         self.consoles = ConsoleSessions(
             self.store, lambda: self.control, self.clock, self.names, self.settings.consoles
         )

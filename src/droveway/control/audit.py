@@ -31,6 +31,7 @@ from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
 from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, RepairResult, SkippedHost, UnrepairedFinding
 from droveway.ports.kept_disk_verbs import ListRootDisks
+from droveway.ports.replies import FILES_MAX
 from droveway.ports.volume_verbs import ListVolumes
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.engine.transaction import Store, Tx
@@ -204,7 +205,7 @@ class Audit:
                 silent = fault
                 continue
             if has.pool == pool:
-                return PoolListing(host, pool, has.instance_ids)
+                return PoolListing(host, pool, has.instance_ids, is_whole=len(has.instance_ids) < FILES_MAX)
         raise silent or Unreachable(f"none of its hosts works with {pool} by now")
 
     # -- repairing ----------------------------------------------------------------------------------------------------

@@ -342,7 +342,7 @@ def _root_disks(case: _Case) -> Iterator[Finding]:
                 reason = f"{where}, and its row says {row.root_pool or 'none'}"
                 yield finding("stray root disk", what, listing.host, reason, subject=row.id)
         there = set(listing.instance_ids)
-        for row in case.rows.instances.values():
+        for row in case.rows.instances.values() if listing.is_whole else ():
             is_whole = (
                 row.id in case.quiet and not row.deleted and row.vm_state not in (VmState.BUILDING, VmState.ERROR)
             )

@@ -77,11 +77,13 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 class PoolListing(msgspec.Struct, frozen=True):
-    """The instances of which a root disk lies in a pool, as one host of it says, asked afresh."""
+    """The instances of which a root disk lies in a pool, as one host of it says, asked afresh. Not `is_whole`: there
+    may be more than one answer holds."""
 
     host: str
     pool: str
     instance_ids: tuple[str, ...] = ()
+    is_whole: bool = True
 
 
 class Severity(StrEnum):

@@ -25,7 +25,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,8 @@ from droveway.pki.x509 import WrongPem
 
 MARK = "# written by droveway for this host\n"
 STREAMS = "libvirt-migrate"  # migrate_tls_x509_cert_dir of qemu.conf, unless that says otherwise, is /etc/pki/ and this
+OF_LIBVIRT = ("CA/cacert.pem", "libvirt/servercert.pem", "libvirt/clientcert.pem")
+OF_STREAMS = tuple(f"{STREAMS}/{name}-cert.pem" for name in ("ca", "server", "client"))
 ANSWER_MAX_BYTES = 1 << 20
 TIMEOUT_S = 20.0
 COMMAND_S = 30.0
@@ -66,9 +68,8 @@ class RenewalCheck(NamedTuple):
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-def foreign_pki(pki: Path) -> Path | None:
+def foreign_pki(pki: Path, ours: Sequence[str] = (*OF_LIBVIRT, *OF_STREAMS)) -> Path | None:
     """A file that is not ours where ours would be written."""
-    ours = ("CA/cacert.pem", "libvirt/servercert.pem", "libvirt/clientcert.pem", f"{STREAMS}/server-cert.pem")
     for path in (pki / name for name in ours):
         with contextlib.suppress(FileNotFoundError):
             if not path.read_text(errors="replace").startswith(MARK):
@@ -115,11 +116,12 @@ def write_trust(settings: Settings, reply: dict[str, Any]) -> bool:
 
 
 def lay_out(settings: Settings) -> bool:
-    """For libvirtd. Whether anything has changed. Raises OSError, NotRenewed."""
+    """For libvirtd. Whether anything has changed. What a host that joined before has of its own for its streams stays,
+    and the rest is renewed all the same. Raises OSError, NotRenewed."""
     if not settings.libvirt_pki:
         return False
     pki, home = Path(settings.libvirt_pki), Path(settings.tls_path)
-    foreign = foreign_pki(pki)
+    foreign = foreign_pki(pki, OF_LIBVIRT)
     if foreign is not None:
         raise NotRenewed(
             f"{foreign} is not of this program and is left as it is: move it away, or name another libvirt_pki"
@@ -128,19 +130,22 @@ def lay_out(settings: Settings) -> bool:
     key = (home / "current" / "key.pem").read_text()
     (pki / "libvirt" / "private").mkdir(mode=0o700, parents=True, exist_ok=True)
     (pki / "CA").mkdir(parents=True, exist_ok=True)
-    streams, authorities = pki / STREAMS, MARK + (home / "ca.pem").read_text()
-    streams.mkdir(mode=0o755, parents=True, exist_ok=True)
-    revoked = (home / "revoked.pem").read_text()
+    authorities, revoked = MARK + (home / "ca.pem").read_text(), (home / "revoked.pem").read_text()
     changed = [
         _write(pki / "CA" / "cacert.pem", authorities, 0o644),
         _write(pki / "CA" / "cacrl.pem", revoked, 0o644),
-        _write(streams / "ca-cert.pem", authorities, 0o644),
-        _write(streams / "ca-crl.pem", revoked, 0o644),
-        *(_write(streams / f"{end}-key.pem", key) for end in ("server", "client")),
-        *(_write(streams / f"{end}-cert.pem", certificate, 0o644) for end in ("server", "client")),
         *(_write(pki / "libvirt" / "private" / f"{end}key.pem", key) for end in ("server", "client")),
         *(_write(pki / "libvirt" / f"{end}cert.pem", certificate, 0o644) for end in ("server", "client")),
     ]
+    if foreign_pki(pki, OF_STREAMS) is None:
+        streams = pki / STREAMS
+        streams.mkdir(mode=0o755, parents=True, exist_ok=True)
+        changed += [
+            _write(streams / "ca-cert.pem", authorities, 0o644),
+            _write(streams / "ca-crl.pem", revoked, 0o644),
+            *(_write(streams / f"{end}-key.pem", key) for end in ("server", "client")),
+            *(_write(streams / f"{end}-cert.pem", certificate, 0o644) for end in ("server", "client")),
+        ]
     return any(changed)
 
 

@@ -24,6 +24,7 @@ from droveway.store.compute import guest_data, instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ImageRow, InstanceRow
 from droveway.store.volume import attachments, volumes
+from droveway.store.volume.rows import AttachmentRow
 
 USER_DATA_SINCE, KEY_SINCE = 57, 54
 REIMAGE_SINCE, RESCUE_OF_VOLUME_SINCE = 93, 87
@@ -67,7 +68,7 @@ async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
         if root is not None and request.version < REIMAGE_SINCE:
             raise BadRequest(_NO_OTHER_IMAGE)
         image = _fitting(tx, request, row, given.image_id)
-        more = {} if root is None else _filling(tx, request, root["volume_id"], given.image_id)
+        more = {} if root is None else _filling(tx, request, root, given.image_id)
         wanted: Params = more | {
             "image_id": given.image_id,
             "image_properties": image_specs.kept(image["properties"]),
@@ -104,11 +105,14 @@ async def _rebuild(api: Api, request: Request, given: Rebuild) -> Response:
     return Response(202, {"server": server}, headers=[(b"location", location)])
 
 
-def _filling(tx: Tx, request: Request, volume_id: str, image_id: str) -> Params:
+def _filling(tx: Tx, request: Request, root: AttachmentRow, image_id: str) -> Params:
     """Of the volume that it begins from, which is written over. Raises BadRequest, Conflict."""
+    volume_id = root["volume_id"]
     row = volumes.get(tx, volume_id)
     source = sources.of_image(tx, image_id, request.scope)
     source.must_fit(row["size_gb"])
+    if root["read_only"] or row["read_only"]:
+        raise Conflict(f"The root volume {volume_id} of this server is read-only, and is not written over.")
     if attachments.has_snapshots(tx, volume_id):
         raise Conflict(
             f"The root volume {volume_id} of this server has snapshots, and would be written over under them: delete "

@@ -95,8 +95,8 @@ async def _owner(
     row = await api.store.read(keys.find_credential, id=id_of_access(access), type=EC2)
     secret = _NOBODYS_SECRET if row is None else str(msgspec.json.decode(row["blob"])["secret"])
     # By the key alone, a stranger would lock its owner out; by the address alone, which is the service's, all others.
-    who = f"ec2/{id_of_access(access)} at {request.address}"
-    attempt = await api.attempts.begin(who, who, api.clock.monotonic_s())
+    who = f"{id_of_access(access)} at {request.address}"
+    attempt = await api.signed_attempts.begin(who, who, api.clock.monotonic_s())
     reason, is_right = "the signature is wrong", False
     try:
         is_right = given is not None and secret != "" and signatures.is_one_of(given.signature, right(secret))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import chain
 from typing import TypeVar, cast
 
@@ -22,6 +23,7 @@ from droveway.ports.replies import (
     ImageTicketNeeded,
     PingResult,
     Refused,
+    RootDisks,
     SourceChecked,
     StaleFence,
     Unavailable,
@@ -72,7 +74,11 @@ async def send(
             answer = msgspec.structs.replace(answer, guest=_checked_guest(host, subject, answer.guest))
         case HostInventory():
             _must_be_boot(host, answer.boot_id)
-            _must_name_guests(host, answer)
+            _must_name_guests(
+                host, chain((guest.instance_id for guest in answer.guests), answer.admitted, answer.files)
+            )
+        case RootDisks():
+            _must_name_guests(host, answer.instance_ids)
         case PingResult():
             _must_be_boot(host, answer.boot_id)
     return cast(R, answer)
@@ -93,8 +99,7 @@ def _checked_guest(host: str, subject: Subject, guest: Guest) -> Guest:
     return msgspec.structs.replace(guest, copy_error=storable(guest.copy_error)) if guest.copy_error else guest
 
 
-def _must_name_guests(host: str, has: HostInventory) -> None:
+def _must_name_guests(host: str, named: Iterable[str]) -> None:
     """Raises Conflict: no database can be asked for what it names."""
-    named = chain((guest.instance_id for guest in has.guests), has.admitted, has.files)
     if not all(map(is_name, named)):
         raise Conflict(f"{host} names a guest by what is no name of any; look at its guests and its instances_path")

@@ -6,7 +6,7 @@ place.
 
 One that begins from a volume is ended first, and its host is not admitted while the backend fills that volume: it makes
 the new content beside the old one, and refuses or replaces it as a whole (ports/storage.py). The write that is the
-pivot is saved with that answer.
+pivot is saved with that answer; where it never came, the undoing asks for it again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.control.engine.saga import Context, Saga, Step, require
+from droveway.control.engine.saga import Context, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import held_volumes, spare_disks
 from droveway.control.sagas.deleted_next import is_deleted_next
@@ -55,6 +55,7 @@ def find_guest(tx: Tx, ctx: Context) -> None:
         spec = msgspec.structs.replace(spec, image=image)
     else:
         held_volumes.must_be_usable(volumes.get(tx, root.volume.volume_id))
+        require(not root.read_only, f"volume {root.volume.volume_id} is read-only: it is not filled anew")
         snapshots = attachments.has_snapshots(tx, root.volume.volume_id)
         require(not snapshots, f"volume {root.volume.volume_id} has snapshots: it is not filled anew under them")
     starts = instance["vm_state"] != VmState.STOPPED
@@ -109,6 +110,18 @@ async def fill_root(ctx: Context) -> None:
     notes: RebuildNotes = ctx.notes
     assert notes.root is not None and notes.image is not None, "it begins from a volume"
     await filling.fill(ctx, notes.root.backend, notes.root.volume, notes.image)
+
+
+async def fill_to_the_end(ctx: Context) -> None:
+    """It was turned back while its backend may have filled the volume, or fills it still: where that is not refused the
+    server is of that image after all. What is deleted next needs neither."""
+    if await is_deleted_next(ctx):
+        return
+    try:
+        await fill_root(ctx)
+    except StepFailed:  # it holds what it held
+        return
+    raise TooLate
 
 
 # -- its own disk -----------------------------------------------------------------------------------------------------
@@ -179,7 +192,7 @@ REBUILD = Saga(
         ),
         Step("end_guest", do=end_guest, needed=has_volume, undo=start_again, did=has_volume),
         Step("withdraw_root", do=withdraw_root, needed=has_volume, undo=admit_root, did=has_volume),
-        Step("fill_root", do=fill_root, needed=has_volume, harmless=True),
+        Step("fill_root", do=fill_root, needed=has_volume, undo=fill_to_the_end, did=has_volume),
         Step("become", write=become, pivot=True),
         Step("replace_disk", do=replace_disk),
         Step("admit_root", do=admit_root, needed=has_volume),

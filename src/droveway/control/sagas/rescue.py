@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, TooLate
+from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import spare_disks
 from droveway.control.sagas.power import FIND, must_run, record_failure, record_off, record_running, set_idle
 from droveway.control.sagas.spare_disks import SpareNotes
 from droveway.domain.faults import StepFailed
-from droveway.domain.model import SagaKind, SpareDisk, VmState
+from droveway.domain.model import GuestState, SagaKind, SpareDisk, VmState
 from droveway.ports.bus import DropDisk, PowerCycle, Stop
 from droveway.store.compute import instances, server_ports
 from droveway.store.engine.transaction import Tx
@@ -56,7 +56,8 @@ async def stay_off(ctx: Context) -> None:
     """The host has refused, maybe after an answer that was lost: nobody knows from which disk the guest runs, if it
     does. It is off from here on, and rescued no more. On a host that was declared gone all stays as it was."""
     try:
-        await ctx.ask(ctx.notes.host, Stop(0.0), ctx.settings.command_timeout_s)
+        answer = await ctx.ask(ctx.notes.host, Stop(0.0), ctx.settings.command_timeout_s)
+        require(answer.guest.state is not GuestState.RUNNING, f"{ctx.notes.host}: the guest was stopped and still runs")
         await ctx.ask(ctx.notes.host, DropDisk(SpareDisk.RESCUE), ctx.settings.long_command_timeout_s)
     except DeclaredGone:
         ctx.notes.spec = msgspec.structs.replace(ctx.notes.spec, rescue=True)

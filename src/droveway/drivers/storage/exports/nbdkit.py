@@ -1,7 +1,8 @@
 """Volumes of this host over NBD with mutual TLS: a server (nbdkit) for each host that was admitted to one, on a port of
 its own, that trusts the disk CA of that host (pki/disk_identity.py) and no other.
 
-    exports/VOLUME/HOST/export.json     where its bytes are, its port, and the process that serves it
+    exports/VOLUME/HOST/export.json     where its bytes are, and its port
+    exports/VOLUME/HOST/server          the process that serves it
     exports/VOLUME/HOST/admitted.pem    the CA of that host
     exports/VOLUME/HOST/tls/            what the server shows and whom it trusts
 
@@ -31,7 +32,7 @@ from droveway.drivers.storage.image_data import checked
 from droveway.drivers.storage.lvm.volume_group import Part
 from droveway.ports.storage import StorageRefused
 
-ADMITTED = "admitted.pem"
+ADMITTED, SERVER = "admitted.pem", "server"
 FIRST_PORT, LAST_PORT = 50_100, 51_999
 STARTS_WITHIN_S = 20.0
 THREADS = 16
@@ -69,8 +70,14 @@ class NbdExports:
         return sorted(path.name for path in self._directory.iterdir()) if self._directory.exists() else []
 
     def find(self, volume_id: str, host: str) -> Export | None:
-        text = state_file.read(self._home(volume_id, host) / "export.json")
-        return msgspec.json.decode(text, type=Export) if text else None
+        home = self._home(volume_id, host)
+        if not (text := state_file.read(home / "export.json")):
+            return None
+        found = msgspec.json.decode(text, type=Export)
+        pid, _, ticks = state_file.read(home / SERVER).partition(" ")
+        if pid.isdigit() and ticks.isdigit():
+            return msgspec.structs.replace(found, pid=int(pid), started_ticks=int(ticks))
+        return found  # it is not served, or by a server of an older release, which wrote it there
 
     def hosts(self, volume_id: str) -> list[str]:
         try:
@@ -133,14 +140,13 @@ class NbdExports:
         self._end(export.volume_id, export.host)
         self._lay_out(export)
         if not is_kept:
-            self._keep(msgspec.structs.replace(export, pid=0, started_ticks=0))
+            self._keep(export)
         self._run(export, pid_file)
         process = _served_by(pid_file)
         if process is None:
             raise StorageRefused(f"nbdkit does not serve volume {export.volume_id}: {self._words(export)}")
-        begun = msgspec.structs.replace(export, pid=process.pid, started_ticks=process.started_ticks)
-        self._keep(begun, is_lasting=False)  # the machine's power ends the server, too
-        return begun
+        state_file.write(self._home_of(export) / SERVER, f"{process.pid} {process.started_ticks}", is_lasting=False)
+        return msgspec.structs.replace(export, pid=process.pid, started_ticks=process.started_ticks)
 
     def _home_of(self, export: Export) -> Path:
         return self._home(export.volume_id, export.host)
@@ -156,9 +162,11 @@ class NbdExports:
             process.end()
         pid_file.unlink(missing_ok=True)
 
-    def _keep(self, export: Export, *, is_lasting: bool = True) -> None:
-        text = msgspec.json.encode(export).decode()
-        state_file.write(self._home_of(export) / "export.json", text, is_lasting=is_lasting)
+    def _keep(self, export: Export) -> None:
+        """It outlives the machine's power, which ends its server: that stands in a file of its own."""
+        home, unserved = self._home_of(export), msgspec.structs.replace(export, pid=0, started_ticks=0)
+        (home / SERVER).unlink(missing_ok=True)
+        state_file.write(home / "export.json", msgspec.json.encode(unserved).decode())
 
     def _lay_out(self, export: Export) -> None:
         home = self._home_of(export)
