@@ -67,7 +67,7 @@ CLIENTS: dict[str, Client] = {
     "ansible": Client(
         "openstack.cloud 2.5 with openstacksdk 4.8, in Ansible",
         "what a playbook makes, twice, and takes away; then people, volumes, images; a task a step",
-        {},
+        {r"^shelve and offload$": "only what is shelved already is offloaded, as with Nova"},
     ),
     "gophercloud": Client("gophercloud", "what Terraform's provider of OpenStack is built on", {}),
     "libcloud": Client(
