@@ -59,11 +59,11 @@ def before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str], dict[str, list[str]
     busy = _busy(tx, tx.execute(_OPEN).fetchall())
     # Deleted ones too: what is left of them is held against the host only when nothing has begun since. Where
     # their files are still to be deleted, a host may delete them between its answer and the second look.
-    owed = file_cleanups.instance_ids(tx)
+    pending = file_cleanups.instance_ids(tx)
     seen = {
         row.id: (row.fence, row.host)
         for row in tx.execute(_FENCES)
-        if row.id not in busy and not (row.deleted and row.id in owed)
+        if row.id not in busy and not (row.deleted and row.id in pending)
     }
     known = sorted(hosts.facts_of_all(tx), key=lambda host: not host.is_up)
     pools: dict[str, list[str]] = {}
