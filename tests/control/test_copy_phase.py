@@ -14,6 +14,8 @@ from droveway.domain.migration_ladder import POLICY_KEY, CopyTarget, Policy
 from droveway.domain.model import GuestState, MigrationStatus, PostCopy, SagaKind, SagaStatus, of_saga
 from droveway.drivers.hypervisor.simulated.fleet import Durations
 from droveway.drivers.hypervisor.simulated.passes import MIB, Writing
+from droveway.ports.bus import AdjustCopy, Command
+from droveway.ports.replies import Answer
 from droveway.store import schema
 from droveway.store.compute import instances, migrations, server_attributes
 from droveway.store.engine.transaction import Tx
@@ -193,6 +195,29 @@ async def test_a_guest_that_is_lost_in_post_copy_is_said_to_be_lost_and_can_be_s
         await w.do(instance_id, SagaKind.HARD_REBOOT)
         assert await w.runs_on(instance_id) == [copy.destination.name]
         await w.check(instance_id)
+
+
+async def test_a_guest_that_ended_before_post_copy_began_has_run_nowhere_else() -> None:
+    """Post-copy begins a moment after it was asked for (seed 768823897)."""
+    async with world(EARLY) as w:
+        instance_id = await writing(w, Policy.POST_COPY)
+        w.fleet.link_bytes_s = 64 * MIB
+        source = (await w.store.read(instances.get, instance_id))["host"]
+        assert source is not None, "it runs"
+        handle = w.agents[source].handle
+
+        async def obey_and_crash(command: Command) -> Answer:
+            answer = await handle(command)
+            if isinstance(command.verb, AdjustCopy):
+                w.fleet.crash_guest(source, instance_id)
+            return answer
+
+        w.agents[source].handle = obey_and_crash  # type: ignore[method-assign]
+        await begin(w, instance_id)
+        await w.quiet()
+        row, migration = await rows(w, instance_id)
+        assert (row["host"], migration["status"]) == (source, "error")
+        assert "lost in post-copy" not in (migration["error"] or "")
 
 
 async def test_a_server_is_deleted_whose_other_half_is_on_a_host_that_was_declared_gone() -> None:

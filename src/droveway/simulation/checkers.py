@@ -68,7 +68,8 @@ def _survivors(world: World) -> list[str]:
 _INSTANCES, _MIGRATIONS, _SERVICES = (Prepared(select(table)) for table in (instances, migrations, services))
 _OPEN = Prepared(select(sagas).where(sagas.c.ended.is_(False)))
 _LOSES_MEMORY = [kind.value for kind in (SagaKind.STOP, SagaKind.PAUSE, SagaKind.SUSPEND)]  # at once, or by a crash
-_CYCLES = [SagaKind.HARD_REBOOT.value, SagaKind.SOFT_REBOOT.value, SagaKind.UNRESCUE.value]  # refused: may leave it off
+# Refused halfway, they leave a guest off.
+_CYCLES = [one.value for one in (SagaKind.HARD_REBOOT, SagaKind.SOFT_REBOOT, SagaKind.RESCUE, SagaKind.UNRESCUE)]
 _STOPS = Prepared(
     select(sagas.c.subject_id, sagas.c.params).where(
         one_of(sagas.c.kind, _LOSES_MEMORY)

@@ -163,7 +163,7 @@ class Runner(Changes):
     async def _send(
         self, host: str, subject: Subject, generation: int, verb: VerbWithReply[R], timeout_s: float, service: str
     ) -> R:
-        self._admission.check(host)
+        await self._admission.check(host)
         return await send(self._bus, host, subject, generation, verb, timeout_s, service)
 
     # -- one saga -----------------------------------------------------------------------------------------------------

@@ -56,8 +56,11 @@ class Admission:
         if changed:
             self._nudges.call("guests")
 
-    def check(self, host: str) -> None:
-        """Raises DeclaredGone."""
+    async def check(self, host: str) -> None:
+        """Raises DeclaredGone, as the store has it now: another control may have readmitted the host, and who does not
+        ask a host that runs its guests takes them for gone. Raises Busy."""
+        if host in self.gone:
+            await self.look()
         if host in self.gone:
             raise DeclaredGone(f"{host} was declared gone by an operator: {self.gone[host]}")
 

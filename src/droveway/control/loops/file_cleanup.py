@@ -52,7 +52,7 @@ class FileCleanup:
     async def _delete(self, row: FileCleanupRow) -> None:
         """Only where the guest does not live, and while no saga is at work on it."""
         host, instance_id = row["host"], row["instance_id"]
-        self._admission.check(host)
+        await self._admission.check(host)
         generation = await self._store.run(_may_delete, row)
         if generation is None:
             return

@@ -149,8 +149,11 @@ async def _decide(ctx: Context, source: Guest) -> LadderDecision | None:
 
 
 async def ended_in_post_copy(ctx: Context, looked: GuestOnBothHosts) -> bool:
-    """Neither host has it any more, and it was seen to lie on both."""
-    if looked.verdict is not Verdict.ENDED:
+    """Neither host has it any more, and it had begun to run at the destination: that defines a guest before it starts
+    it. Post-copy is asked for, and begins a moment later: a source that is off by then takes a guest with it that has
+    run nowhere else."""
+    there = looked.destination
+    if looked.verdict is not Verdict.ENDED or there is None or there.state is not GuestState.SHUTOFF:
         return False
     return await ctx.store.read(migrations.was_split, ctx.id)
 
