@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from droveway.domain.faults import Unreachable
 from droveway.domain.model import SagaKind, VmState
 from droveway.drivers.hypervisor.simulated.fleet import GuestEnd
+from droveway.ports.bus import Command, DropFiles
+from droveway.ports.replies import Answer
 from droveway.store.compute import file_cleanups, instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.work import sagas
@@ -219,6 +222,26 @@ async def test_it_is_not_made_anew_where_a_disk_of_the_past_may_lie() -> None:
         assert "h9 has not deleted yet" in (await w.store.read(sagas.get, saga_id))["error"]
         await w.store.run(file_cleanups.forget, "h9", instance_id)
         assert await w.do(instance_id, SagaKind.UNSHELVE) == "done"
+
+
+async def test_what_an_earlier_move_left_is_remembered_when_the_next_one_made_nothing_there() -> None:
+    """Its mark tells what is to be deleted (seed 768824599)."""
+    async with apart() as w:
+        instance_id = await w.create()
+        other = "h2" if await w.place(instance_id) == "h1" else "h1"
+        handle = w.agents[other].handle
+
+        async def drop_nothing(command: Command) -> Answer:
+            if isinstance(command.verb, DropFiles):
+                raise Unreachable(f"{other} is not connected")
+            return await handle(command)
+
+        w.agents[other].handle = drop_nothing  # type: ignore[method-assign]
+        await w.store.run(file_cleanups.defer, other, instance_id, "an earlier move")
+        status, error = await w.migrate(instance_id)
+        assert status == "undone" and "has not deleted yet" in error
+        left = await w.store.read(file_cleanups.of_instance, instance_id)
+        assert [(row["host"], row["mark"]) for row in left] == [(other, "an earlier move")]
 
 
 async def test_disks_that_find_no_room_do_not_go() -> None:

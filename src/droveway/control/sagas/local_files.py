@@ -68,6 +68,7 @@ async def delete_what_is_left(ctx: Context, move: MoveNotes) -> None:
         except Unreachable as fault:
             left = f"{row['host']} has not deleted yet what an earlier stay of the guest has left there"
             raise StepFailed(f"{left}: {fault.reason}") from None
+        await ctx.store.run(file_cleanups.forget, row["host"], ctx.instance_id, row["mark"])
 
 
 def _spec_with_image(tx: Tx, instance_id: str, images_path: str, spec: GuestSpec) -> GuestSpec:
@@ -123,5 +124,11 @@ def record_not_arrived(tx: Tx, ctx: Context) -> None:
     move: MoveNotes = ctx.notes
     if lie_apart(move) and _keeps_all(move):  # that host may have the guest, and the source's files are the others
         file_cleanups.defer(tx, move.source, ctx.instance_id, "", when_deleted=True)
-    elif lie_apart(move) and not move.files_deleted:
+    elif lie_apart(move) and not move.files_deleted and not _has_some_of_before(tx, ctx):
         file_cleanups.defer(tx, move.destination, ctx.instance_id, ctx.id if move.copies_files else "")
+
+
+def _has_some_of_before(tx: Tx, ctx: Context) -> bool:
+    """Then nothing was made there now, and it is the mark of those that tells what is to be deleted."""
+    left = file_cleanups.of_instance(tx, ctx.instance_id)
+    return ctx.notes.destination in {row["host"] for row in left}
