@@ -257,6 +257,17 @@ async def test_broken_at_every_command_of_the_copy(verb: str, breaks: Break) -> 
 SLOW = Durations(copy=(0.15, 0.15))
 
 
+async def test_one_that_has_ended_is_shown_in_no_line_by_a_control_that_is_late() -> None:
+    """Another control had taken it over and ended it (seed 768824647)."""
+    async with world() as w:
+        instance_id = await w.create()
+        saga_id = await begin(w, instance_id)
+        await w.quiet()
+        for is_queued in (True, False):
+            await w.store.run(lambda tx, to=is_queued: migrations.show_turn(tx, saga_id, is_queued=to))
+        assert (await rows(w, instance_id))[1]["status"] == "completed"
+
+
 async def test_one_after_the_other_leaves_a_host_and_each_place_is_visible() -> None:
     one_by_one = msgspec.structs.replace(QUICK, copies_at_once=1)
     async with world(one_by_one) as w:

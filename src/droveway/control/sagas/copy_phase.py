@@ -22,7 +22,6 @@ from droveway.domain.model import (
     CopyProgress,
     Guest,
     GuestState,
-    MigrationStatus,
     PostCopy,
     TaskState,
     of_saga,
@@ -85,8 +84,7 @@ async def await_turn(ctx: Context) -> None:
     place = await ctx.store.read(migrations.ahead, ctx.id) - ctx.settings.copies_at_once + 1
     watched = _watched(ctx)
     if watched.is_queued != (place > 0):
-        status = MigrationStatus.QUEUED if place > 0 else MigrationStatus.PREPARING
-        await ctx.store.run(_set_status, ctx.id, status)
+        await ctx.store.run(_show_turn, ctx.id, place > 0)
         watched.is_queued = place > 0
     if place <= 0:
         return
@@ -94,8 +92,8 @@ async def await_turn(ctx: Context) -> None:
     raise NotYet(QUEUE_LOOK_S, waits, topic(move.source))
 
 
-def _set_status(tx: Tx, saga_id: str, status: MigrationStatus) -> None:
-    migrations.set_(tx, saga_id, status=status.value)
+def _show_turn(tx: Tx, saga_id: str, is_queued: bool) -> None:
+    migrations.show_turn(tx, saga_id, is_queued=is_queued)
 
 
 # -- what is done about it --------------------------------------------------------------------------------------------

@@ -74,6 +74,13 @@ def set_(tx: Tx, saga_id: str, **values: Any) -> None:
     tx.execute(_update(tuple(values)), {"of": saga_id, "new_updated_at_us": tx.now_us, **new})
 
 
+def show_turn(tx: Tx, saga_id: str, *, is_queued: bool) -> None:
+    """Whether it waits in line. Of one that waits there no longer nothing is changed: another control may have gone on
+    with it, and ended it."""
+    status = MigrationStatus.QUEUED if is_queued else MigrationStatus.PREPARING
+    tx.execute(_SHOW_TURN, {"of": saga_id, "new_status": status.value, "now_us": tx.now_us})
+
+
 def set_progress(tx: Tx, saga_id: str, seen: CopyProgress, shown: ShownProgress) -> None:
     names = (f"{of}_{what}_bytes" for of in ("memory", "disk") for what in ("total", "processed", "remaining"))
     counted = {name: getattr(seen, name) for name in names}
@@ -166,6 +173,9 @@ def find(
     return results.every(MigrationWithName, tx.execute(query, {**wanted, "most": limit}))
 
 
+_BEFORE_COPY = [
+    status.value for status in (MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING)
+]
 _FORCED = Prepared(select(migrations.c.forced).where(migrations.c.saga_id == bindparam("of")))
 _PROGRESS = Prepared(select(migrations.c.progress).where(migrations.c.saga_id == bindparam("of")))
 _it = migrations.alias("it")
@@ -183,6 +193,11 @@ _AHEAD = Prepared(
         or_(migrations.c.id < _it.c.id, migrations.c.status == MigrationStatus.RUNNING.value),
         sagas.c.status == SagaStatus.FORWARD.value,
     )
+)
+_SHOW_TURN = Prepared(
+    update(migrations)
+    .where(migrations.c.saga_id == bindparam("of"), one_of(migrations.c.status, _BEFORE_COPY))
+    .values(status=bindparam("new_status"), updated_at_us=bindparam("now_us"))
 )
 _QUEUED_BEFORE = Prepared(
     select(func.count()).where(
