@@ -87,7 +87,7 @@ def lanes(*, quick: bool, full: bool) -> tuple[list[list[Part]], list[Part]]:
     beside = [f"--ignore={path}" for path in _programs()]
     if quick:
         units = _tests(
-            "units", QUICK, "tests", "--ignore=tests/simulation", "--ignore=tests/lab", *beside, workers=CORES
+            "units", QUICK, "tests", "--ignore=tests/simulation", "--ignore=tests/lab", *beside, workers=CORES + 2
         )
         return [[_lint(), _simulation(SEEDS_QUICK)], [units]], []
     more = ("--full",) if full else ()
