@@ -14,7 +14,7 @@ from droveway.domain.migration_ladder import POLICY_KEY, CopyTarget, Policy
 from droveway.domain.model import GuestState, MigrationStatus, PostCopy, SagaKind, SagaStatus, of_saga
 from droveway.drivers.hypervisor.simulated.fleet import Durations
 from droveway.drivers.hypervisor.simulated.passes import MIB, Writing
-from droveway.ports.bus import AdjustCopy, Command
+from droveway.ports.bus import AdjustCopy, Command, Inspect
 from droveway.ports.replies import Answer
 from droveway.store import schema
 from droveway.store.compute import instances, migrations, server_attributes
@@ -206,13 +206,13 @@ async def test_a_guest_that_ended_before_post_copy_began_has_run_nowhere_else() 
         assert source is not None, "it runs"
         handle = w.agents[source].handle
 
-        async def obey_and_crash(command: Command) -> Answer:
-            answer = await handle(command)
-            if isinstance(command.verb, AdjustCopy):
-                w.fleet.crash_guest(source, instance_id)
-            return answer
+        async def accept_and_crash(command: Command) -> Answer:
+            if not isinstance(command.verb, AdjustCopy):
+                return await handle(command)
+            w.fleet.crash_guest(source, instance_id)
+            return await handle(msgspec.structs.replace(command, verb=Inspect()))
 
-        w.agents[source].handle = obey_and_crash  # type: ignore[method-assign]
+        w.agents[source].handle = accept_and_crash  # type: ignore[method-assign]
         await begin(w, instance_id)
         await w.quiet()
         row, migration = await rows(w, instance_id)

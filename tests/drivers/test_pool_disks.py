@@ -48,13 +48,18 @@ class Names:
         self.found.pop(image, None)
 
 
+def pool_in(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Names, PoolDisks]:
+    cluster = Names()
+    settings = PoolSettings("h1", RbdSettings("conf", "user", "pool"), "conf", "keyring", directory)
+    pool = PoolDisks(settings, cast(Cluster, cluster), SharedPathImages("h1"), SystemClock())
+    monkeypatch.setattr(pool, "_fsid", "fsid")
+    return cluster, pool
+
+
 async def test_a_disk_beside_gives_way_to_one_of_another_image_and_a_root_disk_never(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster, reached = Names(), RbdSettings("conf", "user", "pool")
-    settings = PoolSettings("h1", reached, "conf", "keyring", tmp_path)
-    pool = PoolDisks(settings, cast(Cluster, cluster), SharedPathImages("h1"), SystemClock())
-    monkeypatch.setattr(pool, "_fsid", "fsid")
+    cluster, pool = pool_in(tmp_path, monkeypatch)
 
     async def cached(image: ImageRef, *_: Any) -> tuple[tuple[str, str], int]:
         return (image_name(image), BASE), 512
@@ -76,10 +81,7 @@ async def test_disks_of_a_pool_are_listed_by_their_instance_and_all_of_one_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another host had half made goes with them; images, test objects and what is not ours stay."""
-    cluster, reached = Names(), RbdSettings("conf", "user", "pool")
-    settings = PoolSettings("h1", reached, "conf", "keyring", tmp_path)
-    pool = PoolDisks(settings, cast(Cluster, cluster), SharedPathImages("h1"), SystemClock())
-    monkeypatch.setattr(pool, "_fsid", "fsid")
+    cluster, pool = pool_in(tmp_path, monkeypatch)
     other = G.replace("6f0c", "7f0c")
     its = {f"{G}_disk", f"{G}_disk.rescue", f"new-h2+{G}_disk", f"new-h+2+{G}_disk.rebuild"}
     kept = {f"{other}_disk", "image-0-raw", "new-h1+image-1-raw", f"probe-{G}", f"probe-{G}_disk", "somebody's_disk"}

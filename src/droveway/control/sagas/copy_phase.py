@@ -84,16 +84,12 @@ async def await_turn(ctx: Context) -> None:
     place = await ctx.store.read(migrations.ahead, ctx.id) - ctx.settings.copies_at_once + 1
     watched = _watched(ctx)
     if watched.is_queued != (place > 0):
-        await ctx.store.run(_show_turn, ctx.id, place > 0)
+        await ctx.store.run(migrations.show_turn, ctx.id, is_queued=place > 0)
         watched.is_queued = place > 0
     if place <= 0:
         return
     waits = f"{ctx.settings.copies_at_once} copies are leaving {move.source} already, and it is number {place} in line"
     raise NotYet(QUEUE_LOOK_S, waits, topic(move.source))
-
-
-def _show_turn(tx: Tx, saga_id: str, is_queued: bool) -> None:
-    migrations.show_turn(tx, saga_id, is_queued=is_queued)
 
 
 # -- what is done about it --------------------------------------------------------------------------------------------

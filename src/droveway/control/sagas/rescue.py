@@ -71,7 +71,7 @@ def rest_undone(tx: Tx, ctx: Context) -> None:
 
 
 async def begin_from_own(ctx: Context) -> None:
-    ctx.notes.spec = msgspec.structs.replace(ctx.notes.spec, rescue=False)  # of a row of before that was a step
+    ctx.notes.spec = msgspec.structs.replace(ctx.notes.spec, rescue=False)  # an older row has not passed that
     await _cycle(ctx)
 
 

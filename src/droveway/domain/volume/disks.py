@@ -62,7 +62,7 @@ class IscsiSource(msgspec.Struct, frozen=True, tag="iscsi"):
 
 
 class SimulatedSource(msgspec.Struct, frozen=True, tag="simulated"):
-    """A volume of an imagined backend, let to that host alone; empty: to whichever asks, as one of before was."""
+    """A volume of an imagined backend, to which that host alone is admitted; empty: any, as in older releases."""
 
     backend: Word
     volume_id: Id
